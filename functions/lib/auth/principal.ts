@@ -1,0 +1,14 @@
+/**
+ * What the authorizer verified about a caller, as flat strings: the form in which API Gateway hands it to the MCP
+ * function. Nothing else of a request says who is asking.
+ */
+export interface Principal {
+  /** The tenant claim as received: a tenant id, or the identity provider's own organisation id. `catalog.resolve` maps it. */
+  readonly tenant: string;
+  /** The token's subject, or the API key's id. */
+  readonly principal: string;
+  /** Space-separated, as in OAuth. */
+  readonly scopes: string;
+  /** `oidc:<issuer>` or `key:<api key id>`. */
+  readonly auth: string;
+}

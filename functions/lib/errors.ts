@@ -1,0 +1,56 @@
+/**
+ * Every refusal and failure the product itself raises. The message is safe to show to the caller: it
+ * holds no SQL, no server detail, no secret and no other tenant's name, and says what to do next.
+ * What only operators may see travels in `cause`.
+ */
+export type ErrorCode =
+  | 'invalid_settings' // configuration; the process must not serve
+  | 'unauthenticated' // no valid token
+  | 'tenant_not_served' // unknown, deleted, failed, or not the token's: all read the same
+  | 'tenant_suspended'
+  | 'key_revoked'
+  | 'busy' // retryable: pool, budget or fence exhausted after a bounded wait
+  | 'unavailable' // retryable: catalog or database can't be reached
+  | 'outcome_unknown' // the connection was lost while a write was being committed
+  | 'stale_route' // internal to dispatch: refresh the route and retry
+  | 'statement_refused' // a statement that a tool may not send
+  | 'result_too_large'
+  | 'deadline_exceeded'
+  | 'aborted'
+  | 'query_failed' // PostgreSQL refused the tool's statement
+  | 'invalid_cursor'
+  | 'migration_refused'
+  | 'internal';
+
+export class TenantryError extends Error {
+  readonly code: ErrorCode;
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+  }
+}
+
+/** Nothing was executed; trying again after the given time is safe. */
+export class RetryableError extends TenantryError {
+  readonly retryAfterSeconds: number;
+  constructor(code: 'busy' | 'unavailable', message: string, retryAfterSeconds = 1, options?: ErrorOptions) {
+    super(code, message, options);
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
+/**
+ * PostgreSQL's answer to a tool's statement. `sqlstate` (and `constraint`, the name the adopting team gave
+ * it) are for the tool's own code; the server's message, detail and hint are in `cause` only, because they
+ * quote stored values.
+ */
+export class QueryError extends TenantryError {
+  readonly sqlstate: string;
+  readonly constraint: string | undefined;
+  constructor(sqlstate: string, constraint: string | undefined, cause: unknown) {
+    super('query_failed', `The database refused the statement (SQLSTATE ${sqlstate}).`, { cause });
+    this.sqlstate = sqlstate;
+    this.constraint = constraint;
+  }
+}
