@@ -1,0 +1,105 @@
+import { z } from 'zod';
+import { TenantryError } from './errors.ts';
+
+/** A process environment as received: nothing in it is trusted before it is parsed. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+const port = z.coerce.number().int().min(1).max(65535);
+const list = z
+  .string()
+  .default('')
+  .transform((text) => text.split(',').map((part) => part.trim()).filter((part) => part !== ''));
+
+/** A variable that holds JSON; a fault in the JSON is reported like any other. */
+const json = <T extends z.ZodType>(schema: T) =>
+  z
+    .string()
+    .transform((text, context) => {
+      try {
+        return JSON.parse(text) as unknown;
+      } catch {
+        context.addIssue({ code: 'custom', message: 'must be JSON' });
+        return z.NEVER;
+      }
+    })
+    .pipe(schema);
+
+const mcpSettings = z
+  .object({
+    /** The resource identifier: what tokens are issued for, e.g. https://mcp.example.com/mcp */
+    PUBLIC_URL: z.url(),
+    /** Origins that may call from a browser, comma-separated; none by default. */
+    ALLOWED_ORIGINS: list,
+    CATALOG_HOST: z.string().min(1),
+    CATALOG_PORT: port.default(5432),
+    CATALOG_DATABASE: z.string().min(1).default('tenantry_catalog'),
+    /** How a login of a shared cluster authenticates: an IAM token, or a secret `tenancy-login/<cluster id>/<login>`. */
+    CREDENTIALS: z.enum(['iam', 'secret']).default('iam'),
+    /** Name of the secret that holds the context-signing master keys. */
+    CONTEXT_KEY_SECRET: z.string().min(1).default('tenancy/context-key'),
+    DATABASE_TLS: z.enum(['verify', 'off']).default('verify'),
+    /** `four` where a proxy can't keep the statements of one Sync on one server connection. */
+    DATABASE_ROUND_TRIPS: z.enum(['one', 'four']).default('one'),
+    /** Connections of this environment over all pools; part of the connection budget. */
+    MAX_CONNECTIONS: z.coerce.number().int().min(1).max(100).default(4),
+    AWS_REGION: z.string().min(1),
+  })
+  .transform((env) => ({
+    publicUrl: env.PUBLIC_URL,
+    allowedOrigins: env.ALLOWED_ORIGINS,
+    catalog: { host: env.CATALOG_HOST, port: env.CATALOG_PORT, database: env.CATALOG_DATABASE },
+    credentials: env.CREDENTIALS,
+    contextKeySecret: env.CONTEXT_KEY_SECRET,
+    tls: env.DATABASE_TLS,
+    roundTrips: env.DATABASE_ROUND_TRIPS,
+    maxConnections: env.MAX_CONNECTIONS,
+    region: env.AWS_REGION,
+  }));
+
+const jwks = z.object({ keys: z.array(z.looseObject({ kty: z.string(), kid: z.string() })).min(1) });
+
+const authorizerSettings = z
+  .object({
+    PUBLIC_URL: z.url(),
+    /** OIDC issuers whose tokens are accepted; none is fine, the product's own API keys then serve. */
+    ISSUERS: json(
+      z.array(
+        z.strictObject({
+          issuer: z.url(),
+          audience: z.string().min(1),
+          jwksUri: z.url(),
+          tenantClaim: z.string().min(1).default('tenant'),
+          scopeClaim: z.string().min(1).default('scope'),
+        }),
+      ),
+    ).default([]),
+    /** Public keys of the product's own API keys. */
+    API_KEY_JWKS: json(jwks),
+    API_KEY_ISSUER: z.string().min(1),
+    /** Scopes by tool, for the 403 that a missing scope gets before any function of ours runs. */
+    TOOL_SCOPES: json(z.record(z.string(), z.array(z.string()))).default({}),
+  })
+  .transform((env) => ({
+    publicUrl: env.PUBLIC_URL,
+    issuers: env.ISSUERS,
+    apiKeyJwks: env.API_KEY_JWKS,
+    apiKeyIssuer: env.API_KEY_ISSUER,
+    toolScopes: env.TOOL_SCOPES,
+  }));
+
+export type McpSettings = z.output<typeof mcpSettings>;
+export type AuthorizerSettings = z.output<typeof authorizerSettings>;
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readMcpSettings = (env: Environment = process.env): McpSettings => read(mcpSettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readAuthorizerSettings = (env: Environment = process.env): AuthorizerSettings =>
+  read(authorizerSettings, env);
+
+function read<T extends z.ZodType>(schema: T, env: Environment): z.output<T> {
+  const result = schema.safeParse(env);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`);
+  throw new TenantryError('invalid_settings', `These environment variables need attention:\n${faults.join('\n')}`);
+}
