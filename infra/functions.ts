@@ -1,0 +1,44 @@
+/**
+ * The manifest: one row per Lambda. CDK builds from it (`infra/stacks`), the local cloud serves from it
+ * (`infra/local`), so that a function cannot exist in one of the two only.
+ */
+export interface FunctionRow {
+  /** Also the folder below `functions/` and the suffix of the deployed function's name. */
+  readonly name: string;
+  /** From the project's root; its export `handler` is called. */
+  readonly entry: string;
+  readonly timeoutSeconds: number;
+  readonly memoryMb: number;
+  /** The handler writes to a response stream (`awslambda.streamifyResponse`) instead of returning. */
+  readonly streaming: boolean;
+  /** Reaches the databases. What can answer without them stays outside: nothing unauthenticated enters the VPC. */
+  readonly inVpc: boolean;
+}
+
+export const functions = [
+  {
+    name: 'mcp',
+    entry: 'functions/mcp/handler.ts',
+    // What API Gateway allows an answer that is not streamed: no client learns to wait longer than every route can.
+    timeoutSeconds: 29,
+    // Lambda gives CPU by memory; a whole core (1,769 MB) would wait for the database most of the time.
+    memoryMb: 1024,
+    streaming: true,
+    inVpc: true,
+  },
+  {
+    name: 'authorizer',
+    entry: 'functions/authorizer/handler.ts',
+    // Verifying is milliseconds; the rest is for fetching an issuer's keys once per environment.
+    timeoutSeconds: 5,
+    memoryMb: 512,
+    streaming: false,
+    inVpc: false,
+  },
+] as const satisfies readonly FunctionRow[];
+
+export type FunctionName = (typeof functions)[number]['name'];
+
+export function functionNamed(name: FunctionName): FunctionRow {
+  return functions.find((row) => row.name === name)!;
+}
