@@ -1,24 +1,22 @@
-/** Where RFC 9728 metadata of the resource `…/mcp` is served: beside it, so that a stage in the path works too. */
-export function metadataUrl(publicUrl: string): string {
-  return publicUrl.replace(/\/mcp$/, '/.well-known/oauth-protected-resource/mcp');
+/**
+ * A `WWW-Authenticate` value: where a client reads who issues tokens for `resource`, and which scopes to ask for.
+ * `insufficient_scope` asks for a further scope (RFC 6750); without it a first login is asked for.
+ */
+export function challenge(resource: string, scopes: readonly string[], error?: 'insufficient_scope'): string {
+  const parameters = { error, scope: scopes.join(' '), resource_metadata: resourceMetadataUrl(resource) };
+  const written = Object.entries(parameters).flatMap(([name, value]) =>
+    value ? [`${name}=${quoted(value)}`] : [],
+  );
+  return `Bearer ${written.join(', ')}`;
 }
 
-/**
- * The value of `WWW-Authenticate` (RFC 6750, RFC 9728): tells an MCP client where to log in and which scopes to ask for.
- * `error` is absent when the request simply had no usable token: RFC 6750 wants no reason then.
- */
-export function challenge(
-  publicUrl: string,
-  scopes: readonly string[],
-  error?: 'insufficient_scope',
-): string {
-  const parameters = {
-    ...(error && { error }),
-    resource_metadata: metadataUrl(publicUrl),
-    // An empty scope would be a syntax error; a server whose tools need none names none.
-    ...(scopes.length > 0 && { scope: scopes.join(' ') }),
-  };
-  return `Bearer ${Object.entries(parameters)
-    .map(([name, value]) => `${name}="${value}"`)
-    .join(', ')}`;
+/** RFC 9728 §3.1: the well-known path goes between the host and the resource's own path. */
+export function resourceMetadataUrl(resource: string): string {
+  const { origin, pathname } = new URL(resource);
+  return `${origin}/.well-known/oauth-protected-resource${pathname === '/' ? '' : pathname}`;
+}
+
+function quoted(value: string): string {
+  if (!/^[\x20-\x7e]*$/.test(value)) throw new TypeError('A challenge holds printable ASCII only.');
+  return `"${value.replace(/["\\]/g, '\\$&')}"`;
 }
