@@ -10,10 +10,15 @@ export function challenge(resource: string, scopes: readonly string[], error?: '
   return `Bearer ${written.join(', ')}`;
 }
 
-/** RFC 9728 §3.1: the well-known path goes between the host and the resource's own path. */
+/**
+ * RFC 9728 §3.1: the well-known path goes between the host and the resource's own path, `/mcp`. Before it may stand API
+ * Gateway's stage, outside which it serves nothing. Text, not a URL: when CDK asks, the host is a token yet to be filled in.
+ */
 export function resourceMetadataUrl(resource: string): string {
-  const { origin, pathname } = new URL(resource);
-  return `${origin}/.well-known/oauth-protected-resource${pathname === '/' ? '' : pathname}`;
+  return resource.replace(
+    /\/(mcp)?$/,
+    (path) => `/.well-known/oauth-protected-resource${path === '/' ? '' : path}`,
+  );
 }
 
 function quoted(value: string): string {

@@ -28,6 +28,12 @@ it('puts the well-known path before the resource’s own', () => {
   );
 });
 
+it('stays inside the stage of an address that API Gateway gave', () => {
+  expect(resourceMetadataUrl('https://abc.execute-api.eu-west-1.amazonaws.com/live/mcp')).toBe(
+    'https://abc.execute-api.eu-west-1.amazonaws.com/live/.well-known/oauth-protected-resource/mcp',
+  );
+});
+
 it('cannot be made to carry another header', () => {
   expect(() => challenge('https://mcp.example.com/mcp', ['a\r\nSet-Cookie: b'])).toThrow(TypeError);
   expect(challenge('https://mcp.example.com/mcp', ['a", error="x'])).toContain('scope="a\\", error=\\"x"');
