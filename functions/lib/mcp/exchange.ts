@@ -1,0 +1,53 @@
+import { type Caller, failed, type Log, runTool, type ToolResult } from './call.ts';
+import type { Refusal } from './refusal.ts';
+import { mayUse, type Registry, type ToolDescriptor } from './registry.ts';
+
+export interface CallParams {
+  readonly name: string;
+  readonly arguments?: unknown;
+}
+
+/** What the tools mean for one request; the protocol families turn it into their own messages. */
+export interface Exchange {
+  readonly tools: readonly ToolDescriptor[];
+  call(params: CallParams): Promise<ToolResult>;
+  /** Whether the registry, and not an extension, answers for this name. */
+  has(name: unknown): boolean;
+  /** For the log; undefined until a tool was called. */
+  called?: { readonly tool: string | undefined; readonly outcome: string; readonly rows: number };
+  /** Set when the answer has to be this refusal, whatever the protocol server says. */
+  refusal?: Refusal;
+}
+
+export type Family = 'legacy' | 'modern';
+
+export function createExchange(
+  registry: Registry,
+  family: Family,
+  caller: Caller,
+  log: Log,
+  insufficientScope: (needed: readonly string[]) => Refusal,
+): Exchange {
+  const exchange: Exchange = {
+    // Clients of the modern family ask for a scope they lack when they are refused; the older ones can't, and only see what they may use.
+    tools: family === 'modern' ? registry.list : registry.listFor(caller.granted),
+    has: (name) => registry.find(name) !== undefined,
+    async call(params) {
+      const found = registry.find(params.name);
+      if (!found || !mayUse(found.tool, caller.granted)) {
+        if (found && family === 'modern') exchange.refusal = insufficientScope(found.tool.scopes);
+        // "Not there" and "not for you" read the same.
+        const outcome = found ? 'insufficient_scope' : 'unknown_tool';
+        exchange.called = { tool: found?.tool.name, outcome, rows: 0 };
+        return failed({
+          outcome: 'unknown_tool',
+          text: 'There is no such tool for this caller. Use a name that tools/list gives.',
+        });
+      }
+      const { result, outcome, rows } = await runTool(found, params.arguments, caller, log);
+      exchange.called = { tool: found.tool.name, outcome, rows };
+      return result;
+    },
+  };
+  return exchange;
+}

@@ -1,0 +1,53 @@
+import { once } from 'node:events';
+import type { Writable } from 'node:stream';
+import type { APIGatewayProxyEvent } from 'aws-lambda';
+import type { Principal } from '../auth/principal.ts';
+
+/**
+ * The authorizer's verdict: the only source of who is calling. Undefined when any part is missing, which means that
+ * the function was reached around the authorizer.
+ */
+export function principalOf(event: APIGatewayProxyEvent): Principal | undefined {
+  const { tenant, principal, scopes, auth } = event.requestContext?.authorizer ?? {};
+  if (!isText(tenant) || !isText(principal) || !isText(auth) || typeof scopes !== 'string') return undefined;
+  return { tenant, principal, scopes, auth };
+}
+
+const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
+
+/** @throws TypeError for a header or an address that HTTP does not allow */
+export function requestOf(event: APIGatewayProxyEvent, signal: AbortSignal): Request {
+  const headers = new Headers();
+  for (const [name, values] of Object.entries(event.multiValueHeaders ?? event.headers ?? {})) {
+    // A header sent twice arrives joined by a comma, so it equals neither value where one is expected.
+    for (const value of [values ?? []].flat()) headers.append(name, value);
+  }
+  // The gateway decides which host and path end here; nothing behind it looks at the address.
+  const url = new URL(event.path, 'https://endpoint.invalid');
+  const body =
+    event.body === null || event.httpMethod !== 'POST' ? null : bytesOf(event.body, event.isBase64Encoded);
+  return new Request(url, { method: event.httpMethod, headers, body, signal });
+}
+
+const bytesOf = (body: string, isBase64: boolean) => (isBase64 ? Buffer.from(body, 'base64') : body);
+
+/** Belong to one connection; the gateway sets its own. */
+const hopByHop = new Set(['connection', 'keep-alive', 'transfer-encoding']);
+
+/** Streams an answer out through Lambda's response stream. */
+export async function respond(response: Response, stream: Writable): Promise<void> {
+  const headers: Record<string, string> = {};
+  response.headers.forEach((value, name) => {
+    if (!hopByHop.has(name)) headers[name] = value;
+  });
+  const out = awslambda.HttpResponseStream.from(stream, { statusCode: response.status, headers });
+  // Status and headers leave with the first write only, so an answer without a body needs an empty one.
+  if (response.body === null) out.write('');
+  else {
+    for await (const chunk of response.body) {
+      if (out.destroyed) return;
+      if (!out.write(chunk)) await Promise.race([once(out, 'drain'), once(out, 'close')]);
+    }
+  }
+  out.end();
+}
