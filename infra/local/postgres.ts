@@ -20,6 +20,8 @@ export interface PostgresServer {
   readonly superuserPassword: string;
   /** `fast` ends sessions and checkpoints; `immediate` is a crash. */
   stop(how?: 'fast' | 'immediate'): Promise<void>;
+  /** Resolves when the server has ended, whoever ended it. */
+  readonly exited: Promise<void>;
 }
 
 export interface PostgresOptions {
@@ -77,6 +79,7 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
     pid: child.pid!,
     superuserPassword,
     stop: (how = 'fast') => stop(child, how === 'fast' ? 'SIGINT' : 'SIGQUIT'),
+    exited: new Promise((resolve) => child.once('exit', () => resolve())),
   };
 }
 
@@ -112,7 +115,19 @@ async function createCluster(native: string, base: string, data: string): Promis
     if (unprivileged.uid !== undefined) chownSync(promptFile, unprivileged.uid, unprivileged.gid);
     await run(
       join(native, 'bin', 'initdb'),
-      ['-D', template, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', promptFile, '--no-sync', '--encoding=UTF8', '--locale=C.UTF-8'],
+      [
+        '-D',
+        template,
+        '-U',
+        'postgres',
+        '-A',
+        'scram-sha-256',
+        '--pwfile',
+        promptFile,
+        '--no-sync',
+        '--encoding=UTF8',
+        '--locale=C.UTF-8',
+      ],
       { ...unprivileged, env: {} },
     );
     // RDS's rule: a role that may use IAM tokens may not use a password. Tokens do not exist here.
@@ -161,7 +176,10 @@ async function binaries(base: string): Promise<string> {
 }
 
 async function link(native: string): Promise<void> {
-  const list = JSON.parse(readFileSync(join(native, 'pg-symlinks.json'), 'utf8')) as { source: string; target: string }[];
+  const list = JSON.parse(readFileSync(join(native, 'pg-symlinks.json'), 'utf8')) as {
+    source: string;
+    target: string;
+  }[];
   for (const { source, target } of list) {
     const path = join(native, relative('native', target));
     await symlink(relative(dirname(target), source), path).catch((error: NodeJS.ErrnoException) => {
@@ -184,7 +202,9 @@ function packageFolder(): string {
   try {
     return dirname(dirname(createRequire(import.meta.url).resolve(name)));
   } catch {
-    throw new Error(`No embedded PostgreSQL for ${process.platform}-${process.arch}: run \`npm ci\` without --omit=optional.`);
+    throw new Error(
+      `No embedded PostgreSQL for ${process.platform}-${process.arch}: run \`npm ci\` without --omit=optional.`,
+    );
   }
 }
 
