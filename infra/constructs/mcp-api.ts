@@ -1,0 +1,197 @@
+import { Aws, Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
+import {
+  AccessLogFormat,
+  DomainName,
+  EndpointType,
+  AccessLogField as Field,
+  type IAuthorizer,
+  IdentitySource,
+  LambdaIntegration,
+  LogGroupLogDestination,
+  MethodLoggingLevel,
+  MockIntegration,
+  PassthroughBehavior,
+  RequestAuthorizer,
+  ResponseTransferMode,
+  ResponseType,
+  RestApi,
+  SecurityPolicy,
+} from 'aws-cdk-lib/aws-apigateway';
+import { Certificate } from 'aws-cdk-lib/aws-certificatemanager';
+import type { IFunction } from 'aws-cdk-lib/aws-lambda';
+import { LogGroup } from 'aws-cdk-lib/aws-logs';
+import { Construct } from 'constructs';
+import {
+  type EndpointFacts,
+  gatewayResponses,
+  metadataHeaders,
+  protectedResourceMetadata,
+  type Route,
+  routes,
+} from '../endpoint.ts';
+import { functionNamed } from '../functions.ts';
+import type { Settings } from '../settings.ts';
+
+const stageName = 'live';
+
+/**
+ * The public REST API. REST and regional, because only there are all of these together: streamed answers, gateway
+ * responses with a header of ours, answers without a function (MOCK), a web application firewall and usage plans.
+ */
+export class McpApi extends Construct {
+  /** The resource identifier: what clients are given, and the audience of every token. */
+  readonly publicUrl: string;
+  private readonly api: RestApi;
+
+  constructor(scope: Construct, id: string, settings: Settings) {
+    super(scope, id);
+    const accessLog = new LogGroup(this, 'AccessLog', {
+      retention: settings.logRetentionDays,
+      removalPolicy: RemovalPolicy.RETAIN,
+    });
+    this.api = new RestApi(this, 'Api', {
+      restApiName: 'tenantry',
+      endpointTypes: [EndpointType.REGIONAL],
+      // With a name of its own the endpoint has one address only: the firewall and the audience know that one.
+      disableExecuteApiEndpoint: settings.domain !== undefined,
+      cloudWatchRole: true,
+      deployOptions: {
+        stageName,
+        tracingEnabled: true,
+        metricsEnabled: true,
+        loggingLevel: MethodLoggingLevel.ERROR,
+        // Would write tokens, arguments and results to the log.
+        dataTraceEnabled: false,
+        accessLogDestination: new LogGroupLogDestination(accessLog),
+        accessLogFormat: accessLogFormat(),
+      },
+    });
+    if (settings.domain) this.nameAt(settings.domain);
+    const origin = settings.domain
+      ? `https://${settings.domain.name}`
+      : `https://${this.api.restApiId}.execute-api.${Aws.REGION}.${Aws.URL_SUFFIX}/${stageName}`;
+    this.publicUrl = `${origin}/mcp`;
+    Validations.of(this.api).acknowledge(
+      {
+        id: 'AwsSolutions-APIG2',
+        reason:
+          'The MCP function checks every body (size, depth, JSON-RPC, schema) and answers in the protocol.',
+      },
+      {
+        id: 'AwsSolutions-APIG3',
+        reason:
+          'The firewall comes with the stack that watches; without a token nothing passes the authorizer.',
+      },
+      {
+        id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs]',
+        reason:
+          "API Gateway's own role for its logs, one per account; AWS offers it only as this managed policy.",
+      },
+    );
+  }
+
+  /** Adds every route and answer of `infra/endpoint.ts`. */
+  serve(lambdas: { readonly mcp: IFunction; readonly authorizer: IFunction }, facts: EndpointFacts): void {
+    const authorizer = new RequestAuthorizer(this, 'Authorizer', {
+      handler: lambdas.authorizer,
+      identitySources: [IdentitySource.header('Authorization')],
+      // A cached answer would outlive a token, and would not know which tool the next call names.
+      resultsCacheTtl: Duration.seconds(0),
+    });
+    const metadata = metadataIntegration(facts);
+    for (const route of routes) {
+      if (route.target === 'metadata') this.publish(route, metadata);
+      else this.protect(route, lambdas[route.target], authorizer);
+    }
+    for (const [type, response] of Object.entries(gatewayResponses(facts))) {
+      this.api.addGatewayResponse(type, {
+        type: ResponseType.of(type),
+        ...(response.status !== undefined && { statusCode: String(response.status) }),
+        responseHeaders: response.headers,
+        templates: { 'application/json': response.body },
+      });
+    }
+  }
+
+  private protect(route: Route, handler: IFunction, authorizer: IAuthorizer): void {
+    const { streaming, timeoutSeconds } = functionNamed(route.target as 'mcp');
+    const integration = new LambdaIntegration(handler, {
+      responseTransferMode: streaming ? ResponseTransferMode.STREAM : ResponseTransferMode.BUFFERED,
+      timeout: Duration.seconds(timeoutSeconds),
+      allowTestInvoke: false,
+    });
+    const method = this.resource(route).addMethod(route.method, integration, { authorizer });
+    Validations.of(method).acknowledge({
+      id: 'AwsSolutions-COG4',
+      reason:
+        'The authorizer accepts any OIDC issuer and the product’s own keys; Cognito is one such issuer.',
+    });
+  }
+
+  private publish(route: Route, integration: MockIntegration): void {
+    const responseParameters = Object.keys(metadataHeaders).map((name) => [
+      `method.response.header.${name}`,
+      true,
+    ]);
+    const method = this.resource(route).addMethod(route.method, integration, {
+      methodResponses: [{ statusCode: '200', responseParameters: Object.fromEntries(responseParameters) }],
+    });
+    const reason = 'RFC 9728 metadata is public: a client reads it to find out where to log in.';
+    Validations.of(method).acknowledge(
+      { id: 'AwsSolutions-APIG4', reason },
+      { id: 'AwsSolutions-COG4', reason },
+    );
+  }
+
+  private resource(route: Route) {
+    return this.api.root.resourceForPath(route.path);
+  }
+
+  private nameAt(domain: NonNullable<Settings['domain']>): void {
+    const name = new DomainName(this, 'Domain', {
+      domainName: domain.name,
+      certificate: Certificate.fromCertificateArn(this, 'Certificate', domain.certificateArn),
+      endpointType: EndpointType.REGIONAL,
+      securityPolicy: SecurityPolicy.TLS_1_2,
+    });
+    // At the root, so that /.well-known is where RFC 9728 looks for it.
+    name.addBasePathMapping(this.api);
+  }
+}
+
+function metadataIntegration(facts: EndpointFacts): MockIntegration {
+  const headers = Object.entries(metadataHeaders).map(([name, value]) => [
+    `method.response.header.${name}`,
+    `'${value}'`,
+  ]);
+  return new MockIntegration({
+    passthroughBehavior: PassthroughBehavior.NEVER,
+    requestTemplates: { 'application/json': '{"statusCode": 200}' },
+    integrationResponses: [
+      {
+        statusCode: '200',
+        responseParameters: Object.fromEntries(headers),
+        responseTemplates: { 'application/json': JSON.stringify(protectedResourceMetadata(facts)) },
+      },
+    ],
+  });
+}
+
+/** Who called what and what became of it; no header and no query string, where tokens would be. */
+function accessLogFormat(): AccessLogFormat {
+  return AccessLogFormat.custom(
+    JSON.stringify({
+      requestId: Field.contextRequestId(),
+      time: Field.contextRequestTime(),
+      ip: Field.contextIdentitySourceIp(),
+      method: Field.contextHttpMethod(),
+      path: Field.contextResourcePath(),
+      status: Field.contextStatus(),
+      refusal: Field.contextErrorResponseType(),
+      tenant: Field.contextAuthorizer('tenant'),
+      principal: Field.contextAuthorizer('principal'),
+      ms: Field.contextResponseLatency(),
+      bytes: Field.contextResponseLength(),
+    }),
+  );
+}
