@@ -1,0 +1,198 @@
+import type { Queryable } from '../database/types.ts';
+import { TenantryError } from '../errors.ts';
+import type { HomeState, Strategy, TenantId, TenantStatus, Tier } from '../tenant/tenant.ts';
+import { slug as slugForm } from '../tenant/tenant.ts';
+
+/** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
+type Catalog = Pick<Queryable, 'query'>;
+
+export interface Cluster {
+  readonly clusterId: string;
+  readonly kind: 'shared' | 'dedicated';
+  readonly region: string;
+  /** Where calls go: RDS Proxy for a shared cluster. */
+  readonly host: string;
+  readonly port: number;
+  /** Where the control plane goes: the server itself. */
+  readonly adminHost: string;
+  readonly adminPort: number;
+}
+
+export async function recordCluster(catalog: Catalog, cluster: Cluster): Promise<void> {
+  await catalog.query(
+    `insert into catalog.clusters (cluster_id, kind, region, host, port, admin_host, admin_port) values ($1, $2, $3, $4, $5, $6, $7)
+     on conflict (cluster_id) do update set host = excluded.host, port = excluded.port,
+       admin_host = excluded.admin_host, admin_port = excluded.admin_port`,
+    [
+      cluster.clusterId,
+      cluster.kind,
+      cluster.region,
+      cluster.host,
+      cluster.port,
+      cluster.adminHost,
+      cluster.adminPort,
+    ],
+  );
+}
+
+export interface NewTenant {
+  readonly slug: string;
+  readonly tier: Tier;
+  readonly strategy: Strategy;
+  /** Only this OIDC issuer's tokens (and API keys) speak for the tenant. */
+  readonly issuer?: string;
+  /** The issuer's own id of this organisation, for tokens that can't carry ours. */
+  readonly externalId?: string;
+}
+
+/** @throws TenantryError `slug_invalid`, or `slug_taken` by a tenant of another strategy */
+export async function recordTenant(catalog: Catalog, tenant: NewTenant): Promise<TenantId> {
+  const slug = slugForm.safeParse(tenant.slug);
+  if (!slug.success)
+    throw new TenantryError(
+      'slug_invalid',
+      `The slug can't be used: ${slug.error.issues.map((i) => i.message).join('; ')}.`,
+    );
+  await catalog.query(
+    `insert into catalog.tenants (slug, tier, strategy, issuer, external_id) values ($1, $2, $3, $4, $5) on conflict (slug) do nothing`,
+    [slug.data, tenant.tier, tenant.strategy, tenant.issuer ?? null, tenant.externalId ?? null],
+  );
+  const { rows } = await catalog.query<{ tenant_id: TenantId; strategy: Strategy }>(
+    'select tenant_id, strategy from catalog.tenants where slug = $1',
+    [slug.data],
+  );
+  if (rows[0]!.strategy !== tenant.strategy)
+    throw new TenantryError(
+      'slug_taken',
+      `The slug ${slug.data} belongs to another tenant. Choose another one.`,
+    );
+  return rows[0]!.tenant_id;
+}
+
+export interface CatalogHome {
+  readonly homeId: string;
+  readonly tenant: TenantId;
+  readonly clusterId: string;
+  readonly strategy: Strategy;
+  readonly database: string;
+  readonly databaseId: string;
+  readonly schema: string;
+  readonly login: string;
+  readonly epoch: number;
+}
+
+/** Records the tenant's first home, or answers the one it has: a repeated onboarding continues with the same. */
+export async function recordFirstHome(catalog: Catalog, home: CatalogHome): Promise<CatalogHome> {
+  await catalog.query(
+    `insert into catalog.homes (home_id, tenant_id, cluster_id, strategy, database_name, database_id, schema_name, login, epoch, state)
+     select $1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning'
+      where not exists (select from catalog.homes where tenant_id = $2)`,
+    [
+      home.homeId,
+      home.tenant,
+      home.clusterId,
+      home.strategy,
+      home.database,
+      home.databaseId,
+      home.schema,
+      home.login,
+      home.epoch,
+    ],
+  );
+  const { rows } = await catalog.query<{
+    home_id: string;
+    schema_name: string;
+    login: string;
+    epoch: string;
+    database_id: string;
+  }>(
+    'select home_id, schema_name, login, epoch, database_id from catalog.homes where tenant_id = $1 order by created_at limit 1',
+    [home.tenant],
+  );
+  const row = rows[0]!;
+  return {
+    ...home,
+    homeId: row.home_id,
+    schema: row.schema_name,
+    login: row.login,
+    epoch: Number(row.epoch),
+    databaseId: row.database_id,
+  };
+}
+
+/** The home is the tenant's from now on, and open. Only a tenant on its way in becomes active: a suspended one stays suspended. */
+export async function activateTenant(catalog: Catalog, tenant: TenantId, homeId: string): Promise<void> {
+  await catalog.query(
+    `with opened as (update catalog.homes set state = 'open' where home_id = $2 and tenant_id = $1 and state = 'provisioning')
+     update catalog.tenants set home_id = $2, status = 'active', updated_at = now()
+      where tenant_id = $1 and status in ('provisioning', 'failed')`,
+    [tenant, homeId],
+  );
+}
+
+/** Where a tenant's present home is, for what the control plane does to it. @throws TenantryError `tenant_not_served` */
+export async function presentHome(
+  catalog: Catalog,
+  tenant: TenantId,
+): Promise<CatalogHome & { adminHost: string; adminPort: number }> {
+  const { rows } = await catalog.query(
+    `select h.*, c.admin_host, c.admin_port from catalog.tenants t
+       join catalog.homes h on h.home_id = t.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
+      where t.tenant_id = $1`,
+    [tenant],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new TenantryError('tenant_not_served', 'This tenant has no home.');
+  return {
+    homeId: row.home_id,
+    tenant,
+    clusterId: row.cluster_id,
+    strategy: row.strategy,
+    database: row.database_name,
+    databaseId: row.database_id,
+    schema: row.schema_name,
+    login: row.login,
+    epoch: Number(row.epoch),
+    adminHost: row.admin_host,
+    adminPort: row.admin_port,
+  };
+}
+
+/** Compare and set: @returns false when the tenant was in none of the states `from` */
+export async function setTenantStatus(
+  catalog: Catalog,
+  tenant: TenantId,
+  from: readonly TenantStatus[],
+  to: TenantStatus,
+  home: HomeState,
+): Promise<boolean> {
+  const { rowCount } = await catalog.query(
+    `with changed as (update catalog.tenants set status = $3, updated_at = now() where tenant_id = $1 and status = any ($2) returning home_id)
+     update catalog.homes h set state = $4 from changed where h.home_id = changed.home_id`,
+    [tenant, [...from], to, home],
+  );
+  return rowCount === 1;
+}
+
+export interface ApiKeyRecord {
+  readonly keyId: string;
+  readonly tenant: TenantId;
+  readonly name: string;
+  readonly scopes: readonly string[];
+  readonly expires: Date;
+}
+
+export async function recordApiKey(catalog: Catalog, key: ApiKeyRecord): Promise<void> {
+  await catalog.query(
+    `insert into catalog.api_keys (key_id, tenant_id, name, scopes, expires_at) values ($1, $2, $3, $4, $5) on conflict (key_id) do nothing`,
+    [key.keyId, key.tenant, key.name, [...key.scopes], key.expires],
+  );
+}
+
+/** Refused by every environment when its copy of the route ages out, 30 s at most. */
+export async function revokeApiKey(catalog: Catalog, keyId: string): Promise<void> {
+  await catalog.query(
+    'update catalog.api_keys set revoked_at = coalesce(revoked_at, now()) where key_id = $1',
+    [keyId],
+  );
+}
