@@ -20,6 +20,9 @@ export type ErrorCode =
   | 'query_failed' // PostgreSQL refused the tool's statement
   | 'invalid_cursor'
   | 'migration_refused'
+  | 'slug_invalid'
+  | 'slug_taken'
+  | 'wrong_status' // the lifecycle has no such step from where the tenant is
   | 'internal';
 
 export class TenantryError extends Error {
@@ -52,5 +55,15 @@ export class QueryError extends TenantryError {
     super('query_failed', `The database refused the statement (SQLSTATE ${sqlstate}).`, { cause });
     this.sqlstate = sqlstate;
     this.constraint = constraint;
+  }
+}
+
+/** The statement returned more than one call may carry. Reading less is the tool's to do: LIMIT, fewer columns. */
+export class ResultTooLargeError extends TenantryError {
+  /** The statement's changes, if it made any, were committed all the same: it must not simply be repeated. */
+  readonly committed: boolean;
+  constructor(message: string, committed: boolean) {
+    super('result_too_large', committed ? `${message} Its changes were committed.` : message);
+    this.committed = committed;
   }
 }

@@ -8,7 +8,12 @@ const port = z.coerce.number().int().min(1).max(65535);
 const list = z
   .string()
   .default('')
-  .transform((text) => text.split(',').map((part) => part.trim()).filter((part) => part !== ''));
+  .transform((text) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter((part) => part !== ''),
+  );
 
 /** A variable that holds JSON; a fault in the JSON is reported like any other. */
 const json = <T extends z.ZodType>(schema: T) =>
@@ -101,5 +106,8 @@ function read<T extends z.ZodType>(schema: T, env: Environment): z.output<T> {
   const result = schema.safeParse(env);
   if (result.success) return result.data;
   const faults = result.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`);
-  throw new TenantryError('invalid_settings', `These environment variables need attention:\n${faults.join('\n')}`);
+  throw new TenantryError(
+    'invalid_settings',
+    `These environment variables need attention:\n${faults.join('\n')}`,
+  );
 }

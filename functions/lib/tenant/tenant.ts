@@ -6,7 +6,8 @@ export type TenantId = string & { readonly [brand]: 'TenantId' };
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-export const isTenantId = (value: unknown): value is TenantId => typeof value === 'string' && uuid.test(value);
+export const isTenantId = (value: unknown): value is TenantId =>
+  typeof value === 'string' && uuid.test(value);
 
 export function tenantId(value: string): TenantId {
   if (!isTenantId(value)) throw new TypeError('A tenant id is a lower-case UUID.');
@@ -24,8 +25,25 @@ export type HomeState = 'provisioning' | 'open' | 'read_only' | 'fenced' | 'susp
 
 /** Words that would read as the product's own or as a URL's fixed part. */
 const reserved = new Set([
-  'admin', 'api', 'app', 'auth', 'catalog', 'health', 'internal', 'mcp', 'postgres', 'public', 'root', 'shared',
-  'support', 'system', 'tenancy', 'tenant', 'tenants', 'well-known', 'www',
+  'admin',
+  'api',
+  'app',
+  'auth',
+  'catalog',
+  'health',
+  'internal',
+  'mcp',
+  'postgres',
+  'public',
+  'root',
+  'shared',
+  'support',
+  'system',
+  'tenancy',
+  'tenant',
+  'tenants',
+  'well-known',
+  'www',
 ]);
 
 /** The human handle: 3 to 40 characters, `a-z 0-9 -`, a letter first, no trailing or double hyphen. It never becomes an identifier. */

@@ -1,0 +1,67 @@
+import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { RetryableError, TenantryError } from '../errors.ts';
+
+export interface Secrets {
+  /** The secret's text; from memory when it was read before. `fresh`: what was read before was refused. @throws RetryableError `unavailable`, TenantryError `internal` when there is none */
+  read(name: string, fresh?: boolean): Promise<string>;
+  /** As `read`, but undefined when there is no such secret. */
+  find(name: string): Promise<string | undefined>;
+  /** Creates the secret or puts a new version of it. */
+  write(name: string, value: string): Promise<void>;
+}
+
+/** Secrets Manager. The client is loaded at its first use: it is a good part of a function's load time. */
+export function createSecrets(): Secrets {
+  let client:
+    | Promise<{ sdk: typeof import('@aws-sdk/client-secrets-manager'); client: SecretsManagerClient }>
+    | undefined;
+  const known = new Map<string, Promise<string>>();
+  const load = () => {
+    client ??= import('@aws-sdk/client-secrets-manager').then((sdk) => ({
+      sdk,
+      client: new sdk.SecretsManagerClient({ maxAttempts: 3 }),
+    }));
+    return client;
+  };
+
+  async function fetchSecret(name: string): Promise<string | undefined> {
+    const { sdk, client } = await load();
+    try {
+      return (await client.send(new sdk.GetSecretValueCommand({ SecretId: name }))).SecretString;
+    } catch (cause) {
+      if (cause instanceof sdk.ResourceNotFoundException) return undefined;
+      throw new RetryableError('unavailable', 'A credential could not be read. Try again.', 2, { cause });
+    }
+  }
+
+  async function mustExist(name: string): Promise<string> {
+    const text = await fetchSecret(name);
+    if (text === undefined)
+      throw new TenantryError('internal', `The secret ${name} does not exist or is not text.`);
+    return text;
+  }
+
+  return {
+    read(name, fresh = false) {
+      let secret = fresh ? undefined : known.get(name);
+      if (secret === undefined) {
+        secret = mustExist(name);
+        known.set(name, secret);
+        // A failure is not remembered, unless a newer read has taken its place.
+        secret.catch(() => known.get(name) === secret && known.delete(name));
+      }
+      return secret;
+    },
+    find: fetchSecret,
+    async write(name, value) {
+      const { sdk, client } = await load();
+      try {
+        await client.send(new sdk.CreateSecretCommand({ Name: name, SecretString: value }));
+      } catch (error) {
+        if (!(error instanceof sdk.ResourceExistsException)) throw error;
+        await client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
+      }
+      known.delete(name);
+    },
+  };
+}

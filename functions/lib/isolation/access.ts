@@ -1,0 +1,89 @@
+import type { Principal } from '../auth/principal.ts';
+import { createSecrets, type Secrets } from '../aws/secrets.ts';
+import { createCatalog } from '../catalog/catalog.ts';
+import type { Route } from '../catalog/route.ts';
+import { type ConnectionPools, createConnectionPools } from '../database/pools.ts';
+import { openTenantDatabase } from '../database/tenant-database.ts';
+import type { CallLimits, FindPassage } from '../database/types.ts';
+import type { McpSettings } from '../settings.ts';
+import { type ContextClaims, type MasterKeys, parseMasterKeys, signContext } from './context.ts';
+import { createCredentials } from './credentials.ts';
+import { isolations } from './isolation.ts';
+
+/** The catalog's own cluster, whose login's secret it is read with where logins don't use IAM. */
+const catalogCluster = 'catalog';
+/** A connection idle for longer is not used again, ms: RDS Proxy closes its end after 30 minutes. */
+const MAX_IDLE_MS = 29 * 60_000;
+/** How long a call waits for a connection of the budget, ms. */
+const WAIT_MS = 3_000;
+
+export interface Access {
+  /** @throws as `Catalog.resolve` */
+  resolve(principal: Principal): Promise<Route>;
+  /** The tenant's database for one call. `route` is where it begins; a stale one is refreshed on the way. */
+  database(principal: Principal, route: Route, limits: CallLimits): ReturnType<typeof openTenantDatabase>;
+  /** For sealing what is handed out and comes back. */
+  masterKeys(): Promise<MasterKeys>;
+  readonly pools: ConnectionPools;
+}
+
+export interface AccessOptions {
+  readonly settings: McpSettings;
+  readonly secrets?: Secrets;
+  readonly clock?: () => number;
+  /** `verify` for a call by the product itself, to a home that is not open yet. */
+  readonly purpose?: ContextClaims['purpose'];
+}
+
+/** The way from a verified principal to its tenant's rows. */
+export function createAccess({
+  settings,
+  secrets = createSecrets(),
+  clock = Date.now,
+  purpose = 'call',
+}: AccessOptions): Access {
+  const credentials = createCredentials(settings.credentials, settings.region, secrets);
+  const pools = createConnectionPools({
+    maxConnections: settings.maxConnections,
+    maxIdleMs: MAX_IDLE_MS,
+    waitMs: WAIT_MS,
+    clock,
+  });
+  const { host, port, database } = settings.catalog;
+  const reader = { clusterId: catalogCluster, host, port, login: 'tenancy_catalog_reader' };
+  const catalog = createCatalog(
+    {
+      host,
+      port,
+      database,
+      login: reader.login,
+      password: (fresh) => credentials.password(reader, fresh),
+      tls: settings.tls,
+    },
+    pools,
+    clock,
+  );
+  const masterKeys = async () => parseMasterKeys(await secrets.read(settings.contextKeySecret));
+
+  return {
+    pools,
+    masterKeys,
+    resolve: (principal) => catalog.resolve(principal),
+    database(principal, start, limits) {
+      let route = start;
+      const find: FindPassage = async ({ mode, statementMs, refresh }) => {
+        if (refresh) route = await catalog.resolve(principal, true);
+        const [endpoint, keys] = await Promise.all([
+          isolations[route.strategy].locate(route, credentials, settings.tls, refresh),
+          secrets.read(settings.contextKeySecret, refresh).then(parseMasterKeys),
+        ]);
+        const { databaseId, tenant, epoch } = route;
+        return {
+          endpoint,
+          context: signContext(keys, { databaseId, tenant, epoch, mode, purpose, statementMs }, clock()),
+        };
+      };
+      return openTenantDatabase(find, limits, pools);
+    },
+  };
+}

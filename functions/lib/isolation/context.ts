@@ -1,0 +1,93 @@
+import { createHmac } from 'node:crypto';
+import { z } from 'zod';
+import type { Mode } from '../database/types.ts';
+import { TenantryError } from '../errors.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+
+/** The tenant of a migration of shared tables: every tenant. Admitted for the purpose `migrate` alone. */
+export const everyTenant = '00000000-0000-0000-0000-000000000000' as TenantId;
+
+/** A transaction must begin within this time of the signature, s. */
+const lifetime = 60;
+
+export interface ContextClaims {
+  /** The database it is made for; no other accepts it. */
+  readonly databaseId: string;
+  readonly tenant: TenantId;
+  readonly epoch: number;
+  readonly mode: Mode;
+  readonly purpose: 'call' | 'verify' | 'migrate' | 'move';
+  /** `statement_timeout` of the transaction, ms. */
+  readonly statementMs: number;
+}
+
+/** The secret `tenancy/context-key`: master keys by id, of which `current` signs. Two during a rotation. */
+export interface MasterKeys {
+  readonly current: string;
+  readonly keys: ReadonlyMap<string, Buffer>;
+}
+
+const secretForm = z.object({
+  current: z.string().regex(/^[a-z0-9]{1,16}$/),
+  keys: z.record(
+    z.string().regex(/^[a-z0-9]{1,16}$/),
+    z
+      .base64()
+      .transform((text) => Buffer.from(text, 'base64'))
+      .refine((key) => key.length >= 32, 'at least 32 bytes'),
+  ),
+});
+
+/** @throws TenantryError `invalid_settings`; the message never holds a key */
+export function parseMasterKeys(secret: string): MasterKeys {
+  const result = secretForm.safeParse(tryJson(secret));
+  if (!result.success || !(result.data.current in result.data.keys))
+    throw new TenantryError(
+      'invalid_settings',
+      'The context-key secret must be JSON `{"current": "<id>", "keys": {"<id>": "<32 bytes or more, base64>"}}`.',
+    );
+  return { current: result.data.current, keys: new Map(Object.entries(result.data.keys)) };
+}
+
+function tryJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** One database's key: whoever steals it from that database can forge nothing for another. */
+function databaseKey(master: Buffer, databaseId: string): Buffer {
+  return createHmac('sha256', master).update(`tenancy database ${databaseId}`).digest();
+}
+
+/** The two halves in which the database holds its key, so that it needs only `sha256()` to check a signature (RFC 2104). */
+export function keyPads(master: Buffer, databaseId: string): { inner: Buffer; outer: Buffer } {
+  const block = Buffer.alloc(64);
+  databaseKey(master, databaseId).copy(block);
+  return {
+    inner: block.map((byte) => byte ^ 0x36) as Buffer,
+    outer: block.map((byte) => byte ^ 0x5c) as Buffer,
+  };
+}
+
+/** The signed statement of which tenant a transaction belongs to, for `tenancy.enter`. */
+export function signContext(keys: MasterKeys, claims: ContextClaims, now: number): string {
+  const master = keys.keys.get(keys.current)!;
+  const message = [
+    'v1',
+    keys.current,
+    claims.databaseId,
+    claims.tenant,
+    claims.epoch,
+    claims.mode,
+    claims.purpose,
+    Math.max(1, Math.floor(claims.statementMs)),
+    Math.floor(now / 1000) + lifetime,
+  ].join('.');
+  const signature = createHmac('sha256', databaseKey(master, claims.databaseId))
+    .update(message)
+    .digest('hex');
+  return `${message}.${signature}`;
+}

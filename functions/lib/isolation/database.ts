@@ -1,0 +1,36 @@
+import { tenantSecretName } from './credentials.ts';
+import type { Isolation } from './isolation.ts';
+import { schema } from './schema.ts';
+
+/**
+ * A database of the tenant's own, on its own instance or in a shared cluster. Within it everything is as in a schema
+ * home; where it is, and its password, its secret says.
+ */
+export const database: Isolation = {
+  ownsTables: true,
+
+  name: (homeId) => ({ schema: 'main', login: schema.name(homeId).login }),
+
+  secret: (home, { kind }, loginsUse) => ({
+    name: tenantSecretName(home.tenant),
+    password: loginsUse === 'secret' || kind === 'dedicated',
+  }),
+
+  async locate(route, credentials, tls, fresh) {
+    const { host, port, dbname, username } = await credentials.tenantDatabase(route.tenant, fresh);
+    return {
+      host,
+      port,
+      database: dbname,
+      login: username,
+      password: async (fresh) =>
+        (await credentials.tenantDatabase(route.tenant, fresh)).password ??
+        credentials.token({ host, port, login: username }),
+      tls,
+    };
+  },
+
+  provision: schema.provision,
+  protect: schema.protect,
+  check: schema.check,
+};

@@ -1,0 +1,110 @@
+import type { ControlConnection } from '../database/connect.ts';
+import type { HomeState } from '../tenant/tenant.ts';
+import type { Finding, Home } from './isolation.ts';
+
+/** Runs `work` in one transaction with another role's rights: the provisioner has an owner's power only where it says so. */
+export async function asRole<T>(
+  connection: ControlConnection,
+  role: 'tenancy_keeper' | 'tenancy_owner',
+  work: () => Promise<T>,
+): Promise<T> {
+  await connection.query(`begin; set local role ${role}`);
+  try {
+    const result = await work();
+    await connection.query('commit');
+    return result;
+  } catch (error) {
+    // A lost connection has rolled back by itself; its first error is the one to tell.
+    await connection.query('rollback').catch(() => {});
+    throw error;
+  }
+}
+
+/** Writes the home into its own database, which is what admits or refuses calls. Keeps what is there. */
+export async function registerHome(connection: ControlConnection, home: Home): Promise<void> {
+  await asRole(connection, 'tenancy_keeper', () =>
+    connection.query(
+      `insert into tenancy.homes (home_id, tenant_id, login, schema_name, epoch, state)
+       values ($1, $2, $3, $4, $5, 'provisioning') on conflict (home_id) do nothing`,
+      [home.homeId, home.tenant, home.login, home.schema, home.epoch],
+    ),
+  );
+}
+
+/** Changes a home's state in its own database; a call that begins after the commit sees it. @returns false when it was in none of the states `from` */
+export async function changeHomeState(
+  connection: ControlConnection,
+  homeId: string,
+  from: readonly HomeState[],
+  to: HomeState,
+): Promise<boolean> {
+  const { rowCount } = await asRole(connection, 'tenancy_keeper', () =>
+    connection.query('update tenancy.homes set state = $3 where home_id = $1 and state = any ($2)', [
+      homeId,
+      [...from],
+      to,
+    ]),
+  );
+  return rowCount === 1;
+}
+
+/** A login with rights on one home, and the group's right to enter. Several creators at once collide on shared catalogs: retried. */
+export async function createLogin(
+  connection: ControlConnection,
+  login: string,
+  password: string | undefined,
+): Promise<void> {
+  await retryOnCatalogCollision(() =>
+    connection.query(`
+      do $$ begin
+        if not exists (select from pg_roles where rolname = '${login}') then
+          create role ${login} login connection limit 20;
+        end if;
+      end $$;
+      grant tenancy_tenants to ${login} with inherit true, set false;
+      alter role ${login} set search_path = '';
+      alter role ${login} set statement_timeout = '30s';
+      alter role ${login} set lock_timeout = '5s';
+      alter role ${login} set idle_in_transaction_session_timeout = '60s';
+    `),
+  );
+  await authenticateBy(connection, login, password);
+}
+
+/** By an IAM token, or by a password. DDL takes no parameters: the server itself quotes the password. */
+export async function authenticateBy(
+  connection: ControlConnection,
+  login: string,
+  password: string | undefined,
+): Promise<void> {
+  if (password === undefined) {
+    await connection.query(`grant rds_iam to ${login}`);
+    return;
+  }
+  const { rows } = await connection.query<{ ddl: string }>(
+    `select format('alter role %I password %L', $1::text, $2::text) as ddl`,
+    [login, password],
+  );
+  await connection.query(rows[0]!.ddl);
+}
+
+/** `XX000 tuple concurrently updated`, and a role or grant that another creator made first. */
+async function retryOnCatalogCollision<T>(work: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      const { code } = error as { code?: string };
+      if (attempt === 5 || !['XX000', '42710', '23505', '40001', '40P01'].includes(code ?? '')) throw error;
+    }
+  }
+}
+
+/** The audit's rows for one home. */
+export async function audit(connection: ControlConnection, home: Home, shared: boolean): Promise<Finding[]> {
+  const { rows } = await connection.query<Finding>(
+    'select object, finding, remedy from tenancy.audit($1, $2, $3, $4)',
+    [home.schema, shared, home.tenant, home.login],
+  );
+  return rows;
+}

@@ -1,0 +1,55 @@
+import type { Route } from '../catalog/route.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import type { Endpoint } from '../database/types.ts';
+import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import type { Credentials } from './credentials.ts';
+import { database } from './database.ts';
+import { rls } from './rls.ts';
+import { schema } from './schema.ts';
+
+/** One place that can hold a tenant's data, as the control plane names it. Names are made from the home's UUID. */
+export interface Home {
+  readonly homeId: string;
+  readonly tenant: TenantId;
+  readonly strategy: Strategy;
+  readonly schema: string;
+  readonly login: string;
+  readonly epoch: number;
+}
+
+/** What the audit found wrong with a home; `remedy` says what to do about it. */
+export interface Finding {
+  readonly object: string;
+  readonly finding: string;
+  readonly remedy: string;
+}
+
+/**
+ * One way of keeping a tenant's data apart. All that differs between strategies is here and in the three files beside;
+ * nothing else asks which strategy a tenant has.
+ */
+export interface Isolation {
+  /** The home has tables of its own, which are migrated with it; otherwise they are every such tenant's. */
+  readonly ownsTables: boolean;
+  /** Schema and login of a new home. Where several tenants share a home's schema, all answers are the same. */
+  name(homeId: string): { schema: string; login: string };
+  /** The secret that the home's login needs, and whether a password is in it; undefined where it needs none. */
+  secret(
+    home: Home,
+    place: { clusterId: string; kind: 'shared' | 'dedicated' },
+    loginsUse: 'iam' | 'secret',
+  ): { name: string; password: boolean } | undefined;
+  /** Data plane: where, and as whom, a call connects. `fresh`: what was known led nowhere. */
+  locate(route: Route, credentials: Credentials, tls: Endpoint['tls'], fresh: boolean): Promise<Endpoint>;
+  /**
+   * Control plane, as tenancy_provisioner in the home's database: makes what the home needs before its migrations run.
+   * Safe to repeat after a crash at any point. `password`: for a login that does not use IAM.
+   */
+  provision(connection: ControlConnection, home: Home, password: string | undefined): Promise<void>;
+  /** In the migration's transaction, as tenancy_owner: completes the tables that the migration made. */
+  protect(connection: ControlConnection, home: Home): Promise<void>;
+  /** The audit of the home's tables; in the migration's transaction, or at any later time. */
+  check(connection: ControlConnection, home: Home): Promise<Finding[]>;
+}
+
+export const isolations: Readonly<Record<Strategy, Isolation>> = { rls, schema, database };

@@ -1,0 +1,35 @@
+import { audit, registerHome } from './homes.ts';
+import type { Isolation } from './isolation.ts';
+
+/**
+ * Shared tables. The wall is forced row-level security over the signed context, so that one login and one pool serve
+ * every such tenant.
+ */
+export const rls: Isolation = {
+  ownsTables: false,
+
+  name: () => ({ schema: 'shared', login: 'tenancy_app' }),
+
+  secret: () => undefined,
+
+  async locate(route, credentials, tls) {
+    return {
+      host: route.host,
+      port: route.port,
+      database: route.database,
+      login: route.login,
+      password: (fresh) => credentials.password(route, fresh),
+      tls,
+    };
+  },
+
+  async provision(connection, home) {
+    await registerHome(connection, home);
+  },
+
+  async protect(connection, home) {
+    await connection.query('select tenancy.protect_shared($1)', [home.schema]);
+  },
+
+  check: (connection, home) => audit(connection, home, true),
+};

@@ -1,0 +1,41 @@
+import { loginSecretName } from './credentials.ts';
+import { asRole, audit, createLogin, registerHome } from './homes.ts';
+import type { Isolation } from './isolation.ts';
+import { rls } from './rls.ts';
+
+/**
+ * A schema of the tenant's own in the shared database. The wall is the grants of the home's own login: there is no row
+ * security on its tables, which is the speed that a tenant gains by leaving the shared ones.
+ */
+export const schema: Isolation = {
+  ownsTables: true,
+
+  // A home's id, not the tenant's: pg_roles and pg_namespace can be read by every login of the cluster.
+  name: (homeId) => {
+    const id = homeId.replaceAll('-', '');
+    return { schema: `tenant_${id}`, login: `t_${id}` };
+  },
+
+  secret: (home, { clusterId }, loginsUse) =>
+    loginsUse === 'secret' ? { name: loginSecretName(clusterId, home.login), password: true } : undefined,
+
+  locate: rls.locate,
+
+  async provision(connection, home, password) {
+    await createLogin(connection, home.login, password);
+    await asRole(connection, 'tenancy_owner', () =>
+      connection.query(`create schema if not exists ${home.schema}`),
+    );
+    await registerHome(connection, home);
+  },
+
+  async protect(connection, home) {
+    await connection.query('select tenancy.protect_owned($1, $2, $3)', [
+      home.schema,
+      home.tenant,
+      home.login,
+    ]);
+  },
+
+  check: (connection, home) => audit(connection, home, false),
+};
