@@ -1,0 +1,37 @@
+import type { Secrets } from '../aws/secrets.ts';
+import type { Endpoint } from '../database/types.ts';
+import type { MasterKeys } from '../isolation/context.ts';
+import type { Credentials } from '../isolation/credentials.ts';
+import { catalogDatabase } from '../migrations/install.ts';
+
+/** What operating tenants needs, built once by whoever does it. */
+export interface ControlPlane {
+  /** The shared cluster that also holds the catalog. */
+  readonly catalog: { readonly clusterId: string; readonly host: string; readonly port: number };
+  readonly secrets: Secrets;
+  readonly credentials: Credentials;
+  readonly keys: MasterKeys;
+  /** How logins prove who they are; a `secret`'s password is made by us. */
+  readonly loginsUse: 'iam' | 'secret';
+  readonly tls: Endpoint['tls'];
+}
+
+/** As tenancy_provisioner, past any proxy. */
+export function adminEndpoint(
+  plane: ControlPlane,
+  at: { clusterId: string; host: string; port: number; database: string },
+): Endpoint {
+  const login = 'tenancy_provisioner';
+  const { clusterId, host, port, database } = at;
+  return {
+    host,
+    port,
+    database,
+    login,
+    tls: plane.tls,
+    password: (fresh) => plane.credentials.password({ clusterId, host, port, login }, fresh),
+  };
+}
+
+export const catalogEndpoint = (plane: ControlPlane): Endpoint =>
+  adminEndpoint(plane, { ...plane.catalog, database: catalogDatabase });

@@ -1,0 +1,99 @@
+import { randomBytes } from 'node:crypto';
+import type { Cluster } from '../catalog/tenants.ts';
+import { withConnection } from '../database/connect.ts';
+import type { Endpoint } from '../database/types.ts';
+import { loginSecretName, parseDatabaseSecret } from '../isolation/credentials.ts';
+import {
+  catalogDatabase,
+  createDatabase,
+  installCatalog,
+  installProvisioner,
+  installRoles,
+  installRuntime,
+} from '../migrations/install.ts';
+import { adminEndpoint, type ControlPlane, catalogEndpoint } from './control-plane.ts';
+
+/** A database that can take homes: its runtime is installed. */
+export interface Place {
+  readonly clusterId: string;
+  readonly kind: 'shared' | 'dedicated';
+  /** What calls connect to: RDS Proxy for a shared cluster. */
+  readonly host: string;
+  readonly port: number;
+  readonly database: string;
+  readonly databaseId: string;
+  /** As tenancy_provisioner, past any proxy. */
+  readonly admin: Endpoint;
+}
+
+/**
+ * From a new cluster, of which only the master's password is known, to a database that can take homes. Every step is
+ * safe to repeat, and is repeated at every deployment: the runtime's new migrations and keys come in this way.
+ */
+export async function preparePlace(
+  plane: ControlPlane,
+  cluster: Cluster,
+  database: string,
+  master: Endpoint,
+): Promise<Place> {
+  const { clusterId, kind, host, port, adminHost, adminPort } = cluster;
+  const at = { clusterId, host: adminHost, port: adminPort };
+  const passwords = await loginPasswords(plane, cluster);
+  await withConnection(master, (connection) =>
+    installProvisioner(connection, passwords?.tenancy_provisioner),
+  );
+  await withConnection(adminEndpoint(plane, { ...at, database: 'postgres' }), async (connection) => {
+    await installRoles(connection, passwords?.tenancy_app);
+    await createDatabase(connection, database);
+  });
+  const admin = adminEndpoint(plane, { ...at, database });
+  const databaseId = await withConnection(admin, (connection) => installRuntime(connection, plane.keys));
+  return { clusterId, kind, host, port, database, databaseId, admin };
+}
+
+/** The catalog, in the shared cluster once that has its roles. Safe to repeat. */
+export async function prepareCatalog(plane: ControlPlane): Promise<void> {
+  const { clusterId, host, port } = plane.catalog;
+  const login = 'tenancy_catalog_reader';
+  const secret = { name: loginSecretName('catalog', login), password: true };
+  const password =
+    plane.loginsUse === 'secret'
+      ? await keepLoginSecret(plane, secret, { host, port, dbname: catalogDatabase, username: login })
+      : undefined;
+  await withConnection(adminEndpoint(plane, { clusterId, host, port, database: 'postgres' }), (connection) =>
+    createDatabase(connection, catalogDatabase),
+  );
+  await withConnection(catalogEndpoint(plane), (connection) => installCatalog(connection, password));
+}
+
+async function loginPasswords(plane: ControlPlane, cluster: Cluster) {
+  if (plane.loginsUse === 'iam') return undefined;
+  const password = (username: string, host: string, port: number) =>
+    keepLoginSecret(
+      plane,
+      { name: loginSecretName(cluster.clusterId, username), password: true },
+      { host, port, dbname: 'postgres', username },
+    );
+  return {
+    tenancy_provisioner: await password('tenancy_provisioner', cluster.adminHost, cluster.adminPort),
+    tenancy_app: await password('tenancy_app', cluster.host, cluster.port),
+  };
+}
+
+/**
+ * A login's secret in RDS's form, made or brought up to date; keeps the password it has. Written before the login gets
+ * its password: a crash between the two is mended by the next run, which reads it from here.
+ */
+export async function keepLoginSecret(
+  plane: ControlPlane,
+  secret: { name: string; password: boolean },
+  at: { host: string; port: number; dbname: string; username: string },
+): Promise<string | undefined> {
+  const known = await plane.secrets.find(secret.name);
+  const password = secret.password
+    ? ((known && parseDatabaseSecret(secret.name, known).password) ?? randomBytes(24).toString('base64url'))
+    : undefined;
+  const wanted = JSON.stringify({ engine: 'postgres', ...at, password });
+  if (wanted !== known) await plane.secrets.write(secret.name, wanted);
+  return password;
+}

@@ -1,0 +1,147 @@
+import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { ControlConnection } from '../database/connect.ts';
+import { keyPads, type MasterKeys } from '../isolation/context.ts';
+import { asRole, authenticateBy } from '../isolation/homes.ts';
+import { type MigrationFile, readMigrations, refused } from './migration-file.ts';
+
+/** The databases of a shared cluster. */
+export const tenantsDatabase = 'tenantry';
+export const catalogDatabase = 'tenantry_catalog';
+
+const migrations = new URL('../../../migrations/', import.meta.url);
+
+/**
+ * As the cluster's master, once: makes the provisioner, which does everything else. `password`: undefined where logins
+ * use IAM (a role's creator is implicitly its member, so the master must be able to use IAM too).
+ */
+export async function installProvisioner(
+  master: ControlConnection,
+  password: string | undefined,
+): Promise<void> {
+  await master.query(`
+    do $$ begin
+      if not exists (select from pg_roles where rolname = 'tenancy_provisioner') then
+        create role tenancy_provisioner login createrole createdb;
+      end if;
+    end $$`);
+  await authenticateBy(master, 'tenancy_provisioner', password);
+}
+
+/** As tenancy_provisioner, in any database of the cluster: the roles. Safe to repeat. `appPassword`: undefined where logins use IAM. */
+export async function installRoles(
+  connection: ControlConnection,
+  appPassword: string | undefined,
+): Promise<void> {
+  await connection.query(await readFile(new URL('roles.sql', migrations), 'utf8'));
+  await authenticateBy(connection, 'tenancy_app', appPassword);
+}
+
+/** As tenancy_provisioner: makes a database that nobody may enter yet. CREATE DATABASE knows no transaction and no IF NOT EXISTS. */
+export async function createDatabase(connection: ControlConnection, name: string): Promise<void> {
+  const { rows } = await connection.query('select from pg_database where datname = $1', [name]);
+  if (rows.length === 0) {
+    await connection.query(`create database "${name}"`).catch((error: { code?: string }) => {
+      // 42P04, 23505: another installer was first.
+      if (error.code !== '42P04' && error.code !== '23505') throw error;
+    });
+  }
+  await connection.query(`revoke all on database "${name}" from public`);
+}
+
+/**
+ * As tenancy_provisioner, in a database that shall hold tenants: schemas, runtime and signing keys. Safe to repeat, and
+ * at every deployment.
+ * @returns the database's id, for which contexts are signed
+ */
+export async function installRuntime(
+  connection: ControlConnection,
+  keys: MasterKeys,
+  newId = randomUUID,
+): Promise<string> {
+  await connection.query(`
+    revoke all on schema public from public;
+    create schema if not exists tenancy authorization tenancy_keeper;
+    create schema if not exists extensions;
+    grant usage on schema extensions to tenancy_app, tenancy_tenants, tenancy_owner;`);
+  const { rows } = await connection.query<{ name: string }>('select current_database() as name');
+  await connection.query(`
+    grant connect on database "${rows[0]!.name}" to tenancy_app, tenancy_tenants;
+    grant create on database "${rows[0]!.name}" to tenancy_owner;`);
+  await applyFiles(connection, 'tenancy', await readMigrations(new URL('runtime/', migrations)));
+  await asRole(connection, 'tenancy_owner', () => connection.query('create schema if not exists shared'));
+  return installKeys(connection, keys, newId);
+}
+
+/** Makes the database accept exactly the given master keys: two during a rotation, the retired one's pads gone after it. */
+export async function installKeys(
+  connection: ControlConnection,
+  keys: MasterKeys,
+  newId = randomUUID,
+): Promise<string> {
+  return asRole(connection, 'tenancy_keeper', async () => {
+    await connection.query('lock table tenancy.keys in exclusive mode');
+    const known = await connection.query<{ database_id: string }>(
+      'select database_id from tenancy.keys limit 1',
+    );
+    const databaseId = known.rows[0]?.database_id ?? newId();
+    await connection.query('delete from tenancy.keys where key_id <> all ($1)', [[...keys.keys.keys()]]);
+    for (const [keyId, master] of keys.keys) {
+      const { inner, outer } = keyPads(master, databaseId);
+      await connection.query(
+        `insert into tenancy.keys (key_id, database_id, inner_pad, outer_pad) values ($1, $2, $3, $4)
+         on conflict (key_id) do update set inner_pad = excluded.inner_pad, outer_pad = excluded.outer_pad`,
+        [keyId, databaseId, inner, outer],
+      );
+    }
+    return databaseId;
+  });
+}
+
+/** As tenancy_provisioner, in the catalog's database. Safe to repeat. `readerPassword`: undefined where logins use IAM. */
+export async function installCatalog(
+  connection: ControlConnection,
+  readerPassword: string | undefined,
+): Promise<void> {
+  await connection.query(await readFile(new URL('catalog-roles.sql', migrations), 'utf8'));
+  await authenticateBy(connection, 'tenancy_catalog_reader', readerPassword);
+  await connection.query(`
+    revoke all on schema public from public;
+    grant connect on database "${catalogDatabase}" to tenancy_catalog_reader;
+    create schema if not exists catalog authorization tenancy_keeper;`);
+  await applyFiles(connection, 'catalog', await readMigrations(new URL('catalog/', migrations)));
+}
+
+/** The product's own migrations: each in its own transaction, as the keeper, recorded in the schema they build. */
+async function applyFiles(
+  connection: ControlConnection,
+  schema: string,
+  files: readonly MigrationFile[],
+): Promise<void> {
+  await asRole(connection, 'tenancy_keeper', () =>
+    connection.query(`create table if not exists ${schema}._migrations
+      (name text primary key, checksum text not null, applied_at timestamptz not null default now())`),
+  );
+  for (const file of files) {
+    await asRole(connection, 'tenancy_keeper', async () => {
+      await connection.query(`lock table ${schema}._migrations in exclusive mode`);
+      const { rows } = await connection.query<{ checksum: string }>(
+        `select checksum from ${schema}._migrations where name = $1`,
+        [file.name],
+      );
+      if (rows[0] === undefined) {
+        await connection.query(file.sql);
+        await connection.query(`insert into ${schema}._migrations (name, checksum) values ($1, $2)`, [
+          file.name,
+          file.checksum,
+        ]);
+      } else if (rows[0].checksum !== file.checksum) {
+        throw refused(
+          `${schema}/${file.name}`,
+          'was edited after it was applied',
+          'restore it and add a new file',
+        );
+      }
+    });
+  }
+}
