@@ -51,6 +51,11 @@ function enterableByOthers(path: string): boolean {
   }
 }
 
+/** Does what only the first cluster of a base needs, so that several can then be started at once. */
+export async function preparePostgres(base: string): Promise<void> {
+  await makeTemplate(await binaries(base), base);
+}
+
 /** Starts (and on first use creates) a cluster; resolves when it accepts connections on 127.0.0.1. */
 export async function startPostgres(options: PostgresOptions): Promise<PostgresServer> {
   const native = await binaries(options.base);
@@ -104,6 +109,18 @@ async function stop(child: ChildProcess, signal: NodeJS.Signals): Promise<void> 
 
 /** `initdb` takes a second; a copy of its result takes a fraction of that. */
 async function createCluster(native: string, base: string, data: string): Promise<string> {
+  const superuserPassword = await makeTemplate(native, base);
+  if (!existsSync(join(data, 'PG_VERSION'))) {
+    const unfinished = `${data}.unfinished`;
+    await rm(unfinished, { recursive: true, force: true });
+    await ownedFolder(dirname(data));
+    await run('cp', ['-a', join(base, 'template'), unfinished]);
+    await rename(unfinished, data);
+  }
+  return superuserPassword;
+}
+
+async function makeTemplate(native: string, base: string): Promise<string> {
   const template = join(base, 'template');
   const passwordFile = `${template}.password`;
   if (!existsSync(passwordFile)) {
@@ -135,13 +152,6 @@ async function createCluster(native: string, base: string, data: string): Promis
     await writeFile(join(template, 'pg_hba.conf'), rules);
     // The last step: a template without its password is an unfinished one and is made anew.
     await rename(promptFile, passwordFile);
-  }
-  if (!existsSync(join(data, 'PG_VERSION'))) {
-    const unfinished = `${data}.unfinished`;
-    await rm(unfinished, { recursive: true, force: true });
-    await ownedFolder(dirname(data));
-    await run('cp', ['-a', template, unfinished]);
-    await rename(unfinished, data);
   }
   return (await readFile(passwordFile, 'utf8')).trim();
 }

@@ -1,0 +1,54 @@
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Endpoint } from '../../functions/lib/database/types.ts';
+import { makeMaster } from '../../infra/local/emulator/rds-master.ts';
+import { type PostgresServer, postgresBase, startPostgres } from '../../infra/local/postgres.ts';
+
+/** One folder for all test clusters: they share the binaries and the result of `initdb`. */
+export function testBase(): string {
+  const base = join(tmpdir(), `tenantry-test-${process.getuid?.() ?? 0}`);
+  mkdirSync(base, { recursive: true, mode: 0o755 });
+  return postgresBase(base);
+}
+
+export interface TestCluster {
+  readonly server: PostgresServer;
+  /** With the rights of RDS's master. */
+  readonly master: Endpoint;
+  /** Starts it again, on the same port, after `server.stop()`. */
+  restart(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A PostgreSQL server of the test's own, removed by `close`. */
+export async function startCluster(parameters: Record<string, string> = {}): Promise<TestCluster> {
+  const base = testBase();
+  const name = randomUUID();
+  const start = (port?: number) =>
+    startPostgres({ base, name, ...(port && { port }), parameters: { fsync: 'off', ...parameters } });
+  let server = await start();
+  await makeMaster(server, 'master', 'master', undefined);
+  const { host, port } = server;
+  return {
+    get server() {
+      return server;
+    },
+    master: endpoint({ host, port, database: 'postgres', login: 'master' }, 'master'),
+    async restart() {
+      server = await start(port);
+    },
+    async close() {
+      await server.stop('immediate');
+      rmSync(join(base, 'clusters', name), { recursive: true, force: true });
+    },
+  };
+}
+
+export function endpoint(
+  at: Pick<Endpoint, 'host' | 'port' | 'database' | 'login'>,
+  password: string,
+): Endpoint {
+  return { ...at, tls: 'off', password: async () => password };
+}

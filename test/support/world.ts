@@ -1,0 +1,244 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { Principal } from '../../functions/lib/auth/principal.ts';
+import { createSecrets, type Secrets } from '../../functions/lib/aws/secrets.ts';
+import { type CatalogHome, presentHome, recordCluster } from '../../functions/lib/catalog/tenants.ts';
+import { type ControlConnection, withConnection } from '../../functions/lib/database/connect.ts';
+import type { CallLimits, Endpoint, Mode } from '../../functions/lib/database/types.ts';
+import { type Access, createAccess } from '../../functions/lib/isolation/access.ts';
+import { type ContextClaims, parseMasterKeys, signContext } from '../../functions/lib/isolation/context.ts';
+import {
+  createCredentials,
+  loginSecretName,
+  tenantSecretName,
+} from '../../functions/lib/isolation/credentials.ts';
+import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycle/control-plane.ts';
+import { onboard } from '../../functions/lib/lifecycle/onboard.ts';
+import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
+import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
+import {
+  type MigrationFile,
+  parseMigration,
+  readMigrations,
+} from '../../functions/lib/migrations/migration-file.ts';
+import { migrateHome, sharedHome, tenantMigrations } from '../../functions/lib/migrations/migrator.ts';
+import { type McpSettings, readMcpSettings } from '../../functions/lib/settings.ts';
+import { type Strategy, strategies, type TenantId } from '../../functions/lib/tenant/tenant.ts';
+import { startAwsEmulator } from '../../infra/local/emulator/server.ts';
+import { endpoint, startCluster, type TestCluster } from './cluster.ts';
+
+export { strategies };
+export const modes = ['one', 'four'] as const;
+
+/** The product's own table for tests: it does not depend on the example domain. */
+export const noteMigration = parseMigration(
+  '9000-notes.sql',
+  `create table notes (
+     tenant_id uuid not null,
+     note_id uuid not null default gen_random_uuid(),
+     body text not null,
+     amount bigint not null default 0,
+     parent_id uuid,
+     primary key (tenant_id, note_id),
+     unique (tenant_id, body),
+     foreign key (tenant_id, parent_id) references notes (tenant_id, note_id) on delete cascade
+   );`,
+);
+
+export interface TestTenant {
+  readonly id: TenantId;
+  readonly slug: string;
+  readonly strategy: Strategy;
+  readonly home: CatalogHome;
+  readonly place: Place;
+  /** As the authorizer would hand it over. */
+  readonly principal: Principal;
+}
+
+export interface World {
+  readonly cluster: TestCluster;
+  readonly plane: ControlPlane;
+  readonly secrets: Secrets;
+  readonly settings: McpSettings;
+  readonly shared: Place;
+  readonly files: readonly MigrationFile[];
+  /** Two tenants of each strategy: `a` attacks, `b` must not notice. */
+  readonly tenants: Readonly<Record<Strategy, { readonly a: TestTenant; readonly b: TestTenant }>>;
+  addTenant(strategy: Strategy, slug?: string): Promise<TestTenant>;
+  access(settings?: Partial<McpSettings>): Access;
+  /** What a call of this tenant gets; closed with the world. */
+  database(
+    tenant: TestTenant,
+    limits?: Partial<CallLimits>,
+    settings?: Partial<McpSettings>,
+  ): ReturnType<Access['database']>;
+  /** A signed context for the tenant's home, altered at will. */
+  context(tenant: TestTenant, claims?: Partial<ContextClaims>, now?: number): string;
+  /** A raw connection with the login that the tenant's tools use: what an SQL injection has. */
+  asLogin<T>(tenant: TestTenant, work: (connection: ControlConnection) => Promise<T>): Promise<T>;
+  /** A raw connection as tenancy_provisioner in the tenant's database, or in the catalog's. */
+  asProvisioner<T>(
+    where: TestTenant | 'catalog',
+    work: (connection: ControlConnection) => Promise<T>,
+  ): Promise<T>;
+  close(): Promise<void>;
+}
+
+export function limits(mode: Mode = 'w', more: Partial<CallLimits> = {}): CallLimits {
+  return {
+    mode,
+    deadline: Date.now() + 10_000,
+    signal: new AbortController().signal,
+    maxRows: 1_000,
+    maxBytes: 1_000_000,
+    roundTrips: 'one',
+    ...more,
+  };
+}
+
+/** The whole product below its protocol, on real PostgreSQL: catalog, shared database, two tenants of each strategy. */
+export async function startWorld(
+  options: { migrations?: readonly MigrationFile[]; parameters?: Record<string, string> } = {},
+): Promise<World> {
+  const [cluster, emulator] = await Promise.all([startCluster(options.parameters), startAwsEmulator()]);
+  Object.assign(process.env, {
+    AWS_ENDPOINT_URL: emulator.url,
+    AWS_REGION: 'eu-west-1',
+    AWS_ACCESS_KEY_ID: 'test',
+    AWS_SECRET_ACCESS_KEY: 'test',
+  });
+  const secrets = createSecrets();
+  const keySecret = JSON.stringify({ current: 'k1', keys: { k1: randomBytes(32).toString('base64') } });
+  await secrets.write('tenancy/context-key', keySecret);
+  const clusterId = randomUUID();
+  const { host, port } = cluster.server;
+  const plane: ControlPlane = {
+    catalog: { clusterId, host, port },
+    secrets,
+    credentials: createCredentials('secret', 'eu-west-1', secrets),
+    keys: parseMasterKeys(keySecret),
+    loginsUse: 'secret',
+    tls: 'off',
+  };
+  const at = { kind: 'shared', region: 'eu-west-1', host, port, adminHost: host, adminPort: port } as const;
+  const shared = await preparePlace(plane, { ...at, clusterId }, tenantsDatabase, cluster.master);
+  await prepareCatalog(plane);
+  const asProvisioner: World['asProvisioner'] = (where, work) =>
+    withConnection(where === 'catalog' ? catalogEndpoint(plane) : where.place.admin, work);
+  await asProvisioner('catalog', (catalog) => recordCluster(catalog, { ...at, clusterId }));
+
+  const files = [...(await readMigrations(tenantMigrations)), noteMigration, ...(options.migrations ?? [])];
+  await withConnection(shared.admin, (connection) =>
+    migrateHome(connection, { home: sharedHome, databaseId: shared.databaseId, keys: plane.keys }, files),
+  );
+
+  const settings = readMcpSettings({
+    PUBLIC_URL: 'http://127.0.0.1:8080/mcp',
+    CATALOG_HOST: host,
+    CATALOG_PORT: String(port),
+    CREDENTIALS: 'secret',
+    DATABASE_TLS: 'off',
+    AWS_REGION: 'eu-west-1',
+    MAX_CONNECTIONS: '10',
+  });
+  const opened: Access[] = [];
+  const access: World['access'] = (change = {}) => {
+    const made = createAccess({ settings: { ...settings, ...change }, secrets: createSecrets() });
+    opened.push(made);
+    return made;
+  };
+  let common: Access | undefined;
+
+  async function addTenant(
+    strategy: Strategy,
+    slug = `${strategy}-${randomUUID().slice(0, 8)}`.replace(/-(\d)/, '-x$1'),
+  ): Promise<TestTenant> {
+    // A database of its own, in the same cluster: the wall is the same, and the neighbours are nearer.
+    const place =
+      strategy === 'database'
+        ? await preparePlace(
+            plane,
+            { ...at, clusterId },
+            `own_${randomUUID().replaceAll('-', '')}`,
+            cluster.master,
+          )
+        : shared;
+    const id = await onboard(plane, { slug, tier: 'pro', strategy }, place, files);
+    const home = await asProvisioner('catalog', (catalog) => presentHome(catalog, id));
+    const principal = {
+      tenant: id,
+      principal: `agent-of-${slug}`,
+      scopes: '',
+      auth: 'oidc:http://127.0.0.1/issuer',
+    };
+    return { id, slug, strategy, home, place, principal };
+  }
+
+  const pair = async (strategy: Strategy) => ({
+    a: await addTenant(strategy, `${strategy}-a`),
+    b: await addTenant(strategy, `${strategy}-b`),
+  });
+  const tenants = { rls: await pair('rls'), schema: await pair('schema'), database: await pair('database') };
+
+  return {
+    cluster,
+    plane,
+    secrets,
+    settings,
+    shared,
+    files,
+    tenants,
+    addTenant,
+    access,
+    database(tenant, change = {}, settingsChange) {
+      common ??= access();
+      const with_ = settingsChange ? access(settingsChange) : common;
+      return with_.database(tenant.principal, routeOf(tenant), limits(change.mode, change));
+    },
+    context: (tenant, claims = {}, now = Date.now()) =>
+      signContext(
+        plane.keys,
+        {
+          databaseId: tenant.home.databaseId,
+          tenant: tenant.id,
+          epoch: tenant.home.epoch,
+          mode: 'w',
+          purpose: 'call',
+          statementMs: 5_000,
+          ...claims,
+        },
+        now,
+      ),
+    asLogin: async (tenant, work) => withConnection(await loginEndpoint(secrets, tenant), work),
+    asProvisioner,
+    async close() {
+      await Promise.all(opened.map((made) => made.pools.close()));
+      await emulator.close();
+      await cluster.close();
+    },
+  };
+}
+
+export const routeOf = (tenant: TestTenant) => ({
+  tenant: tenant.id,
+  slug: tenant.slug,
+  status: 'active' as const,
+  strategy: tenant.strategy,
+  epoch: tenant.home.epoch,
+  homeId: tenant.home.homeId,
+  databaseId: tenant.home.databaseId,
+  database: tenant.home.database,
+  schema: tenant.home.schema,
+  login: tenant.home.login,
+  clusterId: tenant.home.clusterId,
+  host: tenant.place.host,
+  port: tenant.place.port,
+});
+
+async function loginEndpoint(secrets: Secrets, { strategy, id, home, place }: TestTenant): Promise<Endpoint> {
+  const name = strategy === 'database' ? tenantSecretName(id) : loginSecretName(home.clusterId, home.login);
+  const { password } = JSON.parse(await secrets.read(name)) as { password: string };
+  return endpoint(
+    { host: place.host, port: place.port, database: home.database, login: home.login },
+    password,
+  );
+}
