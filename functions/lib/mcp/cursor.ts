@@ -14,6 +14,7 @@ export interface CursorBinding {
 export type Cursors = (binding: CursorBinding) => ToolHelpers['cursor'];
 
 const version = 1;
+const purpose = 'tenantry cursor v1';
 const nonceBytes = 12;
 const tagBytes = 16;
 /** Characters; a position is a sort key or two. */
@@ -27,16 +28,20 @@ export function createCursors(
   masterKeys: readonly Uint8Array[],
   random: (bytes: number) => Buffer = randomBytes,
 ): Cursors {
-  const keys = masterKeys.map((key) => Buffer.from(hkdfSync('sha256', key, '', 'tenantry cursor v1', 32)));
-  const current = keys[0];
-  if (!current) throw new TypeError('Cursors need a master key.');
+  if (masterKeys.length === 0) throw new TypeError('Cursors need a master key.');
+  // At the first use: most calls seal nothing.
+  let derived: Buffer[] | undefined;
+  const keys = (): Buffer[] => {
+    derived ??= masterKeys.map((key) => Buffer.from(hkdfSync('sha256', key, '', purpose, 32)));
+    return derived;
+  };
 
   return ({ tenant, auth, principal, tool }) => {
     const bound = Buffer.from(JSON.stringify([version, tenant, auth, principal, tool]));
     return {
       seal(position) {
         const nonce = random(nonceBytes);
-        const cipher = createCipheriv('aes-256-gcm', current, nonce).setAAD(bound);
+        const cipher = createCipheriv('aes-256-gcm', keys()[0]!, nonce).setAAD(bound);
         const sealed = [cipher.update(JSON.stringify(position), 'utf8'), cipher.final()];
         return Buffer.concat([Buffer.of(version), nonce, ...sealed, cipher.getAuthTag()]).toString(
           'base64url',
@@ -45,7 +50,7 @@ export function createCursors(
       open(cursor) {
         const bytes = cursor.length > maxLength ? Buffer.alloc(0) : Buffer.from(cursor, 'base64url');
         if (bytes[0] !== version || bytes.length <= 1 + nonceBytes + tagBytes) throw invalidCursor();
-        for (const key of keys) {
+        for (const key of keys()) {
           const text = decrypt(key, bytes, bound);
           if (text !== undefined) return JSON.parse(text);
         }
