@@ -64,7 +64,11 @@ export interface Passage {
 }
 
 /** Finds the passage; `refresh`: the last one was refused as stale or could not be reached. */
-export type FindPassage = (request: { mode: Mode; statementMs: number; refresh: boolean }) => Promise<Passage>;
+export type FindPassage = (request: {
+  mode: Mode;
+  statementMs: number;
+  refresh: boolean;
+}) => Promise<Passage>;
 
 /** Bounds of one call. */
 export interface CallLimits {

@@ -1,0 +1,106 @@
+import { callerError } from './caller-error.ts';
+import { type Connection, unlessStopped } from './connection.ts';
+import { StepFailure, Stopped } from './failure.ts';
+import type { ConnectionPools, Lease } from './pools.ts';
+import { Retries } from './retries.ts';
+import { type Answer, type Bounds, type Part, part } from './round-trip.ts';
+import type { CallLimits, FindPassage } from './types.ts';
+
+/** AbortSignal.timeout takes 32 bits. */
+const LONGEST_MS = 2 ** 31 - 1;
+/** The server's own answer to a statement that ran too long must arrive before our deadline: this much earlier, ms. */
+const ANSWER_MS = 250;
+
+/** One call's way into its tenant's home: route, connection, limits, and what is tried again. */
+export class Call {
+  readonly limits: CallLimits;
+  readonly bounds: Bounds;
+  /** Fires when the caller is gone or the deadline has passed. */
+  readonly stop: AbortSignal;
+  readonly #find: FindPassage;
+  readonly #pools: ConnectionPools;
+
+  constructor(find: FindPassage, limits: CallLimits, pools: ConnectionPools) {
+    this.#find = find;
+    this.#pools = pools;
+    this.limits = limits;
+    this.bounds = { maxRows: limits.maxRows, maxBytes: limits.maxBytes, cutOff: limits.mode === 'r' };
+    const left = AbortSignal.timeout(Math.min(this.#remaining(), LONGEST_MS));
+    this.stop = AbortSignal.any([limits.signal, left]);
+  }
+
+  /**
+   * Takes a connection of the home and does `first` on it, which begins with BEGIN and enter. Does it again, on
+   * another connection or route, when the home has refused it or when nothing of it can have been committed.
+   * The lease is the caller's to end. @throws TenantryError
+   */
+  async admit<T>(
+    first: (connection: Connection, doorway: Part[]) => Promise<T>,
+  ): Promise<{ lease: Lease; value: T }> {
+    const retries = new Retries(this.limits);
+    for (;;) {
+      try {
+        return await this.#attempt(retries, first);
+      } catch (error) {
+        if (!(await retries.worthwhile(error, this.stop))) throw callerError(error, this.limits);
+      }
+    }
+  }
+
+  async #attempt<T>(retries: Retries, first: (connection: Connection, doorway: Part[]) => Promise<T>) {
+    const { mode } = this.limits;
+    const request = { mode, statementMs: this.#statementMs(), refresh: retries.takeRefresh() };
+    const { endpoint, context } = await unlessStopped(this.#find(request), this.stop);
+    retries.heading(endpoint);
+    const lease = await this.#pools.acquire(endpoint, this.stop);
+    try {
+      return { lease, value: await first(lease.connection, doorway(mode, context)) };
+    } catch (error) {
+      await this.giveBack(lease, error);
+      throw error;
+    }
+  }
+
+  /** The parts in one round trip, or one by one for a proxy that would part them. The tool's statement is answered. */
+  async send(connection: Connection, parts: readonly Part[]): Promise<Answer> {
+    if (this.limits.roundTrips === 'one') return connection.run(parts, this.bounds, this.stop);
+    let tools: Answer | undefined;
+    let last: Answer | undefined;
+    for (const single of parts) {
+      last = await connection.run([single], this.bounds, this.stop);
+      if (single.step === 'statement') tools = last;
+      // Here the transaction is still open: nothing of a result that can't be handed over is committed.
+      if (tools?.tooLarge) break;
+    }
+    return (tools ?? last)!;
+  }
+
+  /** Ends the lease after a failure: cleaned if that is certain to work, destroyed if not. */
+  async giveBack(lease: Lease, error: unknown): Promise<void> {
+    const { connection } = lease;
+    if (error instanceof Stopped) connection.destroy();
+    else if (error instanceof StepFailure && (error.meaning === 'lost' || error.meaning === 'starting'))
+      lease.lost();
+    else if (error instanceof StepFailure && error.poisoned) await connection.discard(this.stop);
+    else await connection.rollBack(this.stop);
+    lease.release();
+  }
+
+  #statementMs(): number {
+    const remaining = this.#remaining();
+    return Math.max(1, Math.floor(remaining - Math.min(ANSWER_MS, remaining / 10)));
+  }
+
+  #remaining(): number {
+    return Math.max(0, this.limits.deadline - Date.now());
+  }
+}
+
+/** What every transaction begins with. The isolation level is said each time: a session's default may be poisoned. */
+function doorway(mode: CallLimits['mode'], context: string): Part[] {
+  const access = mode === 'r' ? 'READ ONLY' : 'READ WRITE';
+  return [
+    part('begin', `BEGIN ISOLATION LEVEL READ COMMITTED ${access}`),
+    part('enter', 'select tenancy.enter($1)', context),
+  ];
+}

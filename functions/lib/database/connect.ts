@@ -1,0 +1,44 @@
+import type pg from 'pg';
+import { connectClient } from './connection.ts';
+import { ConnectFailure } from './failure.ts';
+import type { Endpoint, QueryResult, Row } from './types.ts';
+
+/** A control-plane connection: no tenant, no context; its errors are PostgreSQL's own (`error.code`). */
+export interface ControlConnection {
+  /** With values: one statement, in the extended protocol. Without: a script of any number; the last result is returned. */
+  query<R = Row>(text: string, values?: readonly unknown[]): Promise<QueryResult<R>>;
+}
+
+/**
+ * Opens a connection for `work` and closes it afterwards, whatever became of it.
+ * @throws ConnectFailure when there is none to be had; its `cause` says why
+ */
+export async function withConnection<T>(
+  endpoint: Endpoint,
+  work: (connection: ControlConnection) => Promise<T>,
+): Promise<T> {
+  const client = await connectClient(endpoint, false).catch((error) => {
+    if (error instanceof ConnectFailure && error.meaning === 'credential')
+      return connectClient(endpoint, true);
+    throw error;
+  });
+  try {
+    return await work({ query: (text, values) => query(client, text, values) });
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+async function query<R>(
+  client: pg.Client,
+  text: string,
+  values?: readonly unknown[],
+): Promise<QueryResult<R>> {
+  if (!values) {
+    const results: unknown = await client.query(text);
+    return (Array.isArray(results) ? results.at(-1) : results) as QueryResult<R>;
+  }
+  // Even an empty list of values means one statement: node-postgres would take the simple protocol.
+  const extended = { text, values: [...values], queryMode: 'extended' };
+  return (await client.query(extended)) as unknown as QueryResult<R>;
+}

@@ -1,0 +1,61 @@
+import pg from 'pg';
+import { type Meaning, meaningOf } from './sqlstate.ts';
+
+/** The four steps of a call; every one of them can be where it fails. */
+export type Step = 'begin' | 'enter' | 'statement' | 'commit';
+
+/** What came back instead of a result. It stays inside this folder: callers get errors of `lib/errors.ts`. */
+export class StepFailure extends Error {
+  readonly step: Step;
+  readonly meaning: Meaning;
+  readonly sqlstate: string | undefined;
+  readonly constraint: string | undefined;
+  /** The connection went away after COMMIT had been sent: nobody here knows what became of it. */
+  readonly outcomeUnknown: boolean;
+
+  constructor(step: Step, cause: unknown, commitSent: boolean) {
+    super(`failed at ${step}`, { cause });
+    const answer = cause instanceof pg.DatabaseError ? cause : undefined;
+    this.step = step;
+    this.sqlstate = answer?.code;
+    this.constraint = answer?.constraint;
+    this.meaning = meaningOf(this.sqlstate);
+    this.outcomeUnknown = commitSent && (this.meaning === 'lost' || this.meaning === 'starting');
+  }
+
+  /** It failed before the tool's statement had its turn. */
+  get atDoor(): boolean {
+    return this.step === 'begin' || this.step === 'enter';
+  }
+
+  /**
+   * The session is not as a new one would be. At the door that is whatever we can't explain: an earlier
+   * statement may have left settings behind that make enter itself fail.
+   */
+  get poisoned(): boolean {
+    return this.atDoor
+      ? this.meaning === 'poisoned' || this.meaning === 'query'
+      : this.meaning === 'poisoned';
+  }
+}
+
+/** No connection could be made; nothing was executed. */
+export class ConnectFailure extends Error {
+  readonly meaning: Meaning;
+
+  constructor(cause: unknown) {
+    super('no connection', { cause });
+    this.meaning = meaningOf(cause instanceof pg.DatabaseError ? cause.code : undefined);
+  }
+}
+
+/** The call's signal or deadline ended the wait. */
+export class Stopped extends Error {
+  /** COMMIT was under way: nobody here knows what became of it. */
+  readonly outcomeUnknown: boolean;
+
+  constructor(commitSent = false) {
+    super('stopped');
+    this.outcomeUnknown = commitSent;
+  }
+}
