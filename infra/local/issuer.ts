@@ -72,6 +72,7 @@ async function configuration({ folder, resource, scopes, tenants }: IssuerOption
     // Clients name the scopes they will want when they register, so the issuer must know them as its own.
     scopes: ['openid', 'offline_access', ...scopes],
     responseTypes: ['code'],
+    clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post'],
     pkce: { required: () => true },
     // Most agents run beside the browser and come back to a loopback port, which for a native application may vary.
     clientDefaults: {
@@ -101,6 +102,8 @@ async function configuration({ folder, resource, scopes, tenants }: IssuerOption
       registration: { enabled: true },
       userinfo: { enabled: false },
       rpInitiatedLogout: { enabled: false },
+      pushedAuthorizationRequests: { enabled: false },
+      dPoP: { enabled: false },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => resource,
