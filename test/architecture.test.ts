@@ -71,7 +71,7 @@ const rules: Rule[] = [
   {
     files: /^functions\/lib\/database\//,
     forbids: startsWith(
-      ...['catalog', 'isolation', 'migrations', 'mcp', 'auth', 'aws'].map(
+      ...['catalog', 'isolation', 'migrations', 'lifecycle', 'mcp', 'auth', 'aws'].map(
         (layer) => `functions/lib/${layer}/`,
       ),
     ),
@@ -80,13 +80,21 @@ const rules: Rule[] = [
   },
   {
     files: /^functions\/lib\/catalog\//,
-    forbids: startsWith(...['isolation', 'migrations', 'mcp'].map((layer) => `functions/lib/${layer}/`)),
+    forbids: startsWith(
+      ...['isolation', 'migrations', 'lifecycle', 'mcp'].map((layer) => `functions/lib/${layer}/`),
+    ),
     remedy: 'The catalog records what is; deciding and doing belong to isolation and migrations above it.',
+  },
+  {
+    files: /^functions\/lib\/(isolation|migrations)\//,
+    forbids: startsWith('functions/lib/lifecycle/', 'functions/lib/mcp/'),
+    remedy:
+      'Isolation and migrations carry out; lifecycle above them decides when: pass the result up instead.',
   },
   {
     files: /^functions\/lib\/mcp\//,
     forbids: startsWith(
-      ...['catalog', 'isolation', 'migrations', 'aws'].map((layer) => `functions/lib/${layer}/`),
+      ...['catalog', 'isolation', 'migrations', 'lifecycle', 'aws'].map((layer) => `functions/lib/${layer}/`),
     ),
     remedy: 'The protocol knows no tenant’s home: the handler passes `open`, which yields a bound database.',
   },

@@ -61,7 +61,7 @@ const mcpSettings = z
     region: env.AWS_REGION,
   }));
 
-const jwks = z.object({ keys: z.array(z.looseObject({ kty: z.string(), kid: z.string() })).min(1) });
+const jwks = z.object({ keys: z.array(z.looseObject({ kty: z.string(), kid: z.string() })) });
 
 const authorizerSettings = z
   .object({
@@ -78,7 +78,7 @@ const authorizerSettings = z
         }),
       ),
     ).default([]),
-    /** Public keys of the product's own API keys. */
+    /** Public keys of the product's own API keys; none is fine, the issuers' tokens then serve. */
     API_KEY_JWKS: json(jwks),
     API_KEY_ISSUER: z.string().min(1),
     /** Scopes by tool, for the 403 that a missing scope gets before any function of ours runs. */

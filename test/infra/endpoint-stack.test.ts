@@ -1,5 +1,3 @@
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { Match, type Template } from 'aws-cdk-lib/assertions';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { protectedResourceMetadata, routes } from '../../infra/endpoint.ts';
@@ -231,15 +229,4 @@ it('stands below API Gateway’s stage when it has no domain', () => {
       }),
     },
   });
-});
-
-it('bundles each function as one module and lazy chunks', () => {
-  const bundles = join(built.app.outdir, 'bundles');
-  for (const folder of readdirSync(bundles)) {
-    const files = readdirSync(join(bundles, folder));
-    expect(files).toContain('handler.mjs');
-    expect(files.every((file) => file.endsWith('.mjs'))).toBe(true);
-    // What every request pays for must not hold an AWS client.
-    expect(readFileSync(join(bundles, folder, 'handler.mjs'), 'utf8')).not.toContain('GetSecretValueCommand');
-  }
 });
