@@ -98,7 +98,7 @@ declare
 begin
   perform tenancy.protect_common(home_schema, 'tenancy_app');
   for t in select h.relation from tenancy.home_tables(home_schema) h, pg_attribute a
-      where a.attrelid = h.relation and a.attname = 'tenant_id' and not a.attisdropped
+      where a.attrelid = h.relation and a.attname = 'tenant_id' and a.atttypid = 'uuid'::regtype
   loop
     -- Read from the setting, which tool SQL can change: the policies verify what it says.
     if tenancy.tenant_default(t.relation) is null then
@@ -129,7 +129,7 @@ declare
 begin
   perform tenancy.protect_common(home_schema, login);
   for t in select h.relation from tenancy.home_tables(home_schema) h, pg_attribute a
-      where a.attrelid = h.relation and a.attname = 'tenant_id' and not a.attisdropped
+      where a.attrelid = h.relation and a.attname = 'tenant_id' and a.atttypid = 'uuid'::regtype
   loop
     if tenancy.tenant_default(t.relation) is null then
       execute format('alter table %s alter column tenant_id set default %L::uuid', t.relation, tenant);
