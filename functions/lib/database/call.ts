@@ -4,12 +4,14 @@ import { StepFailure, Stopped } from './failure.ts';
 import type { ConnectionPools, Lease } from './pools.ts';
 import { Retries } from './retries.ts';
 import { type Answer, type Bounds, type Part, part } from './round-trip.ts';
-import type { CallLimits, FindPassage } from './types.ts';
+import type { CallLimits, FindPassage, Passage } from './types.ts';
 
 /** AbortSignal.timeout takes 32 bits. */
 const LONGEST_MS = 2 ** 31 - 1;
 /** The server's own answer to a statement that ran too long must arrive before our deadline: this much earlier, ms. */
 const ANSWER_MS = 250;
+/** A connection had only after this time asks for a new context, ms. */
+const LATE_MS = 20;
 
 /** One call's way into its tenant's home: route, connection, limits, and what is tried again. */
 export class Call {
@@ -48,13 +50,14 @@ export class Call {
   }
 
   async #attempt<T>(retries: Retries, first: (connection: Connection, doorway: Part[]) => Promise<T>) {
-    const { mode } = this.limits;
-    const request = { mode, statementMs: this.#statementMs(), refresh: retries.takeRefresh() };
-    const { endpoint, context } = await unlessStopped(this.#find(request), this.stop);
+    const begun = Date.now();
+    const { endpoint, context } = await this.#passage(retries.takeRefresh());
     retries.heading(endpoint);
     const lease = await this.#pools.acquire(endpoint, this.stop);
     try {
-      return { lease, value: await first(lease.connection, doorway(mode, context)) };
+      // Connecting or waiting has used up time that this context still promises to the statement.
+      const current = Date.now() - begun > LATE_MS ? (await this.#passage(false)).context : context;
+      return { lease, value: await first(lease.connection, doorway(this.limits.mode, current)) };
     } catch (error) {
       await this.giveBack(lease, error);
       throw error;
@@ -86,9 +89,10 @@ export class Call {
     lease.release();
   }
 
-  #statementMs(): number {
+  #passage(refresh: boolean): Promise<Passage> {
     const remaining = this.#remaining();
-    return Math.max(1, Math.floor(remaining - Math.min(ANSWER_MS, remaining / 10)));
+    const statementMs = Math.max(1, Math.floor(remaining - Math.min(ANSWER_MS, remaining / 10)));
+    return unlessStopped(this.#find({ mode: this.limits.mode, statementMs, refresh }), this.stop);
   }
 
   #remaining(): number {

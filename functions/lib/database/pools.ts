@@ -155,6 +155,7 @@ export function createConnectionPools(limits: PoolLimits): ConnectionPools {
       connection,
       release: () => giveBack(slot, connection),
       lost: () => {
+        if (!slots.has(slot)) return;
         connection.destroy();
         for (const other of idle.filter((entry) => entry.key === key)) other.connection.destroy();
         giveBack(slot, undefined);

@@ -101,12 +101,12 @@ export async function startServer(parameters: Record<string, string> = {}): Prom
   return server;
 }
 
-/** A route to `tenant` that knows no other; `requests` records how often and how it was asked. */
+/** A route to `tenant` that knows no other, and counts how it was asked. */
 export function routeTo(
   endpoint: Endpoint,
   tenant: StandInTenant = acme,
   epochs: { known: number; fresh: number } = { known: 1, fresh: 1 },
-): FindPassage & { requests: { refresh: boolean }[] } {
+): FindPassage & { requests: { refresh: boolean }[]; refreshes(): number } {
   const requests: { refresh: boolean }[] = [];
   let { known } = epochs;
   const find: FindPassage = async ({ mode, statementMs, refresh }) => {
@@ -114,7 +114,7 @@ export function routeTo(
     if (refresh) known = epochs.fresh;
     return { endpoint, context: `v1.k.d.${tenant.id}.${known}.${mode}.call.${statementMs}.0.00` };
   };
-  return Object.assign(find, { requests });
+  return Object.assign(find, { requests, refreshes: () => requests.filter(({ refresh }) => refresh).length });
 }
 
 export const limits = (changes: Partial<CallLimits> = {}): CallLimits => ({
