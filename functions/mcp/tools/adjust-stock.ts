@@ -46,7 +46,8 @@ export const adjustStock = defineTool({
   async run({ sku, change, reason, note = null, idempotency_key }, { db, principal }) {
     // One statement, so one round trip and no transaction to hold open. The row lock makes concurrent changes of an item
     // wait for each other and see the stock that the one before has left; the key's unique index lets one of them in.
-    // tenant_id is nowhere named: its default is the caller's tenant, and no other value would be accepted.
+    // tenant_id is inserted by its default, the caller's tenant: no other value would be accepted. In joins it is part of
+    // the key, as in the index behind it.
     const made = await db.query<Movement>(sql`
       with item as (
         select item_id, sku, quantity from items where sku = ${sku} for update
@@ -60,29 +61,35 @@ export const adjustStock = defineTool({
       )
       update items set quantity = movement.balance
         from movement
-       where items.item_id = movement.item_id
+       where items.tenant_id = movement.tenant_id and items.item_id = movement.item_id
       returning items.sku, movement.change, movement.reason, movement.balance as quantity, movement.movement_id`);
     if (made.rows[0]) return answer(made.rows[0], false);
 
     // Nothing was changed. Why, only a new statement can see: the first one's view is from before it waited.
-    const before = await db.query<Movement>(sql`
-      select items.sku, change, reason, balance as quantity, movement_id
-        from stock_movements join items using (tenant_id, item_id)
-       where idempotency_key = ${idempotency_key}`);
-    const earlier = before.rows[0];
-    if (earlier?.sku === sku && earlier.change === change && earlier.reason === reason)
-      return answer(earlier, true);
-    if (earlier) {
+    const { rows } = await db.query<{ in_stock: number } & (Movement | { movement_id: null })>(sql`
+      select items.quantity as in_stock, sku, change, reason, balance as quantity, movement_id
+        from items left join stock_movements
+          on stock_movements.tenant_id = items.tenant_id and stock_movements.item_id = items.item_id
+         and idempotency_key = ${idempotency_key}
+       where sku = ${sku}`);
+    const found = rows[0];
+    if (!found) throw unknownSku(sku);
+    if (found.movement_id !== null) {
+      if (found.change === change && found.reason === reason) return answer(found, true);
       throw new ToolError(
-        `The idempotency_key was used before, for ${earlier.change} of ${earlier.sku} (${earlier.reason}). ` +
+        `The idempotency_key was used before, for ${found.change} (${found.reason}). ` +
           'Nothing was changed now: send a new key if this is another change.',
       );
     }
-    const found = await db.query<{ quantity: number }>(sql`select quantity from items where sku = ${sku}`);
-    if (!found.rows[0]) throw unknownSku(sku);
+    if (found.in_stock + change < 0) {
+      throw new ToolError(
+        `${sku} has ${found.in_stock} in stock, so ${change} is not possible and nothing was changed. ` +
+          `Take at most ${found.in_stock}, or correct the stock first with reason "counted".`,
+      );
+    }
     throw new ToolError(
-      `${sku} has ${found.rows[0].quantity} in stock, so ${change} is not possible and nothing was changed. ` +
-        `Take at most ${found.rows[0].quantity}, or correct the stock first with reason "counted".`,
+      'Nothing was changed: the idempotency_key was used for another item, or the stock has changed meanwhile. ' +
+        'Call again with a new key.',
     );
   },
 });
