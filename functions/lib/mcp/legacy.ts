@@ -63,7 +63,14 @@ export async function serve(
   });
   // Their optional properties lack `| undefined`, which exactOptionalPropertyTypes takes seriously.
   await server.connect(transport as Transport);
-  return transport.handleRequest(request, { parsedBody: message });
+  return transport.handleRequest(request, { parsedBody: withoutTask(message) });
+}
+
+/** Revision 2025-11-25: who doesn't offer tasks ignores the wish for one. The package would report a fault of its own. */
+function withoutTask(message: Message): Message {
+  if (!isObject(message.params) || message.params.task === undefined) return message;
+  const { task: _, ...params } = message.params;
+  return { ...message, params };
 }
 
 function callsForeignTool({ method, params }: Message, exchange: Exchange): boolean {
