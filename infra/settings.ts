@@ -36,7 +36,7 @@ const schema = z.strictObject({
   apiKeyJwks: z
     .object({ keys: z.array(z.looseObject({ kty: z.string(), kid: z.string() })) })
     .default({ keys: [] }),
-  /** Origins that may call from a browser. */
+  /** Values of the Origin header that are let through. Agents send none, and need no entry; any other Origin is refused. */
   allowedOrigins: z.array(z.url()).default([]),
   concurrency: z
     .strictObject({

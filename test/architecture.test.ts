@@ -46,9 +46,9 @@ const rules: Rule[] = [
   },
   {
     files: /./,
-    except: /^test\//,
+    except: /^(test|bench)\//,
     forbids: startsWith('test/', 'vitest', 'fast-check'),
-    remedy: 'Nothing but a test imports test code: move the helper to where it is used.',
+    remedy: 'Only tests and benchmarks import test code: move the helper to where it is used.',
   },
   {
     files: /./,
@@ -125,7 +125,14 @@ function violations(source: Source): string[] {
 }
 
 /** Longer than 300 lines, and why that reads better than the parts would. */
-const long: Record<string, string> = {};
+const long: Record<string, string> = {
+  'infra/local/emulator/rds-instances.ts':
+    'one state machine: the steps of an instance’s life must agree with each other',
+  'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
+  'test/local/login.test.ts': 'one login, followed through three clients',
+  'test/local/rds.test.ts': 'instances take seconds to start and are shared',
+  'test/tools/inventory.test.ts': 'five tools over one inventory that takes seconds to set up',
+};
 
 const sources = readSources(['bench', 'functions', 'infra', 'test']);
 

@@ -1,4 +1,4 @@
-import { Aws, Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
+import { Aws, CfnOutput, Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
 import {
   AccessLogFormat,
   DomainName,
@@ -66,11 +66,14 @@ export class McpApi extends Construct {
         accessLogFormat: accessLogFormat(),
       },
     });
+    // CDK's own output names an address without /mcp, and one that is closed when there is a domain.
+    this.api.node.tryRemoveChild('Endpoint');
     if (settings.domain) this.nameAt(settings.domain);
     const origin = settings.domain
       ? `https://${settings.domain.name}`
       : `https://${this.api.restApiId}.execute-api.${Aws.REGION}.${Aws.URL_SUFFIX}/${stageName}`;
     this.publicUrl = `${origin}/mcp`;
+    new CfnOutput(this, 'Url', { description: 'What agents are given', value: this.publicUrl });
     Validations.of(this.api).acknowledge(
       {
         id: 'AwsSolutions-APIG2',
@@ -156,6 +159,8 @@ export class McpApi extends Construct {
     });
     // At the root, so that /.well-known is where RFC 9728 looks for it.
     name.addBasePathMapping(this.api);
+    const value = name.domainNameAliasDomainName;
+    new CfnOutput(this, 'DomainTarget', { description: `DNS: where ${domain.name} must point`, value });
   }
 }
 

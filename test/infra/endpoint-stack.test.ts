@@ -215,6 +215,14 @@ it('gives each function the settings that it reads', () => {
   ]);
 });
 
+it('says what agents are given and where the name must point', () => {
+  const outputs = Object.values(template.findOutputs('*')) as { Value: unknown }[];
+  expect(outputs.map(({ Value }) => Value)).toEqual([
+    { 'Fn::GetAtt': [expect.stringMatching(/Domain/), 'RegionalDomainName'] },
+    publicUrl,
+  ]);
+});
+
 it('stands below API Gateway’s stage when it has no domain', () => {
   const { template: bare } = synthesize();
   bare.resourceCountIs('AWS::ApiGateway::DomainName', 0);
