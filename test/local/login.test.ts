@@ -2,42 +2,67 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import * as modern from '@modelcontextprotocol/client';
 import type { OAuthClientProvider } from '@modelcontextprotocol/sdk/client/auth.js';
 import * as legacy from '@modelcontextprotocol/sdk/client/index.js';
 import * as legacyHttp from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { newSigningKey } from '../../functions/lib/auth/api-key.ts';
+import { functions } from '../../infra/functions.ts';
+import { type Gateway, startGateway } from '../../infra/local/gateway/gateway.ts';
 import { type Issuer, startIssuer } from '../../infra/local/issuer.ts';
+import { LambdaHost } from '../../infra/local/lambda/host.ts';
+import { stablePort } from '../../infra/local/ports.ts';
 import { Browser } from './browser.ts';
-import { startLoopbackGateway } from './loopback-gateway.ts';
 
 const ids = { acme: '018f0000-0000-7000-8000-00000000000a', globex: '018f0000-0000-7000-8000-00000000000b' };
 const tenants = Object.entries(ids).map(([slug, claim]) => ({ slug, claim }));
 const redirectUrl = 'http://127.0.0.1:9/callback';
 
+const scopes = ['inventory:read', 'inventory:write'];
+const toolScopes = { who_reads: ['inventory:read'], who_writes: scopes };
+
 let folder: string;
-let gateway: Awaited<ReturnType<typeof startLoopbackGateway>>;
+let publicUrl: string;
 let issuer: Issuer;
+let lambda: LambdaHost;
+let gateway: Gateway;
 
-const start = (port = 0) =>
-  startIssuer({
-    port,
-    folder,
-    resource: gateway.publicUrl,
-    scopes: ['inventory:read', 'inventory:write'],
-    tenants,
-  });
+const start = (port = 0) => startIssuer({ port, folder, resource: publicUrl, scopes, tenants });
 
+/** Issuer, gateway and authorizer as `npm start` runs them; only the tools behind them are the test's. */
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tenantry-issuer-'));
-  gateway = await startLoopbackGateway({ [ids.acme]: 'acme', [ids.globex]: 'globex' });
+  const port = await stablePort([]);
+  publicUrl = `http://127.0.0.1:${port}/mcp`;
   issuer = await start();
-  gateway.serve([{ issuer: issuer.issuer, audience: gateway.publicUrl, jwksUri: issuer.jwksUri }]);
+  const trusted = { issuer: issuer.issuer, audience: publicUrl, jwksUri: issuer.jwksUri };
+  const variables = {
+    PUBLIC_URL: publicUrl,
+    ISSUERS: JSON.stringify([trusted]),
+    API_KEY_JWKS: JSON.stringify({ keys: [(await newSigningKey()).publicKey] }),
+    API_KEY_ISSUER: 'keys',
+    TOOL_SCOPES: JSON.stringify(toolScopes),
+  };
+  lambda = new LambdaHost({
+    root: fileURLToPath(new URL('../..', import.meta.url)),
+    functions: functions.map((row) =>
+      row.name === 'mcp' ? { ...row, entry: 'test/local/functions/who-am-i.ts' } : row,
+    ),
+    variables: () => variables,
+    log: () => {},
+    onInitError: (_name, error) => {
+      throw error;
+    },
+  });
+  gateway = await startGateway({ port, lambda, facts: { publicUrl, issuers: [issuer.issuer], scopes } });
 });
 afterAll(async () => {
-  await issuer.close();
   await gateway.close();
+  await lambda.close();
+  await issuer.close();
   await rm(folder, { recursive: true, force: true });
 });
 
@@ -86,7 +111,7 @@ interface Connection {
 async function connectModern(account: string, browser = new Browser()) {
   const { kept, provider } = oauthClient();
   const transport = () =>
-    new modern.StreamableHTTPClientTransport(new URL(gateway.publicUrl), {
+    new modern.StreamableHTTPClientTransport(new URL(publicUrl), {
       authProvider: provider as unknown as modern.OAuthClientProvider,
     });
   const client = () =>
@@ -96,9 +121,11 @@ async function connectModern(account: string, browser = new Browser()) {
   const callback = await browser.logIn(kept.url!, account, redirectUrl);
   await first.finishAuth(callback.searchParams);
   const connected = client();
-  await connected.connect(transport());
+  const second = transport();
+  await connected.connect(second);
   return {
     kept,
+    transport: second,
     client: connected as unknown as Connection,
     version: connected.getNegotiatedProtocolVersion(),
   };
@@ -107,7 +134,7 @@ async function connectModern(account: string, browser = new Browser()) {
 async function connectLegacy(account: string) {
   const { kept, provider } = oauthClient();
   const transport = () =>
-    new legacyHttp.StreamableHTTPClientTransport(new URL(gateway.publicUrl), {
+    new legacyHttp.StreamableHTTPClientTransport(new URL(publicUrl), {
       authProvider: provider as unknown as OAuthClientProvider,
     });
   const client = () => new legacy.Client({ name: 'login-test', version: '1.0.0' });
@@ -125,11 +152,11 @@ describe('an official client, from a bare 401 through the login to a tool call',
     const { client, kept, version } = await connectModern(`demo@${slug}.example`);
     expect(version).toBe('2026-07-28');
     expect(await client.callTool({ name: 'who_writes', arguments: {} })).toMatchObject({
-      structuredContent: { tenant: slug, principal: `demo@${slug}.example` },
+      structuredContent: { tenant: ids[slug as keyof typeof ids], principal: `demo@${slug}.example` },
     });
     expect(decodeJwt(kept.tokens!.access_token)).toMatchObject({
       iss: issuer.issuer,
-      aud: gateway.publicUrl,
+      aud: publicUrl,
       sub: `demo@${slug}.example`,
       tenant: ids[slug as keyof typeof ids],
       scope: 'inventory:read inventory:write',
@@ -140,20 +167,45 @@ describe('an official client, from a bare 401 through the login to a tool call',
   it('@modelcontextprotocol/sdk as acme', async () => {
     const { client } = await connectLegacy('demo@acme.example');
     expect(await client.callTool({ name: 'who_reads', arguments: {} })).toMatchObject({
-      structuredContent: { tenant: 'acme', principal: 'demo@acme.example' },
+      structuredContent: { tenant: ids.acme, principal: 'demo@acme.example' },
     });
     await client.close();
   });
 
   it('for two tenants in one browser, without the first login leaking into the second', async () => {
     const browser = new Browser();
-    for (const slug of ['acme', 'globex', 'acme']) {
+    for (const slug of ['acme', 'globex', 'acme'] as const) {
       const { client } = await connectModern(`demo@${slug}.example`, browser);
       expect(await client.callTool({ name: 'who_reads', arguments: {} })).toMatchObject({
-        structuredContent: { tenant: slug },
+        structuredContent: { tenant: ids[slug] },
       });
       await client.close();
     }
+  });
+
+  it('asks for a further scope when a tool needs it, and goes on with it', async () => {
+    const browser = new Browser();
+    const { client, kept, transport } = await connectModern('demo@acme.example', browser);
+    const narrowed = await token({
+      grant_type: 'refresh_token',
+      refresh_token: kept.tokens!.refresh_token,
+      client_id: kept.client!.client_id,
+      scope: 'inventory:read',
+    });
+    const narrow = (await narrowed.json()) as NonNullable<Kept['tokens']>;
+    expect(narrow.scope).toBe('inventory:read');
+    kept.tokens = { ...kept.tokens, ...narrow, refresh_token: '' };
+    expect(await client.callTool({ name: 'who_reads', arguments: {} })).not.toHaveProperty('isError', true);
+    await expect(client.callTool({ name: 'who_writes', arguments: {} })).rejects.toBeInstanceOf(
+      modern.UnauthorizedError,
+    );
+    expect(kept.url!.searchParams.get('scope')!.split(' ')).toEqual(expect.arrayContaining(scopes));
+    const callback = await browser.logIn(kept.url!, 'demo@acme.example', redirectUrl);
+    await transport.finishAuth(callback.searchParams);
+    expect(await client.callTool({ name: 'who_writes', arguments: {} })).toMatchObject({
+      structuredContent: { tenant: ids.acme },
+    });
+    await client.close();
   });
 
   it('survives a restart of the issuer: keys, registration and refresh token', async () => {
@@ -162,7 +214,7 @@ describe('an official client, from a bare 401 through the login to a tool call',
     await issuer.close();
     issuer = await start(port);
     expect(await client.callTool({ name: 'who_reads', arguments: {} })).toMatchObject({
-      structuredContent: { tenant: 'acme' },
+      structuredContent: { tenant: ids.acme },
     });
     const refreshed = await token({
       grant_type: 'refresh_token',
@@ -200,7 +252,7 @@ async function authorizationUrl(
     redirect_uri: redirectUrl,
     response_type: 'code',
     scope: 'inventory:read',
-    resource: gateway.publicUrl,
+    resource: publicUrl,
     // RFC 7636, appendix B.
     code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM',
     code_challenge_method: 'S256',
