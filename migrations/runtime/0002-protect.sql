@@ -86,9 +86,11 @@ begin
 end
 $$;
 
--- Shared tables. The guard is RESTRICTIVE and for the app's login alone: to PUBLIC it would bind the owner too, whose
--- backfills would then report UPDATE 0 and whose foreign keys would be validated over orphans, silently. The owner has a
--- policy of its own, which raises unless the transaction holds a signed context for maintenance.
+-- Shared tables. The rows' policy is for PUBLIC: a login may say DROP OWNED BY itself, which drops the policies that name
+-- it, and all its neighbours would find nothing any more. The guard (a permissive policy added later widens nothing) can be
+-- lost in that way without harm. It is for the app's login alone: to PUBLIC it would bind the owner too, whose backfills
+-- would then report UPDATE 0 and whose foreign keys would be validated over orphans, silently. The owner has a policy of
+-- its own, which raises unless the transaction holds a signed context for maintenance.
 create function tenancy.protect_shared(home_schema name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -111,7 +113,7 @@ begin
       execute format('create policy tenancy_guard on %s as restrictive for all to tenancy_app using (%s) with check (%s)', t.relation, own, own);
     end if;
     if not exists (select from pg_policy where polrelid = t.relation and polname = 'tenancy_rows') then
-      execute format('create policy tenancy_rows on %s for all to tenancy_app using (%s) with check (%s)', t.relation, own, own);
+      execute format('create policy tenancy_rows on %s for all to public using (%s) with check (%s)', t.relation, own, own);
     end if;
     if not exists (select from pg_policy where polrelid = t.relation and polname = 'tenancy_maintenance') then
       execute format('create policy tenancy_maintenance on %s for all to tenancy_owner using (%s) with check (%s)', t.relation, maintained, maintained);

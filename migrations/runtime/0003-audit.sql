@@ -112,10 +112,10 @@ begin
     union all
     select t.relation::text, format('the policy %s is missing or changed', expected.name), 'leave policies to the migrator'
       from tenancy.home_tables(home_schema) t,
-           (values ('tenancy_guard', false, 'tenancy_app', own), ('tenancy_rows', true, 'tenancy_app', own),
+           (values ('tenancy_guard', false, 'tenancy_app', own), ('tenancy_rows', true, 'public', own),
                    ('tenancy_maintenance', true, 'tenancy_owner', maintained)) expected(name, permissive, role, expression)
      where not exists (select from pg_policy p where p.polrelid = t.relation and p.polname = expected.name
-             and p.polpermissive = expected.permissive and p.polcmd = '*' and p.polroles = array[to_regrole(expected.role)::oid]
+             and p.polpermissive = expected.permissive and p.polcmd = '*' and p.polroles = array[coalesce(to_regrole(expected.role)::oid, 0)]
              and pg_get_expr(p.polqual, p.polrelid) = expected.expression and pg_get_expr(p.polwithcheck, p.polrelid) = expected.expression)
     union all
     select format('%s.%s', p.polrelid::regclass, p.polname), 'is a policy of its own: a permissive one widens what a tenant sees',

@@ -123,7 +123,7 @@ describe('the owner of shared tables, whom forced row security binds too', () =>
     await world.database(world.tenants.rls.a).query("insert into notes (body, amount) values ('kept', 5)");
     const outcome = asOwner(async (query) => {
       await query(
-        'drop policy tenancy_maintenance on shared.notes; drop policy tenancy_guard on shared.notes',
+        'drop policy tenancy_maintenance on shared.notes; drop policy tenancy_guard on shared.notes; drop policy tenancy_rows on shared.notes',
       );
       await query(
         "create policy tenancy_guard on shared.notes as restrictive using (tenant_id = nullif(current_setting('tenancy.tenant', true), '')::uuid)",
