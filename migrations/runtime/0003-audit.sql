@@ -27,10 +27,14 @@ begin
     from tenancy.home_tables(home_schema) t where coalesce((tenancy.primary_key(t.relation))[1], '') <> 'tenant_id'
   union all
   select i.indexrelid::regclass::text, 'is unique over all tenants: one could probe for another''s values',
-         'put tenant_id first among its columns'
+         'add tenant_id to its columns'
     from pg_index i join tenancy.home_tables(home_schema) t on t.relation = i.indrelid
+   -- Anywhere among the key columns: where a tenant has tables of its own, statements do not name tenant_id, and an index
+   -- that it leads is of no use to them.
    where (i.indisunique or i.indisexclusion) and not exists (select from pg_attribute a
-           where a.attrelid = i.indrelid and a.attname = 'tenant_id' and a.attnum = i.indkey[0])
+           where a.attrelid = i.indrelid and a.attname = 'tenant_id' and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])
+             and (not i.indisexclusion or exists (select from pg_constraint x, unnest(x.conkey, x.conexclop) k(attnum, operator)
+                   where x.conindid = i.indexrelid and k.attnum = a.attnum and k.operator = 'pg_catalog.=(uuid,uuid)'::regoperator)))
   union all
   select format('%s.%s', f.conrelid::regclass, f.conname), 'is a foreign key that can point at another tenant''s row',
          'write `foreign key (tenant_id, …) references … (tenant_id, …)`, within the home'

@@ -49,13 +49,25 @@ const gaps: [string, string, string, string][] = [
     'a unique key over all tenants',
     `${good}; create unique index extra_note on extra (note)`,
     'extra_note',
-    'tenant_id first',
+    'add tenant_id to its columns',
+  ],
+  [
+    'a unique key that only carries tenant_id along',
+    `${good}; create unique index extra_note on extra (note) include (tenant_id)`,
+    'extra_note',
+    'add tenant_id to its columns',
+  ],
+  [
+    'an exclusion constraint between tenants',
+    'alter table notes add constraint apart exclude using btree (tenant_id with =, amount with =) where (amount > 5); alter table notes add constraint only exclude using btree (amount with =)',
+    'only',
+    'add tenant_id to its columns',
   ],
   [
     'an exclusion constraint over all tenants',
     `${good}; alter table extra add constraint apart exclude (note with =)`,
     'apart',
-    'tenant_id first',
+    'add tenant_id to its columns',
   ],
   [
     'a foreign key without tenant_id',
