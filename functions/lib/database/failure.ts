@@ -30,12 +30,10 @@ export class StepFailure extends Error {
 
   /**
    * The session is not as a new one would be. At the door that is whatever we can't explain: an earlier
-   * statement may have left settings behind that make enter itself fail.
+   * statement may have left settings behind that make enter itself fail, a statement_timeout of 1 ms for one.
    */
   get poisoned(): boolean {
-    return this.atDoor
-      ? this.meaning === 'poisoned' || this.meaning === 'query'
-      : this.meaning === 'poisoned';
+    return this.meaning === 'poisoned' || (this.atDoor && (this.meaning === 'query' || this.meaning === 'timeout'));
   }
 }
 

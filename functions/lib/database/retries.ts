@@ -47,7 +47,9 @@ export class Retries {
     if (!(error instanceof StepFailure)) return false;
     if (error.atDoor) {
       if (error.meaning === 'stale' || error.meaning === 'unverified') return this.#refresh();
-      if (error.meaning === 'fenced' || error.meaning === 'busy') return this.#wait(stop);
+      // A timeout here is another call's, left in a session that a pooler shares: `enter` ends it when it gets through.
+      if (error.meaning === 'fenced' || error.meaning === 'busy' || error.meaning === 'timeout')
+        return this.#wait(stop);
     }
     const gone = error.meaning === 'lost' || error.meaning === 'starting';
     const harmless = gone ? this.#mode === 'r' || !error.outcomeUnknown : error.poisoned;
