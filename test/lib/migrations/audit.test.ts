@@ -59,8 +59,8 @@ const gaps: [string, string, string, string][] = [
   ],
   [
     'an exclusion constraint between tenants',
-    'alter table notes add constraint apart exclude using btree (tenant_id with =, amount with =) where (amount > 5); alter table notes add constraint only exclude using btree (amount with =)',
-    'only',
+    'alter table notes add constraint apart exclude using btree (tenant_id with =, amount with =) where (amount > 5); alter table notes add constraint alone exclude using btree (amount with =)',
+    'alone',
     'add tenant_id to its columns',
   ],
   [
