@@ -95,7 +95,7 @@ function toolNumber(index: number): Tool {
         quantity: row,
       })),
     }),
-  }) as unknown as Tool;
+  });
 }
 
 const unused = () => {

@@ -7,7 +7,7 @@ import type { AdmittedTenant, Log } from './call.ts';
 import { createExchange, type Family } from './exchange.ts';
 import type { LegacyExtension } from './legacy.ts';
 import type { ModernExtension } from './modern.ts';
-import { type Refusal, refusalResponse, rpc } from './refusal.ts';
+import { type Refusal, refusalResponse, rpc, tenantRefusals } from './refusal.ts';
 import { createRegistry } from './registry.ts';
 import type { Tool } from './tool.ts';
 import { faultFields } from './tool-error.ts';
@@ -171,7 +171,7 @@ const internal: Refusal = {
   message: 'The request failed through no fault of yours. The failure was recorded.',
 };
 
-/** Unknown, deleted and foreign tenants read the same: the message says nothing about which it was. */
+/** Before a tool runs: nothing was carried out. */
 function refusalFor(error: unknown): Refusal {
   if (error instanceof RetryableError) {
     const seconds = error.retryAfterSeconds;
@@ -184,15 +184,5 @@ function refusalFor(error: unknown): Refusal {
       data: { retryAfterSeconds: seconds },
     };
   }
-  if (!(error instanceof TenantryError)) return internal;
-  switch (error.code) {
-    case 'tenant_not_served':
-      return { status: 403, rpc: rpc.refused, code: error.code, message: 'This account is not served here.' };
-    case 'tenant_suspended':
-      return { status: 403, rpc: rpc.refused, code: error.code, message: 'This account is suspended.' };
-    case 'key_revoked':
-      return { status: 401, rpc: rpc.refused, code: error.code, message: 'The API key was revoked.' };
-    default:
-      return internal;
-  }
+  return (error instanceof TenantryError && tenantRefusals[error.code]) || internal;
 }

@@ -1,5 +1,5 @@
 import { type Caller, failed, type Log, runTool, type ToolResult } from './call.ts';
-import type { Refusal } from './refusal.ts';
+import { type Refusal, tenantRefusals } from './refusal.ts';
 import { mayUse, type Registry, type ToolDescriptor } from './registry.ts';
 
 export interface CallParams {
@@ -46,6 +46,9 @@ export function createExchange(
       }
       const { result, outcome, rows } = await runTool(found, params.arguments, caller, log);
       exchange.called = { tool: found.tool.name, outcome, rows };
+      // The home knew before this environment's memory of the catalog did: the same answer as from the catalog.
+      const refusal = tenantRefusals[outcome];
+      if (refusal) exchange.refusal = refusal;
       return result;
     },
   };

@@ -21,6 +21,24 @@ export interface Refusal {
   readonly data?: Readonly<Record<string, unknown>>;
 }
 
+/**
+ * A tenant that gets no answers, by the error's code. Unknown, deleted and foreign tenants read the same: nothing says
+ * which it was.
+ */
+export const tenantRefusals: Partial<Record<string, Refusal>> = {
+  tenant_not_served: refused(403, 'tenant_not_served', 'This account is not served here.'),
+  tenant_suspended: refused(
+    403,
+    'tenant_suspended',
+    'This account is suspended: no call will work until it is resumed.',
+  ),
+  key_revoked: refused(401, 'key_revoked', 'The API key was revoked: no call will work with it.'),
+};
+
+function refused(status: number, code: string, message: string): Refusal {
+  return { status, rpc: rpc.refused, code, message };
+}
+
 export function refusalResponse(refusal: Refusal, id: string | number | null = null): Response {
   const error = {
     code: refusal.rpc,

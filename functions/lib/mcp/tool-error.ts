@@ -1,4 +1,5 @@
-import { type ErrorCode, QueryError, RetryableError, TenantryError } from '../errors.ts';
+import { type ErrorCode, QueryError, ResultTooLargeError, RetryableError, TenantryError } from '../errors.ts';
+import { tenantRefusals } from './refusal.ts';
 import { ToolError } from './tool.ts';
 
 /** What a failed call tells the model, and what the log calls it. */
@@ -21,9 +22,9 @@ const internal: Failure = {
  * quotes stored values, names and statements.
  */
 const texts: Partial<Record<ErrorCode, string>> = {
-  tenant_not_served: 'This account is not served here.',
-  tenant_suspended: 'This account is suspended: no call will work until it is resumed.',
-  key_revoked: 'The API key was revoked: no call will work with it.',
+  tenant_not_served: tenantRefusals.tenant_not_served!.message,
+  tenant_suspended: tenantRefusals.tenant_suspended!.message,
+  key_revoked: tenantRefusals.key_revoked!.message,
   outcome_unknown:
     'The connection was lost while the change was being saved: it may or may not have been made. Look before you try again.',
   result_too_large: 'The answer would be too large. Ask for less: a narrower filter or a smaller limit.',
@@ -32,6 +33,8 @@ const texts: Partial<Record<ErrorCode, string>> = {
   aborted: 'The call was cancelled.',
   invalid_cursor: 'The cursor is not valid here. Start again without a cursor.',
 };
+
+const tooLargeButDone = 'The change was made, but its answer was too large to send. Do not repeat the call.';
 
 /** SQLSTATEs that a caller's values can cause, longest match first. 42501 is row security or a grant: as if not there. */
 const sqlstates: readonly (readonly [prefix: string, text: string])[] = [
@@ -49,6 +52,9 @@ export function failureOf(error: unknown): Failure {
   if (error instanceof ToolError) return { outcome: 'tool_error', text: error.message, fault: false };
   if (error instanceof QueryError) return queryFailure(error.sqlstate);
   if (error instanceof RetryableError) return retryable(error.code, error.retryAfterSeconds);
+  if (error instanceof ResultTooLargeError && error.committed) {
+    return { outcome: error.code, text: tooLargeButDone, fault: false };
+  }
   if (error instanceof TenantryError) {
     const text = texts[error.code];
     if (text) return { outcome: error.code, text, fault: false };
@@ -65,7 +71,7 @@ function queryFailure(sqlstate: string): Failure {
 }
 
 function retryable(outcome: string, seconds: number): Failure {
-  const text = `The service is busy and nothing was changed. Try the same call again in ${seconds} second${seconds === 1 ? '' : 's'}.`;
+  const text = `The service can't answer right now. Try the same call again in ${seconds} second${seconds === 1 ? '' : 's'}.`;
   return { outcome, text, fault: false, retryAfterSeconds: seconds };
 }
 

@@ -39,7 +39,10 @@ export interface Tool<I extends z.ZodObject = z.ZodObject, O extends z.ZodObject
   readonly description: string;
   readonly input: I;
   readonly output: O;
-  /** All of them are needed; a caller without them does not see the tool. */
+  /**
+   * All of them are needed; a caller without them is refused. Clients that cannot ask for a further scope (of revisions
+   * before 2026-07-28) do not see the tool either.
+   */
   readonly scopes: readonly string[];
   readonly annotations: ToolAnnotations;
   run(input: z.output<I>, helpers: ToolHelpers): Promise<z.input<O>>;

@@ -83,7 +83,7 @@ export const testTools: readonly Tool[] = [
   failing('refuses', () => {
     throw new ToolError('Choose a colour first.');
   }),
-] as readonly Tool[];
+];
 
 export interface LogLine {
   readonly level: string;

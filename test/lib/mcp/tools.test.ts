@@ -1,6 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { QueryError, RetryableError, TenantryError } from '../../../functions/lib/errors.ts';
+import {
+  QueryError,
+  ResultTooLargeError,
+  RetryableError,
+  TenantryError,
+} from '../../../functions/lib/errors.ts';
 import { createRegistry } from '../../../functions/lib/mcp/registry.ts';
 import { defineTool, type Tool } from '../../../functions/lib/mcp/tool.ts';
 import {
@@ -10,6 +15,7 @@ import {
   failing,
   globex,
   legacyPost,
+  modernPost,
   principalFor,
   soon,
   testEndpoint,
@@ -60,7 +66,12 @@ describe('how a tool fails', () => {
       /may or may not/,
     ],
     ['too much', () => new TenantryError('result_too_large', 'SECRET'), 'result_too_large', /Ask for less/],
-    ['suspended', () => new TenantryError('tenant_suspended', 'SECRET'), 'tenant_suspended', /suspended/],
+    [
+      'too much, but done',
+      () => new ResultTooLargeError('SECRET', true),
+      'result_too_large',
+      /Do not repeat/,
+    ],
     [
       'refused statement',
       () => new TenantryError('statement_refused', 'SECRET'),
@@ -118,7 +129,7 @@ describe('how a tool fails', () => {
       ...whoami,
       run: async () => ({ tenant: '', principal: '', text: 'x'.repeat(2_000_000) }),
     });
-    expect((await callOne(enormous as unknown as Tool, { text: 'a' })).line.outcome).toBe('result_too_large');
+    expect((await callOne(enormous, { text: 'a' })).line.outcome).toBe('result_too_large');
   });
 });
 
@@ -137,7 +148,7 @@ describe('a tool that does not end', () => {
         seen.signal = signal;
         return new Promise(() => {});
       },
-    }) as unknown as Tool;
+    });
 
   test('is left at the deadline, and told so', async () => {
     const seen: { signal?: AbortSignal } = {};
@@ -174,7 +185,7 @@ describe('what a tool is given', () => {
           expect([tenant, principal]).toEqual([{ id: acme, slug: 'acme' }, `agent of ${acme}`]);
           return { position: cursor.open(cursor.seal(7)) as number };
         },
-      }) as unknown as Tool;
+      });
     for (const readOnly of [true, false]) {
       const { endpoint, lines } = testEndpoint({
         tools: [tool(readOnly)],
@@ -209,20 +220,33 @@ describe('the registry', () => {
     const tool = failing('once', () => ({}));
     expect(() => createRegistry([tool, tool])).toThrow(/Two tools are named "once"/);
     expect(() => createRegistry([failing('Not Allowed', () => ({}))])).toThrow(/a-z/);
-    const dated = { ...tool, output: z.object({ when: z.date() }) } as unknown as Tool;
+    const dated = { ...tool, output: z.object({ when: z.date() }) };
     expect(() => createRegistry([dated])).toThrow(/Tool "once": its output can't be described/);
     const mirrored = {
       ...tool,
       input: z.object({ region: z.string().meta({ 'x-mcp-header': 'Region' }) }),
-    } as unknown as Tool;
+    };
     expect(() => createRegistry([mirrored])).toThrow(/x-mcp-header/);
   });
 
   test('computes a list once per set of scopes that matter', () => {
-    const registry = createRegistry([whoami as unknown as Tool, failing('open', () => ({}))]);
+    const registry = createRegistry([whoami, failing('open', () => ({}))]);
     const first = registry.listFor(new Set(['things:read', 'other']));
     expect(first).toBe(registry.listFor(new Set(['more', 'things:read'])));
     expect(first.map(({ name }) => name)).toEqual(['whoami', 'open']);
     expect(registry.listFor(new Set(['other'])).map(({ name }) => name)).toEqual(['open']);
   });
+});
+
+test('a home that refuses its tenant is answered as the catalog would be', async () => {
+  const suspended = failing('fails', () => {
+    throw new TenantryError('tenant_suspended', 'SECRET');
+  });
+  const { endpoint, lines } = testEndpoint({ tools: [suspended] });
+  for (const request of [legacyPost(call('fails')), modernPost('tools/call', { name: 'fails' })]) {
+    const response = await endpoint(request, principalFor(acme), soon());
+    expect(response.status).toBe(403);
+    expect(await response.json()).toMatchObject({ id: 1, error: { data: { code: 'tenant_suspended' } } });
+    expect(lines.at(-1)!.fields).toMatchObject({ tool: 'fails', outcome: 'tenant_suspended' });
+  }
 });
