@@ -66,6 +66,12 @@ begin
   loop
     execute format('alter view %s set (security_invoker = true)', item.relation);
   end loop;
+  for item in select h.relation from tenancy.home_tables(home_schema) h, pg_attribute a
+      where a.attrelid = h.relation and a.attname = 'tenant_id' and a.atttypid = 'uuid'::regtype and not a.atthasdef
+  loop
+    -- Read from the setting, which tool SQL can change: policy or constraint verify what it says.
+    execute format('alter table %s alter column tenant_id set default nullif(current_setting(''tenancy.tenant'', true), '''')::uuid', item.relation);
+  end loop;
   -- A move applies changes in an order of its own.
   for item in select c.conrelid::regclass as relation, c.conname from pg_constraint c, tenancy.home_tables(home_schema) t
       where c.conrelid = t.relation and c.contype = 'f' and not c.condeferrable and c.conparentid = 0
@@ -102,10 +108,6 @@ begin
   for t in select h.relation from tenancy.home_tables(home_schema) h, pg_attribute a
       where a.attrelid = h.relation and a.attname = 'tenant_id' and a.atttypid = 'uuid'::regtype
   loop
-    -- Read from the setting, which tool SQL can change: the policies verify what it says.
-    if tenancy.tenant_default(t.relation) is null then
-      execute format('alter table %s alter column tenant_id set default nullif(current_setting(''tenancy.tenant'', true), '''')::uuid', t.relation);
-    end if;
     if exists (select from pg_class where oid = t.relation and not (relrowsecurity and relforcerowsecurity)) then
       execute format('alter table %s enable row level security, force row level security', t.relation);
     end if;
@@ -123,7 +125,8 @@ end
 $$;
 
 -- A tenant's own tables: no row security (its login's grants are the wall), but no row may name another tenant, so that
--- none can be planted here and carried into shared tables later.
+-- none can be planted here and carried into shared tables later. By its digest: every login of the cluster can read
+-- pg_constraint, which shall not be a list of our tenants.
 create function tenancy.protect_owned(home_schema name, tenant uuid, login name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -133,11 +136,8 @@ begin
   for t in select h.relation from tenancy.home_tables(home_schema) h, pg_attribute a
       where a.attrelid = h.relation and a.attname = 'tenant_id' and a.atttypid = 'uuid'::regtype
   loop
-    if tenancy.tenant_default(t.relation) is null then
-      execute format('alter table %s alter column tenant_id set default %L::uuid', t.relation, tenant);
-    end if;
     if not exists (select from pg_constraint where conrelid = t.relation and conname = 'tenancy_home') then
-      execute format('alter table %s add constraint tenancy_home check (tenant_id = %L::uuid)', t.relation, tenant);
+      execute format('alter table %s add constraint tenancy_home check (sha256(uuid_send(tenant_id)) = %L::bytea)', t.relation, sha256(uuid_send(tenant)));
     end if;
   end loop;
 end

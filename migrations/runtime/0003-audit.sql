@@ -8,8 +8,7 @@ declare
   home oid := (select oid from pg_namespace where nspname = home_schema);
   own constant text := '(tenant_id = ( SELECT tenancy.current_tenant() AS current_tenant))';
   maintained constant text := '((( SELECT tenancy.maintained_tenant() AS maintained_tenant) IS NULL) OR (tenant_id = ( SELECT tenancy.maintained_tenant() AS maintained_tenant)))';
-  good_default constant text := case when shared
-    then '(NULLIF(current_setting(''tenancy.tenant''::text, true), ''''::text))::uuid' else format('%L::uuid', tenant) end;
+  own_default constant text := '(NULLIF(current_setting(''tenancy.tenant''::text, true), ''''::text))::uuid';
 begin
   if home is null then
     return query select home_schema::text, 'the schema does not exist'::text, 'provision the home again'::text;
@@ -60,8 +59,8 @@ begin
     from pg_attrdef d join tenancy.home_tables(home_schema) t on t.relation = d.adrelid
    where pg_get_expr(d.adbin, d.adrelid) ~ '\mnextval\('
   union all
-  select t.relation::text, 'has another default for tenant_id than this home''s', 'leave the default of tenant_id to the migrator'
-    from tenancy.home_tables(home_schema) t where tenancy.tenant_default(t.relation) is distinct from good_default
+  select t.relation::text, 'has a default of its own for tenant_id', 'leave the default of tenant_id to the migrator'
+    from tenancy.home_tables(home_schema) t where tenancy.tenant_default(t.relation) is distinct from own_default
   union all
   select t.relation::text, 'has no capture trigger, or not on every change', 'do not drop, alter or disable the trigger tenancy_capture'
     from tenancy.home_tables(home_schema) t
@@ -131,7 +130,7 @@ begin
     select t.relation::text, 'does not refuse rows of other tenants', 'do not drop the constraint tenancy_home'
       from tenancy.home_tables(home_schema) t
      where not exists (select from pg_constraint c where c.conrelid = t.relation and c.conname = 'tenancy_home' and c.convalidated
-             and pg_get_expr(c.conbin, c.conrelid) = format('(tenant_id = %L::uuid)', tenant));
+             and pg_get_expr(c.conbin, c.conrelid) = format('(sha256(uuid_send(tenant_id)) = ''%s''::bytea)', sha256(uuid_send(tenant))));
   end if;
 end
 $$;

@@ -51,23 +51,25 @@ async function migrate(
   now: number,
 ): Promise<boolean> {
   return asRole(connection, 'tenancy_owner', async () => {
+    const tenant = isolations[home.strategy].ownsTables ? home.tenant : everyTenant;
     const context = signContext(
       keys,
-      {
-        databaseId,
-        tenant: isolations[home.strategy].ownsTables ? home.tenant : everyTenant,
-        epoch: home.epoch,
-        mode: 'w',
-        purpose: 'migrate',
-        statementMs: 0,
-      },
+      { databaseId, tenant, epoch: home.epoch, mode: 'w', purpose: 'migrate', statementMs: 0 },
       now,
     );
     await connection.query(
-      `select set_config('tenancy.context', $1, true), set_config('search_path', $2, true), set_config('lock_timeout', $3, true),
+      `select set_config('tenancy.context', $1, true), set_config('tenancy.tenant', $2, true),
+              set_config('search_path', $3, true), set_config('lock_timeout', $4, true),
               -- A key space of two integers: the call fence's keys are single ones.
-              pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext($4))`,
-      [context, `${home.schema}, extensions, pg_temp`, String(lockTimeout), home.schema],
+              pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext($5))`,
+      [
+        context,
+        // Rows that a migration inserts into shared tables must say whose they are.
+        tenant === everyTenant ? '' : tenant,
+        `${home.schema}, extensions, pg_temp`,
+        String(lockTimeout),
+        home.schema,
+      ],
     );
     await connection.query(
       'create table if not exists _migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())',

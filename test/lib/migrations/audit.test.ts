@@ -241,6 +241,22 @@ describe.each(strategies)('%s', (strategy) => {
     );
   });
 
+  it('publishes no tenant id in the catalogs that every login can read', async () => {
+    const published = await world.asLogin(tenant(), async (connection) => {
+      const { rows } = await connection.query(
+        `select pg_get_constraintdef(oid) as text from pg_constraint
+         union all select pg_get_expr(adbin, adrelid) from pg_attrdef
+         union all select nspname from pg_namespace union all select rolname from pg_roles union all select datname from pg_database`,
+      );
+      return rows.map((row) => row.text as string).join('\n');
+    });
+    const ids = strategies.flatMap((each) => Object.values(world.tenants[each]).map(({ id }) => id));
+    for (const id of ids) {
+      expect(published).not.toContain(id);
+      expect(published).not.toContain(id.replaceAll('-', ''));
+    }
+  });
+
   it('sees what was planted behind the migrator’s back', async () => {
     await world.asProvisioner(tenant(), async (connection) => {
       await connection.query('begin; set local role tenancy_owner');
