@@ -1,4 +1,5 @@
 import { Logger } from '@aws-lambda-powertools/logger';
+import manifest from '../../package.json' with { type: 'json' };
 import type { Principal } from '../lib/auth/principal.ts';
 import { createAccess } from '../lib/isolation/access.ts';
 import type { AdmittedTenant, Log } from '../lib/mcp/call.ts';
@@ -43,7 +44,7 @@ async function admit(principal: Principal): Promise<AdmittedTenant> {
 
 const endpoint = createEndpoint({
   tools,
-  info: { name: 'tenantry', title: 'Tenantry', version: '0.1.0' },
+  info: { name: 'tenantry', title: 'Tenantry', version: manifest.version },
   publicUrl: settings.publicUrl,
   allowedOrigins: settings.allowedOrigins,
   admit,

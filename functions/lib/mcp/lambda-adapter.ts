@@ -15,7 +15,7 @@ export function createHandler(endpoint: Endpoint, log: Log): StreamifyHandler<AP
     const gone = new AbortController();
     stream.once('close', () => gone.abort());
     // Without a listener a broken connection would end the process, and everybody's calls with it.
-    stream.once('error', () => gone.abort());
+    stream.on('error', () => gone.abort());
 
     const principal = principalOf(event);
     if (!principal) {

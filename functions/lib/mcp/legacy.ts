@@ -4,9 +4,11 @@ import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
 import {
   CallToolRequestSchema,
   type CallToolResult,
+  ErrorCode,
   InitializeRequestSchema,
   ListToolsRequestSchema,
   type ListToolsResult,
+  McpError,
 } from '@modelcontextprotocol/sdk/types.js';
 import { isObject, type Message } from './bounds.ts';
 import type { ServerInfo } from './endpoint.ts';
@@ -47,10 +49,11 @@ export async function serve(
 
   const capabilities = { tools: {}, ...extension?.capabilities };
   const server = new Server(info, { capabilities, jsonSchemaValidator });
-  server.setRequestHandler(
-    ListToolsRequestSchema,
-    () => ({ tools: exchange.tools }) as unknown as ListToolsResult,
-  );
+  server.setRequestHandler(ListToolsRequestSchema, ({ params }) => {
+    if (params?.cursor !== undefined)
+      throw new McpError(ErrorCode.InvalidParams, 'The list has one page: send no cursor.');
+    return { tools: exchange.tools } as unknown as ListToolsResult;
+  });
   server.setRequestHandler(
     CallToolRequestSchema,
     ({ params }) => exchange.call(params) as Promise<CallToolResult>,

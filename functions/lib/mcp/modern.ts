@@ -1,4 +1,10 @@
-import { createMcpHandler, Server, type ServerOptions } from '@modelcontextprotocol/server';
+import {
+  createMcpHandler,
+  ProtocolError,
+  ProtocolErrorCode,
+  Server,
+  type ServerOptions,
+} from '@modelcontextprotocol/server';
 import { z } from 'zod';
 import type { Message } from './bounds.ts';
 import type { ServerInfo } from './endpoint.ts';
@@ -38,7 +44,11 @@ export function serve(
     () => {
       const capabilities = { tools: {}, ...extension?.capabilities };
       const server = new Server(info, { capabilities, jsonSchemaValidator, cacheHints });
-      server.setRequestHandler('tools/list', listParams, () => ({ tools: exchange.tools }) as never);
+      server.setRequestHandler('tools/list', listParams, ({ cursor }) => {
+        if (cursor !== undefined)
+          throw new ProtocolError(ProtocolErrorCode.InvalidParams, 'The list has one page: send no cursor.');
+        return { tools: exchange.tools } as never;
+      });
       server.setRequestHandler('tools/call', ({ params }) => exchange.call(params));
       extension?.register(server, exchange);
       return server;

@@ -196,3 +196,16 @@ export const call = (name: string, args?: unknown, id: number | string = 1) => (
   method: 'tools/call',
   params: { name, ...(args !== undefined && { arguments: args }) },
 });
+
+/** One request to a fresh endpoint, its answer parsed. */
+export async function answerTo(request: Request, options?: Partial<EndpointOptions>, scopes?: string) {
+  const { endpoint, lines } = testEndpoint(options);
+  const response = await endpoint(request, principalFor(acme, scopes), soon());
+  const text = await response.text();
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: text ? JSON.parse(text) : undefined,
+    lines,
+  };
+}
