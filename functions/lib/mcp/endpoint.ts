@@ -141,10 +141,24 @@ function refusalOf(request: Request, allowedOrigins: readonly string[]): Refusal
   const origin = request.headers.get('origin');
   // Absent outside browsers. A page elsewhere must not use a browser's network position (DNS rebinding) to get here.
   if (origin !== null && !allowedOrigins.includes(origin)) return foreignOrigin;
+  if (namesTenant(request)) return tenantNamed;
   if (!/^application\/json\s*(;|$)/i.test(request.headers.get('content-type') ?? '')) return notJsonType;
   return undefined;
 }
 
+const tenantName = /^(x-)?(amz-)?tenant([-_](id|slug|name))?$/i;
+
+/** Ignoring it would leave the caller believing that it chose: the token alone says whose data this is. */
+function namesTenant(request: Request): boolean {
+  return [...request.headers.keys()].some((name) => tenantName.test(name));
+}
+
+const tenantNamed: Refusal = {
+  status: 400,
+  rpc: rpc.invalidRequest,
+  code: 'tenant_named',
+  message: 'The tenant comes from the token alone: leave it out of the headers.',
+};
 const foreignOrigin: Refusal = {
   status: 403,
   rpc: rpc.refused,

@@ -106,14 +106,12 @@ describe('who calls is what the authorizer said, or nobody', () => {
     expect(answer.faults).toHaveLength(1);
   });
 
-  test('headers, arguments and address name no tenant', async () => {
-    const multiValueHeaders = {
-      ...eventFor().multiValueHeaders,
-      'X-Tenant': ['globex'],
-      'X-Amz-Tenant-Id': ['globex'],
-    };
-    const answer = await invoke(eventFor({ multiValueHeaders, path: '/mcp?tenant=globex' }));
-    expect(JSON.parse(answer.body).result.structuredContent.tenant).toBe(acme);
+  test('the address names no tenant, and a header that tries is refused', async () => {
+    const addressed = await invoke(eventFor({ path: '/mcp?tenant=globex' }));
+    expect(JSON.parse(addressed.body).result.structuredContent.tenant).toBe(acme);
+    const multiValueHeaders = { ...eventFor().multiValueHeaders, 'X-Tenant': ['globex'] };
+    const named = await invoke(eventFor({ multiValueHeaders }));
+    expect(JSON.parse(named.body).error.data.code).toBe('tenant_named');
   });
 });
 

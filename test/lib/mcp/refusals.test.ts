@@ -46,6 +46,16 @@ describe('HTTP', () => {
   });
 });
 
+test.each(['x-tenant', 'X-Tenant-Id', 'tenant', 'tenant_id', 'x-amz-tenant-id', 'X-Tenant-Slug'])(
+  'a tenant named in the header %s is refused, the own one too',
+  async (name) => {
+    for (const value of ['globex', acme]) {
+      const answer = await answerTo(legacyPost(call('whoami', { text: 'a' }), { [name]: value }));
+      expect([answer.status, answer.body.error.data.code]).toEqual([400, 'tenant_named']);
+    }
+  },
+);
+
 describe('headers against body, revision 2026-07-28', () => {
   const args = { name: 'whoami', arguments: { text: 'a' } };
   const cases: [name: string, request: Request, status: number, rpc: number][] = [
