@@ -49,6 +49,7 @@ const options = (): RdsOptions => ({
 
 async function start(): Promise<void> {
   emulator = await startAwsEmulator({ stateFile: join(folder, 'aws.json'), rds: options() });
+  await emulator.resumed;
   const config = {
     endpoint: emulator.url,
     region: 'eu-west-1',

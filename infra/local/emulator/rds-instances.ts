@@ -10,7 +10,7 @@ import {
   InvalidDBInstanceStateFault$,
 } from '@aws-sdk/client-rds';
 import { stablePort } from '../ports.ts';
-import { type PostgresServer, startPostgres } from '../postgres.ts';
+import { type PostgresServer, preparePostgres, startPostgres } from '../postgres.ts';
 import { makeMaster } from './rds-master.ts';
 import { accountId, type SecretStore } from './secret-store.ts';
 import { fault } from './service.ts';
@@ -75,6 +75,7 @@ export class RdsInstances {
   readonly #options: RdsOptions;
   readonly #servers = new Map<string, PostgresServer>();
   readonly #work = new Map<string, Promise<void>>();
+  #prepared: Promise<void> | undefined;
   #closing = false;
 
   constructor(
@@ -240,6 +241,8 @@ export class RdsInstances {
   }
 
   async #bring(instance: Instance): Promise<void> {
+    this.#prepared ??= preparePostgres(this.#options.postgresBase);
+    await this.#prepared;
     const server = await startPostgres({
       base: this.#options.postgresBase,
       name: instance.identifier,

@@ -23,14 +23,13 @@ export interface AwsEmulator {
   readonly url: string;
   readonly secrets: SecretStore;
   readonly instances: RdsInstances | undefined;
+  /** Resolves when every instance of the state file is as far up as it was. */
+  readonly resumed: Promise<void>;
   /** Stops every instance in order; with a state file they come back at the next start. */
   close(): Promise<void>;
 }
 
-/**
- * Secrets Manager and RDS on 127.0.0.1, for unchanged AWS SDK clients. What it does not emulate it refuses.
- * Resolves when every instance of the state file is as far up as it was.
- */
+/** Secrets Manager and RDS on 127.0.0.1, for unchanged AWS SDK clients. What it does not emulate it refuses. */
 export async function startAwsEmulator(options: AwsEmulatorOptions = {}): Promise<AwsEmulator> {
   const now = options.now ?? Date.now;
   const state = openStateFile<RdsState & { secrets: Record<string, Secret> }>(options.stateFile, {
@@ -42,11 +41,12 @@ export async function startAwsEmulator(options: AwsEmulatorOptions = {}): Promis
   const instances = options.rds && new RdsInstances(state.value, state.save, now, secrets, options.rds);
   const services = [secretsManager(secrets, now), ...(instances ? [rds(instances)] : [])];
   const server = await serveAws(services, options.port ?? 0, options.accessKeyId);
-  await instances?.resume();
+  const resumed = instances?.resume() ?? Promise.resolve();
   return {
     url: server.url,
     secrets,
     instances,
+    resumed,
     async close() {
       await server.close();
       await instances?.close();

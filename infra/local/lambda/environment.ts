@@ -5,6 +5,7 @@ import type { FunctionRow } from '../../functions.ts';
 import type { ErrorReport, Invoke, Report } from './protocol.ts';
 
 const runtime = fileURLToPath(new URL('runtime.ts', import.meta.url));
+const preload = new URL('../preload.mjs', import.meta.url).href;
 
 /** The function threw, ran out of time, or its process ended. `type` is Lambda's `errorType`. */
 export class FunctionError extends Error {
@@ -47,7 +48,7 @@ export class Environment {
         TZ: ':UTC',
       },
       cwd: root,
-      execArgv: [`--max-old-space-size=${row.memoryMb}`],
+      execArgv: ['--import', preload, `--max-old-space-size=${row.memoryMb}`],
       serialization: 'advanced',
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });

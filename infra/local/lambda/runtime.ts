@@ -1,3 +1,4 @@
+import { flushCompileCache } from 'node:module';
 import { Writable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import type { ErrorReport, Invoke, Report } from './protocol.ts';
@@ -41,6 +42,8 @@ try {
   if (typeof handler !== 'function') throw new TypeError(`${entry} exports no function named handler.`);
   process.on('message', (message) => void serve(handler, message as Invoke));
   send({ type: 'ready', streaming: handler[streaming] === 'response' });
+  // Later it may be too late: environments are killed, as Lambda's are.
+  flushCompileCache();
 } catch (error) {
   send({ type: 'init-error', error: report(error) }, () => process.exit(1));
 }

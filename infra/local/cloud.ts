@@ -1,0 +1,113 @@
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Tool } from '../../functions/lib/mcp/tool.ts';
+import { readMigrations } from '../../functions/lib/migrations/migration-file.ts';
+import { tenantMigrations } from '../../functions/lib/migrations/migrator.ts';
+import { readMcpSettings } from '../../functions/lib/settings.ts';
+import {
+  available,
+  createPlane,
+  ensureInstance,
+  ensureKeys,
+  prepareDedicated,
+  prepareShared,
+  secretsOf,
+} from './control-plane.ts';
+import { apiKeys, demoTenants, prepareTenant, seedTenants } from './demo/tenants.ts';
+import { startAwsEmulator } from './emulator/server.ts';
+import { functionVariables, startFunctions, watchFunctions } from './functions.ts';
+import { startGateway } from './gateway/gateway.ts';
+import type { LocalSettings } from './settings.ts';
+import { clusterIdOf, openCloudState, postgresFolder } from './state.ts';
+
+export interface Cloud {
+  readonly publicUrl: string;
+  /** API keys by the demo tenants' slugs. */
+  readonly tokens: ReadonlyMap<string, string>;
+}
+
+/** Takes what has to be undone at the end, however far the start came; the last is undone first. */
+export type OnClose = (close: () => Promise<void> | void) => void;
+
+/** The whole product on this machine. */
+export async function startCloud(
+  settings: LocalSettings,
+  root: string,
+  tools: readonly Tool[],
+  onClose: OnClose,
+  progress: (step: string) => void,
+): Promise<Cloud> {
+  const { folder, port } = settings;
+  const publicUrl = `http://127.0.0.1:${port}/mcp`;
+  const scopes = [...new Set(tools.flatMap((tool) => tool.scopes))].sort();
+  const state = await openCloudState(folder);
+  const isFirst = state.value.seeded.length === 0;
+
+  const accessKeyId = randomUUID();
+  const emulator = await startAwsEmulator({
+    stateFile: join(folder, 'aws.json'),
+    accessKeyId,
+    rds: { postgresBase: postgresFolder(folder) },
+  });
+  onClose(emulator.close);
+  progress(isFirst ? 'Making two PostgreSQL servers' : 'Starting two PostgreSQL servers');
+  const shared = await ensureInstance(emulator, 'tenantry-shared');
+  const dedicated = await ensureInstance(emulator, 'tenantry-initech');
+  const secrets = secretsOf(emulator.secrets);
+  const { context, signing } = await ensureKeys(secrets);
+
+  // Functions load while PostgreSQL starts: all that they need of it is its address.
+  const issuerUrl = `http://127.0.0.1:${state.value.issuerPort}`;
+  const variables = functionVariables({
+    publicUrl,
+    catalogPort: shared.port,
+    awsUrl: emulator.url,
+    accessKeyId,
+    issuerUrl,
+    apiKeyJwks: { keys: [signing.public] },
+    tools,
+  });
+  const lambda = startFunctions(root, folder, variables);
+  onClose(() => lambda.close());
+  const loaded = Promise.all([lambda.warm(), import('./issuer.ts')]);
+  await Promise.all([available(emulator, shared), available(emulator, dedicated)]);
+
+  progress('Installing catalog, runtime and tenant migrations');
+  const plane = createPlane(state, secrets, context, shared);
+  const dedicatedId = clusterIdOf(state, dedicated.identifier);
+  await state.save();
+  const sharedPlace = prepareShared(plane, emulator, shared);
+  const [files, place, ownPlace] = await Promise.all([
+    readMigrations(tenantMigrations),
+    sharedPlace,
+    prepareDedicated(plane, emulator, dedicated, dedicatedId, sharedPlace),
+  ]);
+  const tenants = await Promise.all(
+    demoTenants.map((tenant) =>
+      prepareTenant(plane, tenant, tenant.strategy === 'database' ? ownPlace : place, files),
+    ),
+  );
+  if (isFirst) progress('Filling the demo inventories');
+  await seedTenants(state, tenants, readMcpSettings(variables.mcp), secrets);
+  const tokens = await apiKeys(plane, state, tenants, signing.private, scopes, publicUrl);
+
+  progress('Opening the endpoint');
+  const [, { startIssuer }] = await loaded;
+  const issuer = await startIssuer({
+    port: state.value.issuerPort,
+    folder,
+    resource: publicUrl,
+    scopes,
+    tenants: tenants.map(({ slug, id }) => ({ slug, claim: id })),
+  });
+  onClose(issuer.close);
+  const facts = { publicUrl, issuers: [issuer.issuer], scopes };
+  const gateway = await startGateway({ port, lambda, facts });
+  onClose(gateway.close);
+  const watcher = watchFunctions(root, () => {
+    progress('Files below functions/ changed: loading them');
+    void lambda.reload();
+  });
+  onClose(watcher.close);
+  return { publicUrl, tokens };
+}

@@ -1,0 +1,163 @@
+import { randomBytes } from 'node:crypto';
+import type { JWK } from 'jose';
+import { newSigningKey } from '../../functions/lib/auth/api-key.ts';
+import type { Secrets } from '../../functions/lib/aws/secrets.ts';
+import { type Cluster, recordCluster } from '../../functions/lib/catalog/tenants.ts';
+import { withConnection } from '../../functions/lib/database/connect.ts';
+import type { Endpoint } from '../../functions/lib/database/types.ts';
+import { TenantryError } from '../../functions/lib/errors.ts';
+import { parseMasterKeys } from '../../functions/lib/isolation/context.ts';
+import { createCredentials } from '../../functions/lib/isolation/credentials.ts';
+import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycle/control-plane.ts';
+import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
+import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
+import { readMigrations } from '../../functions/lib/migrations/migration-file.ts';
+import { migrateHome, sharedHome, tenantMigrations } from '../../functions/lib/migrations/migrator.ts';
+import type { Instance } from './emulator/rds-instances.ts';
+import type { SecretStore } from './emulator/secret-store.ts';
+import type { AwsEmulator } from './emulator/server.ts';
+import type { StateFile } from './emulator/state-file.ts';
+import { Refused } from './refused.ts';
+import { type CloudState, clusterIdOf } from './state.ts';
+
+export const region = 'eu-west-1';
+export const contextKeySecret = 'tenancy/context-key';
+const signingKeySecret = 'tenancy/api-key-signing';
+const master = 'tenantry_master';
+
+/** The emulator's store in the form that the control plane uses; functions reach the same secrets over HTTP. */
+export function secretsOf(store: SecretStore): Secrets {
+  const find = async (name: string) => {
+    const secret = store.find(name);
+    return secret && store.value(secret).string;
+  };
+  return {
+    find,
+    async read(name) {
+      const value = await find(name);
+      if (value === undefined) throw new TenantryError('internal', `The secret ${name} does not exist.`);
+      return value;
+    },
+    async write(name, value) {
+      const secret = store.find(name);
+      if (secret) await store.put(secret, { SecretString: value });
+      else await store.create({ name, region, SecretString: value });
+    },
+  };
+}
+
+/** The two keys that everything else hangs on: made once. */
+export async function ensureKeys(
+  secrets: Secrets,
+): Promise<{ context: string; signing: { private: JWK; public: JWK } }> {
+  const ensure = async (name: string, make: () => Promise<string> | string) => {
+    const known = await secrets.find(name);
+    if (known !== undefined) return known;
+    const value = await make();
+    await secrets.write(name, value);
+    return value;
+  };
+  const context = await ensure(contextKeySecret, () =>
+    JSON.stringify({ current: 'k1', keys: { k1: randomBytes(32).toString('base64') } }),
+  );
+  const signing = await ensure(signingKeySecret, async () => {
+    const { privateKey, publicKey } = await newSigningKey();
+    return JSON.stringify({ private: privateKey, public: publicKey });
+  });
+  return { context, signing: JSON.parse(signing) };
+}
+
+/** The instance, with its endpoint, created as RDS would when it is not there yet. It may still be on its way up. */
+export async function ensureInstance({ instances }: AwsEmulator, identifier: string): Promise<Instance> {
+  const known = instances!.all().find((instance) => instance.identifier === identifier);
+  if (known?.status === 'stopped') return instances!.start(identifier);
+  return (
+    known ??
+    instances!.create({
+      identifier,
+      region,
+      masterUsername: master,
+      tags: [],
+      deletionProtection: true,
+      shown: { DBInstanceClass: 'db.t4g.micro', AllocatedStorage: 20, EngineVersion: '17' },
+    })
+  );
+}
+
+/** @throws Error when it did not come up */
+export async function available({ instances }: AwsEmulator, { identifier }: Instance): Promise<void> {
+  const { status } = await instances!.settled(identifier);
+  if (status !== 'available') throw new Refused(`PostgreSQL of ${identifier} did not come up: see above.`);
+}
+
+export function createPlane(
+  state: StateFile<CloudState>,
+  secrets: Secrets,
+  contextKey: string,
+  shared: Instance,
+): ControlPlane {
+  return {
+    catalog: { clusterId: clusterIdOf(state, shared.identifier), host: '127.0.0.1', port: shared.port },
+    secrets,
+    credentials: createCredentials('secret', region, secrets),
+    keys: parseMasterKeys(contextKey),
+    loginsUse: 'secret',
+    tls: 'off',
+  };
+}
+
+/** The shared cluster: roles, catalog, runtime, and the tenant migrations of its shared tables. */
+export async function prepareShared(
+  plane: ControlPlane,
+  emulator: AwsEmulator,
+  shared: Instance,
+): Promise<Place> {
+  const cluster = clusterOf(shared, plane.catalog.clusterId, 'shared');
+  const place = await preparePlace(plane, cluster, tenantsDatabase, masterOf(emulator, shared));
+  const migrate = async () => {
+    const files = await readMigrations(tenantMigrations);
+    const target = { home: sharedHome, databaseId: place.databaseId, keys: plane.keys };
+    await withConnection(place.admin, (connection) => migrateHome(connection, target, files));
+  };
+  const catalog = async () => {
+    await prepareCatalog(plane);
+    await withConnection(catalogEndpoint(plane), (connection) => recordCluster(connection, cluster));
+  };
+  await Promise.all([migrate(), catalog()]);
+  return place;
+}
+
+/** A tenant's own instance; the catalog has to be there to record it. */
+export async function prepareDedicated(
+  plane: ControlPlane,
+  emulator: AwsEmulator,
+  instance: Instance,
+  clusterId: string,
+  catalogReady: Promise<unknown>,
+): Promise<Place> {
+  const cluster = clusterOf(instance, clusterId, 'dedicated');
+  const place = await preparePlace(plane, cluster, tenantsDatabase, masterOf(emulator, instance));
+  await catalogReady;
+  await withConnection(catalogEndpoint(plane), (connection) => recordCluster(connection, cluster));
+  return place;
+}
+
+function clusterOf(instance: Instance, clusterId: string, kind: Cluster['kind']): Cluster {
+  const host = '127.0.0.1';
+  const { port } = instance;
+  return { clusterId, kind, region, host, port, adminHost: host, adminPort: port };
+}
+
+/** With the password that RDS manages: used to make the provisioner and for nothing else. */
+function masterOf({ secrets }: AwsEmulator, instance: Instance): Endpoint {
+  const password = async () =>
+    JSON.parse(secrets.value(secrets.live(instance.secretArn!)).string!).password as string;
+  return {
+    host: '127.0.0.1',
+    port: instance.port,
+    database: 'postgres',
+    login: master,
+    password,
+    tls: 'off',
+  };
+}

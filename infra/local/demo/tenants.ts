@@ -1,0 +1,102 @@
+import { randomUUID } from 'node:crypto';
+import type { JWK } from 'jose';
+import { mintApiKey } from '../../../functions/lib/auth/api-key.ts';
+import type { Secrets } from '../../../functions/lib/aws/secrets.ts';
+import { recordApiKey } from '../../../functions/lib/catalog/tenants.ts';
+import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { QueryError } from '../../../functions/lib/errors.ts';
+import { createAccess } from '../../../functions/lib/isolation/access.ts';
+import { type ControlPlane, catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
+import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
+import type { Place } from '../../../functions/lib/lifecycle/place.ts';
+import type { MigrationFile } from '../../../functions/lib/migrations/migration-file.ts';
+import type { McpSettings } from '../../../functions/lib/settings.ts';
+import type { Strategy, TenantId, Tier } from '../../../functions/lib/tenant/tenant.ts';
+import type { StateFile } from '../emulator/state-file.ts';
+import type { CloudState } from '../state.ts';
+import { demoInventory, seedInventory } from './inventory.ts';
+
+/** One tenant of each strategy. */
+export const demoTenants = [
+  { slug: 'acme', tier: 'starter', strategy: 'rls' },
+  { slug: 'globex', tier: 'pro', strategy: 'schema' },
+  { slug: 'initech', tier: 'enterprise', strategy: 'database' },
+] as const satisfies readonly { slug: string; tier: Tier; strategy: Strategy }[];
+
+export type DemoTenant = (typeof demoTenants)[number] & { readonly id: TenantId };
+
+/** Onboards, or brings to the latest migrations, one demo tenant. */
+export async function prepareTenant(
+  plane: ControlPlane,
+  tenant: (typeof demoTenants)[number],
+  place: Place,
+  files: readonly MigrationFile[],
+): Promise<DemoTenant> {
+  return { ...tenant, id: await onboard(plane, tenant, place, files) };
+}
+
+/** Fills the inventories of those that have none yet, each through its tenant's own way to its data. */
+export async function seedTenants(
+  state: StateFile<CloudState>,
+  tenants: readonly DemoTenant[],
+  settings: McpSettings,
+  secrets: Secrets,
+): Promise<void> {
+  const missing = tenants.filter(({ slug }) => !state.value.seeded.includes(slug));
+  if (missing.length === 0) return;
+  const access = createAccess({ settings, secrets });
+  try {
+    await Promise.all(missing.map((tenant) => seed(access, tenant)));
+    state.value.seeded.push(...missing.map(({ slug }) => slug));
+    await state.save();
+  } finally {
+    await access.pools.close();
+  }
+}
+
+async function seed(access: ReturnType<typeof createAccess>, { id, slug }: DemoTenant): Promise<void> {
+  const principal = { tenant: id, principal: 'demo', scopes: '', auth: 'oidc:local' };
+  const db = access.database(principal, await access.resolve(principal), {
+    mode: 'w',
+    deadline: Date.now() + 60_000,
+    signal: AbortSignal.timeout(60_000),
+    maxRows: 1,
+    maxBytes: 1_024,
+    roundTrips: 'one',
+  });
+  await seedInventory(db, demoInventory(slug)).catch((error: unknown) => {
+    // The adopting team has replaced the example's tables by its own.
+    if (error instanceof QueryError && error.sqlstate === '42P01') return;
+    throw error;
+  });
+}
+
+const day = 86_400_000;
+
+/** Each tenant's API key, under the same id at every start, so that an agent configured once stays connected. */
+export async function apiKeys(
+  plane: ControlPlane,
+  state: StateFile<CloudState>,
+  tenants: readonly DemoTenant[],
+  signingKey: JWK,
+  scopes: readonly string[],
+  publicUrl: string,
+): Promise<Map<string, string>> {
+  return withConnection(catalogEndpoint(plane), async (catalog) => {
+    const tokens = new Map<string, string>();
+    for (const { slug, id } of tenants) {
+      let key = state.value.apiKeys[slug];
+      if (key === undefined || Date.parse(key.expires) < Date.now() + 30 * day) {
+        key = { keyId: randomUUID(), expires: new Date(Date.now() + 365 * day).toISOString() };
+        state.value.apiKeys[slug] = key;
+        await state.save();
+      }
+      const { keyId } = key;
+      const expires = new Date(key.expires);
+      await recordApiKey(catalog, { keyId, tenant: id, name: 'local agent', scopes, expires });
+      const claims = { tenant: id, keyId, scopes, expires, issuer: publicUrl, audience: publicUrl };
+      tokens.set(slug, await mintApiKey(signingKey, claims));
+    }
+    return tokens;
+  });
+}

@@ -1,0 +1,81 @@
+import { createWriteStream, mkdirSync, watch } from 'node:fs';
+import { join } from 'node:path';
+import type { JWK } from 'jose';
+import type { Tool } from '../../functions/lib/mcp/tool.ts';
+import { type FunctionName, functions } from '../functions.ts';
+import { contextKeySecret, region } from './control-plane.ts';
+import { LambdaHost } from './lambda/host.ts';
+
+export interface FunctionFacts {
+  publicUrl: string;
+  catalogPort: number;
+  /** The emulator's address, and the access key that it wants. */
+  awsUrl: string;
+  accessKeyId: string;
+  issuerUrl: string;
+  apiKeyJwks: { keys: JWK[] };
+  tools: readonly Tool[];
+}
+
+/** Each function's environment variables: what the stack sets on AWS, with this machine's addresses. */
+export function functionVariables(facts: FunctionFacts): Record<FunctionName, Record<string, string>> {
+  const { publicUrl, issuerUrl, tools } = facts;
+  return {
+    mcp: {
+      PUBLIC_URL: publicUrl,
+      CATALOG_HOST: '127.0.0.1',
+      CATALOG_PORT: String(facts.catalogPort),
+      CREDENTIALS: 'secret',
+      CONTEXT_KEY_SECRET: contextKeySecret,
+      DATABASE_TLS: 'off',
+      AWS_REGION: region,
+      AWS_ENDPOINT_URL: facts.awsUrl,
+      AWS_ACCESS_KEY_ID: facts.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: 'not-checked',
+    },
+    authorizer: {
+      PUBLIC_URL: publicUrl,
+      ISSUERS: JSON.stringify([{ issuer: issuerUrl, audience: publicUrl, jwksUri: `${issuerUrl}/jwks` }]),
+      API_KEY_JWKS: JSON.stringify(facts.apiKeyJwks),
+      API_KEY_ISSUER: publicUrl,
+      TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
+    },
+  };
+}
+
+/** The manifest's functions; what they write goes to `logs/<function>.log`. */
+export function startFunctions(
+  root: string,
+  folder: string,
+  variables: Readonly<Record<string, Readonly<Record<string, string>>>>,
+): LambdaHost {
+  const logs = join(folder, 'logs');
+  mkdirSync(logs, { recursive: true, mode: 0o700 });
+  const open = (name: string) => createWriteStream(join(logs, `${name}.log`), { flags: 'w', mode: 0o600 });
+  const files = new Map<string, ReturnType<typeof open>>(functions.map(({ name }) => [name, open(name)]));
+  return new LambdaHost({
+    root,
+    functions,
+    variables: (name) => variables[name] ?? {},
+    log: (name, text) => files.get(name)?.write(text),
+    onInitError: (name, error) =>
+      console.error(`\n${name} can't be loaded; its calls fail until this is mended:\n${error.stack}\n`),
+  });
+}
+
+/** Calls `changed` after files below `functions/` were edited. */
+export function watchFunctions(root: string, changed: () => void): { close(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  const watcher = watch(join(root, 'functions'), { recursive: true }, (_event, name) => {
+    if (!name?.endsWith('.ts')) return;
+    // An editor writes a file in several steps, a checkout many files.
+    clearTimeout(timer);
+    timer = setTimeout(changed, 150);
+  });
+  return {
+    close() {
+      clearTimeout(timer);
+      watcher.close();
+    },
+  };
+}
