@@ -33,7 +33,9 @@ export class StepFailure extends Error {
    * statement may have left settings behind that make enter itself fail, a statement_timeout of 1 ms for one.
    */
   get poisoned(): boolean {
-    return this.meaning === 'poisoned' || (this.atDoor && (this.meaning === 'query' || this.meaning === 'timeout'));
+    return (
+      this.meaning === 'poisoned' || (this.atDoor && (this.meaning === 'query' || this.meaning === 'timeout'))
+    );
   }
 }
 

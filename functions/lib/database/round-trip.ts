@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { type Step, StepFailure } from './failure.ts';
+import { writeMessages } from './messages.ts';
 import type { Statement } from './statement.ts';
 import type { QueryResult } from './types.ts';
 
@@ -33,14 +34,9 @@ const FRAMING = 64 * 1024;
 /** A write's answer is read to its end to learn that it was committed, but not at any price. */
 const DRAIN_FACTOR = 8;
 
-/** The methods of node-postgres' connection, and of its result, that its own cursor uses. */
+/** What is used of node-postgres' connection and of its result; its own cursor uses the same. */
 interface Wire {
-  readonly stream: { cork(): void; uncork(): void };
-  parse(message: { name: string; text: string }): void;
-  bind(message: { values: readonly (string | Buffer | null)[] }): void;
-  describe(message: { type: 'P' }): void;
-  execute(message: { rows: number }): void;
-  sync(): void;
+  readonly stream: { write(message: Buffer): void };
   sendCopyFail(message: string): void;
 }
 interface ResultReader extends QueryResult {
@@ -82,19 +78,12 @@ export class RoundTrip {
   }
 
   submit(wire: Wire): void {
-    wire.stream.cork();
-    try {
-      for (const { step, statement } of this.#parts) {
-        wire.parse({ name: '', text: statement.text });
-        wire.bind({ values: statement.values });
-        if (step === 'statement') wire.describe({ type: 'P' });
-        // One row more than wanted tells "exactly as many" from "more".
-        wire.execute({ rows: step === 'statement' ? this.#bounds.maxRows + 1 : 0 });
-      }
-      wire.sync();
-    } finally {
-      wire.stream.uncork();
-    }
+    const outgoing = this.#parts.map(({ step, statement }) => {
+      const tools = step === 'statement';
+      // One row more than wanted tells "exactly as many" from "more".
+      return { statement, describe: tools, maxRows: tools ? this.#bounds.maxRows + 1 : 0 };
+    });
+    wire.stream.write(writeMessages(outgoing));
   }
 
   handleRowDescription(message: { fields: QueryResult['fields'] }): void {

@@ -49,6 +49,22 @@ const running = () =>
 const untilRunning = async (query: string) => {
   while (!(await running()).some((session) => session.query.includes(query))) await settle();
 };
+/** Statements that wait for it go on when it opens, and not before: so that a fault meets them in the middle. */
+const closeGate = async () => {
+  const closed = Promise.withResolvers<void>();
+  const opened = Promise.withResolvers<void>();
+  const session = server.admin(async (admin) => {
+    await admin.query('select pg_advisory_lock(1)');
+    closed.resolve();
+    await opened.promise;
+  });
+  await closed.promise;
+  return async () => {
+    opened.resolve();
+    await session;
+  };
+};
+const gate = 'pg_advisory_xact_lock(1)';
 const untilQuiet = async () => {
   while ((await running()).length > 0) await settle();
 };
@@ -102,10 +118,12 @@ describe('an aborted call', () => {
   test('that was writing does not know whether it has', async () => {
     const abort = new AbortController();
     const db = open({ signal: abort.signal });
-    const failed = failure(db.query('insert into items (id) select 1 from pg_sleep(0.3)'));
-    await untilRunning('pg_sleep');
+    const openGate = await closeGate();
+    const failed = failure(db.query(`insert into items (id) select 1 from ${gate}`));
+    await untilRunning(gate);
     abort.abort();
     expect(await failed).toMatchObject({ code: 'outcome_unknown' });
+    await openGate();
     await untilQuiet();
   });
 
@@ -137,46 +155,60 @@ describe('an aborted call', () => {
 });
 
 describe('a connection that is lost', () => {
-  const cutWhileRunning = async (query: string) => {
-    await untilRunning(query);
-    proxy.cut();
-  };
-
   test('during a read is replaced, and the read is done again', async () => {
-    const read = open({ mode: 'r' }).query("select 'again' as word from pg_sleep(0.3)");
-    await cutWhileRunning('again');
+    const openGate = await closeGate();
+    const read = open({ mode: 'r' }).query(`select 'again' as word from ${gate}`);
+    await untilRunning(gate);
+    proxy.cut();
+    await openGate();
     expect((await read).rows).toEqual([{ word: 'again' }]);
   });
 
   test('twice during a read makes it unavailable', async () => {
-    const read = failure(open({ mode: 'r' }).query("select 'twice' from pg_sleep(3)"));
-    await cutWhileRunning('twice');
+    const openGate = await closeGate();
+    const read = failure(open({ mode: 'r' }).query(`select from ${gate}`));
+    await untilRunning(gate);
+    proxy.cut();
     // The first one goes on at the server: nobody has told it.
     while ((await running()).length < 2) await settle();
     proxy.cut();
     expect(await read).toMatchObject({ code: 'unavailable' });
+    await openGate();
+    await untilQuiet();
   });
 
   test('during a write leaves the outcome unknown, and is never written again', async () => {
-    const write = failure(open().query('insert into items (id) select 1 from pg_sleep(0.3)'));
-    await cutWhileRunning('pg_sleep');
+    const openGate = await closeGate();
+    const write = failure(open().query(`insert into items (id) select 1 from ${gate}`));
+    await untilRunning(gate);
+    proxy.cut();
     expect(await write).toMatchObject({ code: 'outcome_unknown' });
+    await openGate();
     await untilQuiet();
     expect((await open().query('select from items')).rowCount).toBe(1);
   });
 
   test('before COMMIT was sent has changed nothing', async () => {
-    const inTransaction = failure(
-      open().transaction((tx) => tx.query('insert into items (id) select 1 from pg_sleep(0.3)')),
-    );
-    await cutWhileRunning('pg_sleep');
+    const openGate = await closeGate();
+    const insert = `insert into items (id) select 1 from ${gate}`;
+    const inTransaction = failure(open().transaction((tx) => tx.query(insert)));
+    await untilRunning(gate);
+    proxy.cut();
     expect(await inTransaction).toMatchObject({ code: 'unavailable' });
+    await openGate();
     await untilQuiet();
-    // One by one, the write can be done again on a new connection, because COMMIT had not been sent.
-    const oneByOne = open({ roundTrips: 'four' }).query('insert into items (id) select 2 from pg_sleep(0.3)');
-    await cutWhileRunning('pg_sleep');
-    expect((await oneByOne).rowCount).toBe(1);
-    expect((await open().query('select id from items')).rows).toEqual([{ id: 2 }]);
+    expect((await open().query('select from items')).rowCount).toBe(0);
+  });
+
+  test('before COMMIT was sent lets a write be done again, where the steps go one by one', async () => {
+    const openGate = await closeGate();
+    const write = open({ roundTrips: 'four' }).query(`insert into items (id) select 1 from ${gate}`);
+    await untilRunning(gate);
+    proxy.cut();
+    await openGate();
+    expect((await write).rowCount).toBe(1);
+    await untilQuiet();
+    expect((await open().query('select id from items')).rows).toEqual([{ id: 1 }]);
   });
 
   test('while idle does not fail the write that comes next', async () => {
