@@ -1,0 +1,201 @@
+import { type Aim, quoted, type Theme } from '../attack.ts';
+
+const everything = ({ victim }: Aim) =>
+  `select v.* from ${victim.relation} v where v.tenant_id = '${victim.tenant}'`;
+const claim = ({ victim }: Aim, setting = 'tenancy.tenant') =>
+  `set_config('${setting}', '${victim.tenant}', true)`;
+
+/** The statement alone, then a look at the victim's rows. */
+const then =
+  (...statements: ((aim: Aim) => string)[]) =>
+  (aim: Aim) => [...statements.map((statement) => statement(aim)), everything(aim)];
+
+/** Becoming another tenant for the database: by settings, by contexts, by telling `enter` something else. */
+export const context: Theme = {
+  title: 'Posing as the other tenant',
+  attacks: [
+    { name: 'asks for the rows by name', sql: then() },
+    {
+      name: 'SET of the tenant setting',
+      sql: then(({ victim }) => `set tenancy.tenant = '${victim.tenant}'`),
+    },
+    {
+      name: 'SET LOCAL of the tenant setting',
+      sql: then(({ victim }) => `set local tenancy.tenant = '${victim.tenant}'`),
+    },
+    { name: 'set_config before the statement', sql: then((aim) => `select ${claim(aim)}`) },
+    {
+      name: 'set_config for the session',
+      sql: then(
+        ({ victim }) => `select set_config('tenancy.tenant', '${victim.tenant}', false)`,
+        () => 'commit',
+      ),
+    },
+    {
+      name: 'set_config in a subselect kept apart by OFFSET 0',
+      sql: (aim) => [`select v.* from (select ${claim(aim)} offset 0) s, ${aim.victim.relation} v`],
+    },
+    {
+      name: 'set_config in a materialized CTE',
+      sql: (aim) => [
+        `with s as materialized (select ${claim(aim)} as t) select v.* from s, ${aim.victim.relation} v where v.tenant_id::text = s.t`,
+      ],
+    },
+    {
+      name: 'set_config in a lateral function call',
+      sql: (aim) => [
+        `select v.* from ${claim(aim)} s cross join lateral (select * from ${aim.victim.relation} where tenant_id::text = s) v`,
+      ],
+    },
+    {
+      name: 'set_config in a WHERE that is evaluated first',
+      sql: (aim) => [`select * from ${aim.victim.relation} where ${claim(aim)} is not null`],
+    },
+    {
+      name: 'set_config in ORDER BY, LIMIT and a CASE',
+      sql: (aim) => [
+        `select * from ${aim.victim.relation} order by ${claim(aim)} limit length(${claim(aim)})`,
+        `select case when ${claim(aim)} <> '' then (select json_agg(v) from ${aim.victim.relation} v) end`,
+      ],
+    },
+    {
+      name: 'set_config hidden by Unicode escapes',
+      sql: (aim) => [
+        `select U&"set\\005fconfig"('tenancy.tenant', '${aim.victim.tenant}', true)`,
+        everything(aim),
+      ],
+    },
+    {
+      name: 'set_config hidden in the text of query_to_xml',
+      sql: (aim) => [
+        `select query_to_xml(${quoted(`select ${claim(aim)}`)}, true, false, ''), query_to_xml(${quoted(everything(aim))}, true, false, '')`,
+      ],
+    },
+    {
+      name: 'set_config hidden in the text of ts_stat and ts_rewrite',
+      sql: (aim) => [
+        `select * from ts_stat(${quoted(`select to_tsvector('simple', ${claim(aim)})`)})`,
+        `select * from ts_stat(${quoted(`select to_tsvector('simple', v::text) from ${aim.victim.relation} v`)})`,
+        `select ts_rewrite('a'::tsquery, ${quoted(`select 'a'::tsquery, plainto_tsquery('simple', v::text) from ${aim.victim.relation} v`)})`,
+      ],
+    },
+    {
+      name: 'set_config through EXECUTE in a DO block',
+      sql: then(
+        ({ victim }) =>
+          `do $$ begin execute 'select set_config(''tenancy.tenant'', ''${victim.tenant}'', false)'; end $$`,
+      ),
+    },
+    {
+      name: 'a DO block that commits and goes on as another tenant',
+      sql: then((aim) => `do $$ begin commit; perform ${claim(aim).replace('true', 'false')}; end $$`),
+    },
+    {
+      name: 'UPDATE of pg_settings',
+      sql: then(
+        ({ victim }) => `update pg_settings set setting = '${victim.tenant}' where name = 'tenancy.tenant'`,
+      ),
+    },
+    {
+      name: 'RESET and DISCARD of the context',
+      sql: (aim) => [
+        'reset tenancy.context',
+        everything(aim),
+        'reset all',
+        everything(aim),
+        'discard all',
+        everything(aim),
+      ],
+    },
+    {
+      name: 'ends the transaction and reads without a context',
+      sql: (aim) => ['commit', everything(aim), 'rollback', everything(aim), 'begin', everything(aim)],
+    },
+    { name: 'reads without ever entering', from: 'session', sql: then() },
+    {
+      name: 'an empty context',
+      sql: then(() => `select set_config('tenancy.context', '', true)`),
+    },
+    {
+      name: 'a forged context in the setting',
+      sql: (aim) =>
+        aim.forgeries.flatMap((forged) => [
+          `select set_config('tenancy.context', ${quoted(forged)}, true)`,
+          everything(aim),
+        ]),
+    },
+    {
+      name: 'a forged context in the same statement',
+      sql: (aim) =>
+        aim.forgeries.map(
+          (forged) =>
+            `select v.* from (select set_config('tenancy.context', ${quoted(forged)}, true) offset 0) s, ${aim.victim.relation} v`,
+        ),
+    },
+    {
+      name: 'enters again with a forged context',
+      sql: (aim) =>
+        aim.forgeries.flatMap((forged) => [`select tenancy.enter(${quoted(forged)})`, everything(aim)]),
+    },
+    {
+      name: 'enters from outside with a forged context',
+      from: 'session',
+      sql: (aim) =>
+        aim.forgeries.flatMap((forged) => [
+          'begin isolation level read committed',
+          `select tenancy.enter(${quoted(forged)})`,
+          everything(aim),
+          'rollback',
+        ]),
+    },
+    {
+      name: 'a context of its own with another epoch, mode, purpose, database or time',
+      sql: (aim) =>
+        aim.misfits.flatMap((misfit) => [`select tenancy.enter(${quoted(misfit)})`, everything(aim)]),
+    },
+    {
+      name: 'a maintenance context of its own in the setting',
+      sql: (aim) =>
+        aim.misfits.flatMap((misfit) => [
+          `select set_config('tenancy.context', ${quoted(misfit)}, true)`,
+          everything(aim),
+        ]),
+    },
+    {
+      name: 'enters as itself and then changes the setting under it',
+      sql: (aim) => [`select tenancy.enter(${quoted(aim.context)}), ${claim(aim)}`, everything(aim)],
+    },
+    {
+      name: "the victim's own context, on another login",
+      needs: 'stolen',
+      sql: (aim) => [
+        `select tenancy.enter(${quoted(aim.stolen!)})`,
+        everything(aim),
+        `select set_config('tenancy.context', ${quoted(aim.stolen!)}, true)`,
+        everything(aim),
+      ],
+    },
+    {
+      name: 'verify with hostile arguments',
+      sql: ({ victim, context }) => [
+        `select * from tenancy.verify(null)`,
+        `select * from tenancy.verify(repeat('.', 9))`,
+        `select * from tenancy.verify(${quoted(context.replace(/^v1\.[^.]+/, "v1.k' or true --"))})`,
+        `select * from tenancy.verify((select string_agg(t::text, '') from ${victim.relation} t))`,
+        `select tenancy.authenticate(${quoted(context)})`,
+        'select tenancy.maintained_tenant()',
+      ],
+    },
+    {
+      name: 'calls what only migrations may call',
+      sql: ({ own, victim }) => [
+        `select tenancy.protect_shared('${victim.schema}')`,
+        `select tenancy.protect_owned('${victim.schema}', '${own.tenant}', '${own.login}')`,
+        `select tenancy.protect_common('${victim.schema}', '${own.login}')`,
+        `select * from tenancy.audit('${victim.schema}', true, '${victim.tenant}', '${own.login}')`,
+        `select * from tenancy.home_tables('${victim.schema}')`,
+        'select tenancy.capture()',
+      ],
+    },
+  ],
+};

@@ -1,0 +1,67 @@
+import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
+import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
+import { contextOf, type Party } from './party.ts';
+
+/** Quoted as SQL names it. */
+export const identifier = (name: string) => `"${name.replaceAll('"', '""')}"`;
+export const relationOf = (schema: string, table: string) => `${identifier(schema)}.${identifier(table)}`;
+
+/** Runs `work` in a transaction of the party's, as a tool's call would. */
+export async function entered<T>(
+  keys: MasterKeys,
+  party: Party,
+  work: (connection: ControlConnection) => Promise<T>,
+): Promise<T> {
+  return withConnection(party.endpoint, async (connection) => {
+    await connection.query('begin isolation level read committed');
+    await connection.query('select tenancy.enter($1)', [contextOf(keys, party)]);
+    const result = await work(connection);
+    await connection.query('commit');
+    return result;
+  });
+}
+
+/** Every table and view of the party's home that its tools can reach, whoever made it, from the catalogs. */
+export async function tablesOf(keys: MasterKeys, party: Party): Promise<string[]> {
+  return entered(keys, party, async (connection) => {
+    const { rows } = await connection.query<{ relname: string }>(
+      `select relname from pg_class where relnamespace = (select oid from pg_namespace where nspname = $1)
+          and relkind in ('r', 'p') and not relispartition and has_table_privilege(oid, 'select') order by relname`,
+      [party.schema],
+    );
+    return rows.map(({ relname }) => relname);
+  });
+}
+
+export interface Sample {
+  /** Per table: one row as JSON text, or undefined where there is none. */
+  readonly rows: ReadonlyMap<string, string>;
+  /** Values that nobody but the party has: seen elsewhere, they have leaked. */
+  readonly markers: readonly string[];
+}
+
+/** Shorter values are not telling: they occur everywhere. */
+const TELLING = 12;
+const SAMPLED_ROWS = 40;
+
+/** What of the party's rows would betray a leak. */
+export async function sampleOf(keys: MasterKeys, party: Party, tables: readonly string[]): Promise<Sample> {
+  return entered(keys, party, async (connection) => {
+    const rows = new Map<string, string>();
+    const markers = new Set<string>();
+    for (const table of tables) {
+      const relation = relationOf(party.schema, table);
+      const { rows: found } = await connection.query<{ json: string; values: string[] }>(
+        `select row_to_json(t)::text as json, array(select value from json_each_text(row_to_json(t))) as values
+           from ${relation} t order by md5(t::text) limit ${SAMPLED_ROWS}`,
+      );
+      if (found[0]) rows.set(table, found[0].json);
+      for (const value of found.flatMap(({ values }) => values)) {
+        // As JSON writes it and as a table shows it.
+        if (value?.length >= TELLING && value !== party.tenant)
+          markers.add(value).add(value.replace('T', ' '));
+      }
+    }
+    return { rows, markers: [...markers] };
+  });
+}
