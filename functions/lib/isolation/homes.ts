@@ -66,6 +66,10 @@ export async function createLogin(
       alter role ${login} set statement_timeout = '30s';
       alter role ${login} set lock_timeout = '5s';
       alter role ${login} set idle_in_transaction_session_timeout = '60s';
+      -- To the login, not to its group: that would let it into every database of the cluster that holds tenants.
+      do $$ begin
+        execute format('grant connect on database %I to ${login}', current_database());
+      end $$;
     `),
   );
   await authenticateBy(connection, login, password);

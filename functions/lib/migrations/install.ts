@@ -65,9 +65,10 @@ export async function installRuntime(
     create schema if not exists extensions;
     grant usage on schema extensions to tenancy_app, tenancy_tenants, tenancy_owner;`);
   const { rows } = await connection.query<{ name: string }>('select current_database() as name');
-  await connection.query(`
-    grant connect on database "${rows[0]!.name}" to tenancy_app, tenancy_tenants;
-    grant create on database "${rows[0]!.name}" to tenancy_owner;`);
+  await connection.query(`grant create on database "${rows[0]!.name}" to tenancy_owner`);
+  // A login of a home gets in with its home: nobody has any business in a database of which he has nothing.
+  if (rows[0]!.name === tenantsDatabase)
+    await connection.query(`grant connect on database "${tenantsDatabase}" to tenancy_app`);
   await applyFiles(connection, 'tenancy', await readMigrations(new URL('runtime/', migrations)));
   await asRole(connection, 'tenancy_owner', () => connection.query('create schema if not exists shared'));
   return installKeys(connection, keys, newId);
