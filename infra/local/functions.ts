@@ -59,9 +59,16 @@ export function startFunctions(
     variables: (name) => variables[name] ?? {},
     log: (name, text) => files.get(name)?.write(text),
     onInitError: (name, error) =>
-      console.error(`\n${name} can't be loaded; its calls fail until this is mended:\n${error.stack}\n`),
+      console.error(`\n${name} can't be loaded; its calls fail until this is mended:\n${ownLines(error)}\n`),
   });
 }
+
+/** Without the loader's own lines, which hide the one that says where. */
+const ownLines = ({ stack = '' }: Error) =>
+  stack
+    .split('\n')
+    .filter((line) => !line.includes('node:internal'))
+    .join('\n');
 
 /** Calls `changed` after files below `functions/` were edited. */
 export function watchFunctions(root: string, changed: () => void): { close(): void } {

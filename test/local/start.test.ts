@@ -46,20 +46,22 @@ function npmStart(environment: Record<string, string> = {}, ...args: string[]): 
   return { child, output: () => text, ended };
 }
 
+/** Resolves when the output holds `text`. @throws Error with the output when the run has ended without it */
+function until({ child, output, ended }: Run, text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const look = () => {
+      if (output().includes(text)) resolve();
+    };
+    child.stdout!.on('data', look);
+    void ended.then(() => reject(new Error(`It ended:\n${output()}`)));
+    look();
+  });
+}
+
 async function started(...args: string[]): Promise<Run> {
-  const run = npmStart({}, ...args);
-  const over = run.ended.then(() => 'ended');
-  await expect
-    .poll(
-      async () => {
-        const ended = await Promise.race([over, new Promise((resolve) => setTimeout(resolve, 50))]);
-        if (ended) throw new Error(run.output());
-        return run.output();
-      },
-      { timeout: patience },
-    )
-    .toContain('Tenantry serves MCP at');
-  return run;
+  const made = npmStart({}, ...args);
+  await until(made, 'Tenantry serves MCP at');
+  return made;
 }
 
 const ctrlC = async ({ child, ended }: Run): Promise<void> => {
@@ -158,7 +160,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   // After a test that failed it may still be there.
-  if (run?.child.exitCode === null) await ctrlC(run);
+  if (run && lives(run.child.pid!)) await ctrlC(run);
   await rm(postgresBase(join(folder, 'postgres')), { recursive: true, force: true });
   await rm(folder, { recursive: true, force: true });
 });

@@ -312,7 +312,9 @@ export class RdsInstances {
 
   #run(instance: Instance, work: () => Promise<void>): void {
     const done = work().catch(async (error: unknown) => {
-      console.error(`RDS emulator: instance ${instance.identifier} failed:`, error);
+      console.error(
+        `RDS emulator: ${instance.identifier} failed: ${error instanceof Error ? error.message : error}`,
+      );
       instance.status = 'failed';
       await this.#save();
     });

@@ -19,7 +19,7 @@ export async function authorize(lambda: LambdaHost, request: GatewayRequest): Pr
     // This very message means 401; whatever else it throws is its own failure.
     const unauthorized = error instanceof FunctionError && error.message === 'Unauthorized';
     if (unauthorized) return { refused: 'UNAUTHORIZED' };
-    console.error('authorizer:', error);
+    console.error(`authorizer: ${error instanceof Error ? error.message : error}`);
     return { refused: 'AUTHORIZER_FAILURE' };
   }
   if (!isVerdict(result)) return { refused: 'AUTHORIZER_CONFIGURATION_ERROR' };

@@ -116,7 +116,7 @@ async function serve(
     else await buffered(options.lambda, route.target, event, response);
   } catch (error) {
     if (error instanceof PayloadTooLarge) return refuse('REQUEST_TOO_LARGE');
-    console.error(`${route.target}:`, error);
+    console.error(`${route.target}: ${error instanceof Error ? error.message : error}`);
     refuse(error instanceof IntegrationTimeout ? 'INTEGRATION_TIMEOUT' : 'INTEGRATION_FAILURE');
   }
 }

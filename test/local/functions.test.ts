@@ -1,0 +1,26 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { watchFunctions } from '../../infra/local/functions.ts';
+
+test('an edited tool is noticed, in a folder that did not exist before too; other files are not', async () => {
+  const root = await mkdtemp(join(tmpdir(), 'tenantry-watch-'));
+  await mkdir(join(root, 'functions/mcp/tools'), { recursive: true });
+  await mkdir(join(root, 'elsewhere'));
+  let changes = 0;
+  const watcher = watchFunctions(root, () => changes++);
+  try {
+    await writeFile(join(root, 'functions/mcp/tools/notes.md'), 'not code');
+    await writeFile(join(root, 'elsewhere/a.ts'), '');
+    await writeFile(join(root, 'functions/mcp/tools/a.ts'), 'export {};');
+    await writeFile(join(root, 'functions/mcp/tools/b.ts'), 'export {};');
+    await expect.poll(() => changes, { timeout: 10_000 }).toBe(1);
+    await mkdir(join(root, 'functions/mcp/tools/more'));
+    await writeFile(join(root, 'functions/mcp/tools/more/c.ts'), 'export {};');
+    await expect.poll(() => changes, { timeout: 10_000 }).toBeGreaterThan(1);
+  } finally {
+    watcher.close();
+    await rm(root, { recursive: true });
+  }
+});
