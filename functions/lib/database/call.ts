@@ -6,7 +6,7 @@ import { Retries } from './retries.ts';
 import { type Answer, type Bounds, type Part, part } from './round-trip.ts';
 import type { CallLimits, FindPassage, Passage } from './types.ts';
 
-/** AbortSignal.timeout takes 32 bits. */
+/** What a timer takes. */
 const LONGEST_MS = 2 ** 31 - 1;
 /** The server's own answer to a statement that ran too long must arrive before our deadline: this much earlier, ms. */
 const ANSWER_MS = 250;
@@ -27,8 +27,7 @@ export class Call {
     this.#pools = pools;
     this.limits = limits;
     this.bounds = { maxRows: limits.maxRows, maxBytes: limits.maxBytes, cutOff: limits.mode === 'r' };
-    const left = AbortSignal.timeout(Math.min(this.#remaining(), LONGEST_MS));
-    this.stop = AbortSignal.any([limits.signal, left]);
+    this.stop = stopSignal(limits.signal, this.#remaining());
   }
 
   /**
@@ -98,6 +97,20 @@ export class Call {
   #remaining(): number {
     return Math.max(0, this.limits.deadline - Date.now());
   }
+}
+
+/** As AbortSignal.any and .timeout together, for half of their price: every call pays it. */
+function stopSignal(caller: AbortSignal, ms: number): AbortSignal {
+  const stop = new AbortController();
+  const end = () => {
+    clearTimeout(timer);
+    caller.removeEventListener('abort', end);
+    stop.abort();
+  };
+  const timer = setTimeout(end, Math.min(ms, LONGEST_MS)).unref();
+  if (caller.aborted) end();
+  else caller.addEventListener('abort', end);
+  return stop.signal;
 }
 
 /** What every transaction begins with. The isolation level is said each time: a session's default may be poisoned. */

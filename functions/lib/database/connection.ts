@@ -147,15 +147,22 @@ export async function connectClient(
 }
 
 /** Waits for `promise`, but not beyond `stop`; the promise is left to itself then. */
-export async function unlessStopped<T>(promise: Promise<T>, stop: AbortSignal | undefined): Promise<T> {
+export function unlessStopped<T>(promise: Promise<T>, stop: AbortSignal | undefined): Promise<T> {
   if (!stop) return promise;
-  const stopped = Promise.withResolvers<never>();
-  const onAbort = () => stopped.reject(new Stopped());
-  if (stop.aborted) onAbort();
-  else stop.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([promise, stopped.promise]);
-  } finally {
-    stop.removeEventListener('abort', onAbort);
-  }
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(new Stopped());
+    if (stop.aborted) onAbort();
+    else stop.addEventListener('abort', onAbort);
+    const settle = () => stop.removeEventListener('abort', onAbort);
+    promise.then(
+      (value) => {
+        settle();
+        resolve(value);
+      },
+      (error) => {
+        settle();
+        reject(error);
+      },
+    );
+  });
 }

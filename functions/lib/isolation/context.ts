@@ -1,4 +1,5 @@
-import { createHmac } from 'node:crypto';
+import { createHmac, createSecretKey, type KeyObject } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { Mode } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
@@ -38,8 +39,15 @@ const secretForm = z.object({
   ),
 });
 
-/** @throws TenantryError `invalid_settings`; the message never holds a key */
+let parsed: { readonly secret: string; readonly keys: MasterKeys } | undefined;
+
+/** Remembers the last: every call asks. @throws TenantryError `invalid_settings`; the message never holds a key */
 export function parseMasterKeys(secret: string): MasterKeys {
+  if (parsed?.secret !== secret) parsed = { secret, keys: parse(secret) };
+  return parsed.keys;
+}
+
+function parse(secret: string): MasterKeys {
   const result = secretForm.safeParse(tryJson(secret));
   if (!result.success || !(result.data.current in result.data.keys))
     throw new TenantryError(
@@ -60,6 +68,17 @@ function tryJson(text: string): unknown {
 /** One database's key: whoever steals it from that database can forge nothing for another. */
 function databaseKey(master: Buffer, databaseId: string): Buffer {
   return createHmac('sha256', master).update(`tenancy database ${databaseId}`).digest();
+}
+
+/** Of each master key, what it signs with for a database: every call signs, and deriving costs five times as much. */
+const signingKeys = new WeakMap<Buffer, LRUCache<string, KeyObject>>();
+
+function signingKey(master: Buffer, databaseId: string): KeyObject {
+  const known = signingKeys.get(master) ?? new LRUCache<string, KeyObject>({ max: 1_000 });
+  signingKeys.set(master, known);
+  const key = known.get(databaseId) ?? createSecretKey(databaseKey(master, databaseId));
+  known.set(databaseId, key);
+  return key;
 }
 
 /** The two halves in which the database holds its key, so that it needs only `sha256()` to check a signature (RFC 2104). */
@@ -86,8 +105,6 @@ export function signContext(keys: MasterKeys, claims: ContextClaims, now: number
     Math.max(1, Math.floor(claims.statementMs)),
     Math.floor(now / 1000) + lifetime,
   ].join('.');
-  const signature = createHmac('sha256', databaseKey(master, claims.databaseId))
-    .update(message)
-    .digest('hex');
+  const signature = createHmac('sha256', signingKey(master, claims.databaseId)).update(message).digest('hex');
   return `${message}.${signature}`;
 }
