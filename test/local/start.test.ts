@@ -258,6 +258,21 @@ describe.skipIf(process.platform !== 'linux')('npm start', () => {
   );
 
   test(
+    'leaves no process when it is ended on its way up',
+    async () => {
+      run = npmStart();
+      await until(run, 'Installing catalog');
+      const pids = family(run.child.pid!);
+      expect(pids.length).toBeGreaterThan(4);
+      // To npm alone, as a supervisor does it.
+      run.child.kill('SIGTERM');
+      await run.ended;
+      expect(pids.filter(lives)).toEqual([]);
+    },
+    patience,
+  );
+
+  test(
     'starts over when it is told to',
     async () => {
       const key = entries().acme!.headers.Authorization;
