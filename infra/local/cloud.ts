@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
-import { readMigrations } from '../../functions/lib/migrations/migration-file.ts';
-import { tenantMigrations } from '../../functions/lib/migrations/migrator.ts';
+import { homeMigrations } from '../../functions/lib/migrations/migrator.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
 import {
   available,
@@ -78,7 +77,7 @@ export async function startCloud(
   await state.save();
   const sharedPlace = prepareShared(plane, emulator, shared);
   const [files, place, ownPlace] = await Promise.all([
-    readMigrations(tenantMigrations),
+    homeMigrations(),
     sharedPlace,
     prepareDedicated(plane, emulator, dedicated, dedicatedId, sharedPlace),
   ]);

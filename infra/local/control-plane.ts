@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { JWK } from 'jose';
 import { newSigningKey } from '../../functions/lib/auth/api-key.ts';
 import type { Secrets } from '../../functions/lib/aws/secrets.ts';
-import { type Cluster, recordCluster } from '../../functions/lib/catalog/tenants.ts';
+import { type Cluster, recordCluster } from '../../functions/lib/catalog/clusters.ts';
 import { withConnection } from '../../functions/lib/database/connect.ts';
 import type { Endpoint } from '../../functions/lib/database/types.ts';
 import { TenantryError } from '../../functions/lib/errors.ts';
@@ -11,8 +11,7 @@ import { createCredentials } from '../../functions/lib/isolation/credentials.ts'
 import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycle/control-plane.ts';
 import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
-import { readMigrations } from '../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome, tenantMigrations } from '../../functions/lib/migrations/migrator.ts';
+import { homeMigrations, migrateHome, sharedHome } from '../../functions/lib/migrations/migrator.ts';
 import type { Instance } from './emulator/rds-instances.ts';
 import type { SecretStore } from './emulator/secret-store.ts';
 import type { AwsEmulator } from './emulator/server.ts';
@@ -22,7 +21,7 @@ import { type CloudState, clusterIdOf } from './state.ts';
 
 export const region = 'eu-west-1';
 export const contextKeySecret = 'tenancy/context-key';
-const signingKeySecret = 'tenancy/api-key-signing';
+export const signingKeySecret = 'tenancy/api-key-signing';
 const master = 'tenantry_master';
 
 /** The emulator's store in the form that the control plane uses; functions reach the same secrets over HTTP. */
@@ -42,6 +41,10 @@ export function secretsOf(store: SecretStore): Secrets {
       const secret = store.find(name);
       if (secret) await store.put(secret, { SecretString: value });
       else await store.create({ name, region, SecretString: value });
+    },
+    async remove(name) {
+      const secret = store.find(name);
+      if (secret) await store.remove(secret);
     },
   };
 }
@@ -115,13 +118,13 @@ export async function prepareShared(
   const cluster = clusterOf(shared, plane.catalog.clusterId, 'shared');
   const place = await preparePlace(plane, cluster, tenantsDatabase, masterOf(emulator, shared));
   const migrate = async () => {
-    const files = await readMigrations(tenantMigrations);
+    const files = await homeMigrations();
     const target = { home: sharedHome, databaseId: place.databaseId, keys: plane.keys };
     await withConnection(place.admin, (connection) => migrateHome(connection, target, files));
   };
   const catalog = async () => {
     await prepareCatalog(plane);
-    await withConnection(catalogEndpoint(plane), (connection) => recordCluster(connection, cluster));
+    await withConnection(catalogEndpoint(plane), (connection) => recordCluster(connection, cluster, place));
   };
   await Promise.all([migrate(), catalog()]);
   return place;

@@ -40,7 +40,7 @@ export async function resolveRoute(
       'tenant_suspended',
       'This tenant is suspended. Its administrator can ask the service to resume it.',
     );
-  if (row === undefined || row.status !== 'active' || row.home_id === null)
+  if (row === undefined || row.home_id === null || !served(row, principal))
     throw new TenantryError('tenant_not_served', 'The tenant of this token is not served here.');
   return {
     tenant: row.tenant_id,
@@ -58,3 +58,7 @@ export async function resolveRoute(
     port: row.port,
   };
 }
+
+/** A tenant that is being provisioned is tried by the product itself before anybody else is let in. */
+const served = ({ status }: ResolveRow, { auth }: Principal): boolean =>
+  status === 'active' || (status === 'provisioning' && auth === 'verify');

@@ -6,7 +6,7 @@ import { type ConnectionPools, createConnectionPools } from '../database/pools.t
 import { openTenantDatabase } from '../database/tenant-database.ts';
 import type { CallLimits, FindPassage } from '../database/types.ts';
 import type { McpSettings } from '../settings.ts';
-import { type ContextClaims, type MasterKeys, parseMasterKeys, signContext } from './context.ts';
+import { type MasterKeys, parseMasterKeys, signContext } from './context.ts';
 import { createCredentials } from './credentials.ts';
 import { isolations } from './isolation.ts';
 
@@ -31,8 +31,6 @@ export interface AccessOptions {
   readonly settings: McpSettings;
   readonly secrets?: Secrets;
   readonly clock?: () => number;
-  /** `verify` for a call by the product itself, to a home that is not open yet. */
-  readonly purpose?: ContextClaims['purpose'];
 }
 
 /** The way from a verified principal to its tenant's rows. */
@@ -40,7 +38,6 @@ export function createAccess({
   settings,
   secrets = createSecrets(),
   clock = Date.now,
-  purpose = 'call',
 }: AccessOptions): Access {
   const credentials = createCredentials(settings.credentials, settings.region, secrets);
   const pools = createConnectionPools({
@@ -71,6 +68,8 @@ export function createAccess({
     resolve: (principal) => catalog.resolve(principal),
     database(principal, start, limits) {
       let route = start;
+      // The product's own call, to a home that may not be open yet.
+      const purpose = principal.auth === 'verify' ? 'verify' : 'call';
       const find: FindPassage = async ({ mode, statementMs, refresh }) => {
         if (refresh) route = await catalog.resolve(principal, true);
         const [endpoint, keys] = await Promise.all([

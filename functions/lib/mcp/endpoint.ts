@@ -7,6 +7,7 @@ import type { AdmittedTenant, Log } from './call.ts';
 import { createExchange, type Family } from './exchange.ts';
 import type { LegacyExtension } from './legacy.ts';
 import type { ModernExtension } from './modern.ts';
+import { probeTool } from './probe.ts';
 import { type Refusal, refusalResponse, rpc, tenantRefusals } from './refusal.ts';
 import { createRegistry } from './registry.ts';
 import type { Tool } from './tool.ts';
@@ -46,7 +47,7 @@ export type Endpoint = (
 /** The MCP endpoint behind authentication: one request, one protocol server, no state between two requests. */
 export function createEndpoint(options: EndpointOptions): Endpoint {
   const { info, log, extend } = options;
-  const registry = createRegistry(options.tools);
+  const registry = createRegistry(options.tools, [probeTool]);
   const insufficientScope = (needed: readonly string[]): Refusal => ({
     status: 403,
     rpc: rpc.refused,

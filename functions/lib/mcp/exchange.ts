@@ -1,6 +1,6 @@
 import { type Caller, failed, type Log, runTool, type ToolResult } from './call.ts';
 import { type Refusal, tenantRefusals } from './refusal.ts';
-import { mayUse, type Registry, type ToolDescriptor } from './registry.ts';
+import { mayUse, type RegisteredTool, type Registry, type ToolDescriptor } from './registry.ts';
 
 export interface CallParams {
   readonly name: string;
@@ -21,6 +21,13 @@ export interface Exchange {
 
 export type Family = 'legacy' | 'modern';
 
+/** The auth of a principal that no authorizer gives: the product itself, past API Gateway. */
+export const productAuth = 'verify';
+
+function offered(found: RegisteredTool | undefined, { principal }: Caller): RegisteredTool | undefined {
+  return found?.isInternal && principal.auth !== productAuth ? undefined : found;
+}
+
 export function createExchange(
   registry: Registry,
   family: Family,
@@ -33,7 +40,7 @@ export function createExchange(
     tools: family === 'modern' ? registry.list : registry.listFor(caller.granted),
     has: (name) => registry.find(name) !== undefined,
     async call(params) {
-      const found = registry.find(params.name);
+      const found = offered(registry.find(params.name), caller);
       if (!found || !mayUse(found.tool, caller.granted)) {
         if (found && family === 'modern') exchange.refusal = insufficientScope(found.tool.scopes);
         // "Not there" and "not for you" read the same.

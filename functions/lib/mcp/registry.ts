@@ -21,6 +21,8 @@ type JsonSchema = { readonly type: 'object'; readonly [key: string]: unknown };
 
 export interface RegisteredTool {
   readonly tool: Tool;
+  /** Answered to the product's own principals alone. */
+  readonly isInternal: boolean;
   /** The tool's input, refusing unknown arguments: a tenant named there must not be silently ignored. */
   readonly input: z.ZodObject;
 }
@@ -38,16 +40,17 @@ const toolName = /^[a-z][a-z0-9_]{0,63}$/;
 const maxLists = 256;
 
 /** Everything about the tools that does not depend on a request, computed once. */
-export function createRegistry(tools: readonly Tool[]): Registry {
+export function createRegistry(tools: readonly Tool[], internal: readonly Tool[] = []): Registry {
   const byName = new Map<string, RegisteredTool>();
   const list: ToolDescriptor[] = [];
-  for (const tool of tools) {
+  for (const tool of [...internal, ...tools]) {
+    const isInternal = internal.includes(tool);
     if (!toolName.test(tool.name))
       throw new TypeError(`Tool name "${tool.name}": use a-z, 0-9 and _, at most 64 characters.`);
     if (byName.has(tool.name)) throw new TypeError(`Two tools are named "${tool.name}": rename one.`);
     const input = tool.input.strict();
-    byName.set(tool.name, { tool, input });
-    list.push(describe(tool, input));
+    byName.set(tool.name, { tool, input, isInternal });
+    if (!isInternal) list.push(describe(tool, input));
   }
 
   const known = [...new Set(tools.flatMap((tool) => tool.scopes))].sort();

@@ -23,9 +23,11 @@ const leaves =
  */
 export async function readMigrations(folder: URL): Promise<MigrationFile[]> {
   const names = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort();
-  return Promise.all(
-    names.map(async (name) => parseMigration(name, await readFile(new URL(name, folder), 'utf8'))),
-  ).then((files) => files.map((file, index) => inOrder(file, files[index - 1])));
+  return inOrder(
+    await Promise.all(
+      names.map(async (name) => parseMigration(name, await readFile(new URL(name, folder), 'utf8'))),
+    ),
+  );
 }
 
 export function parseMigration(name: string, sql: string): MigrationFile {
@@ -42,10 +44,18 @@ export function parseMigration(name: string, sql: string): MigrationFile {
   return { name, sql, checksum: createHash('sha256').update(sql).digest('hex') };
 }
 
-function inOrder(file: MigrationFile, previous: MigrationFile | undefined): MigrationFile {
-  if (previous?.name.slice(0, 4) === file.name.slice(0, 4))
-    throw refused(file.name, `has the same number as ${previous.name}`, 'give it the next free number');
-  return file;
+/** @throws TenantryError `migration_refused` when two have one number, or one is out of order */
+export function inOrder(files: readonly MigrationFile[]): MigrationFile[] {
+  for (const [index, file] of files.entries()) {
+    const previous = files[index - 1];
+    if (previous && previous.name.slice(0, 4) >= file.name.slice(0, 4))
+      throw refused(
+        file.name,
+        `does not come after ${previous.name}`,
+        'give it the next free number, from 0001',
+      );
+  }
+  return [...files];
 }
 
 export function refused(file: string, what: string, remedy: string, cause?: unknown): TenantryError {

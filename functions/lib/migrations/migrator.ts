@@ -3,10 +3,15 @@ import { TenantryError } from '../errors.ts';
 import { everyTenant, type MasterKeys, signContext } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
-import { type MigrationFile, refused } from './migration-file.ts';
+import { inOrder, type MigrationFile, readMigrations, refused } from './migration-file.ts';
 
-/** The adopting team's own tables. */
-export const tenantMigrations = new URL('../../../migrations/tenant/', import.meta.url);
+const home = new URL('../../../migrations/home/', import.meta.url);
+const tenant = new URL('../../../migrations/tenant/', import.meta.url);
+
+/** What a home consists of: the product's own table, then the adopting team's. @throws as `readMigrations` */
+export async function homeMigrations(): Promise<MigrationFile[]> {
+  return inOrder([...(await readMigrations(home)), ...(await readMigrations(tenant))]);
+}
 
 /** All tenants on shared tables have one home to migrate. */
 export const sharedHome: Home = {
