@@ -22,6 +22,15 @@ export type ErrorCode =
   | 'migration_refused'
   | 'slug_invalid'
   | 'slug_taken'
+  | 'idempotency_conflict' // the key was used for another request
+  | 'operation_running' // another one is changing this tenant
+  | 'unknown_operation'
+  | 'instance_failed' // a dedicated instance will not come up
+  | 'instance_pending' // it is on its way: ask again
+  | 'instance_quota' // the account may have no more of them
+  | 'operation_ended' // a step came after its operation's end
+  | 'probe_failed' // a tenant's data path does not hold
+  | 'name_taken' // a resource of that name is somebody else's
   | 'wrong_status' // the lifecycle has no such step from where the tenant is
   | 'internal';
 

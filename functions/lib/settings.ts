@@ -92,7 +92,45 @@ const authorizerSettings = z
     toolScopes: env.TOOL_SCOPES,
   }));
 
+const controlSettings = z
+  .object({
+    CATALOG_HOST: z.string().min(1),
+    CATALOG_PORT: port.default(5432),
+    /** The cluster that also holds the catalog. */
+    CATALOG_CLUSTER_ID: z.uuid(),
+    CREDENTIALS: z.enum(['iam', 'secret']).default('iam'),
+    CONTEXT_KEY_SECRET: z.string().min(1).default('tenancy/context-key'),
+    DATABASE_TLS: z.enum(['verify', 'off']).default('verify'),
+    AWS_REGION: z.string().min(1),
+    /** Name of the function that a new tenant's data path is tried in. */
+    MCP_FUNCTION: z.string().min(1),
+    /** What a dedicated instance is made of. */
+    INSTANCE: json(
+      z.strictObject({
+        instanceClass: z.string().startsWith('db.'),
+        engineVersion: z.string().regex(/^\d+\.\d+$/, 'must be exact, e.g. 17.10'),
+        storageGb: z.number().int().min(20),
+        parameterGroup: z.string().min(1),
+        subnetGroup: z.string().min(1),
+        securityGroups: z.array(z.string().min(1)).min(1),
+        kmsKeyId: z.string().optional(),
+        certificateAuthority: z.string().min(1),
+        backupDays: z.number().int().min(1).max(35),
+      }),
+    ),
+  })
+  .transform((env) => ({
+    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    credentials: env.CREDENTIALS,
+    contextKeySecret: env.CONTEXT_KEY_SECRET,
+    tls: env.DATABASE_TLS,
+    region: env.AWS_REGION,
+    mcpFunction: env.MCP_FUNCTION,
+    instance: { ...env.INSTANCE, kmsKeyId: env.INSTANCE.kmsKeyId },
+  }));
+
 export type McpSettings = z.output<typeof mcpSettings>;
+export type ControlSettings = z.output<typeof controlSettings>;
 export type AuthorizerSettings = z.output<typeof authorizerSettings>;
 
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
@@ -101,6 +139,10 @@ export const readMcpSettings = (env: Environment = process.env): McpSettings => 
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readAuthorizerSettings = (env: Environment = process.env): AuthorizerSettings =>
   read(authorizerSettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readControlSettings = (env: Environment = process.env): ControlSettings =>
+  read(controlSettings, env);
 
 function read<T extends z.ZodType>(schema: T, env: Environment): z.output<T> {
   const result = schema.safeParse(env);

@@ -1,7 +1,8 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Principal } from '../../functions/lib/auth/principal.ts';
 import { createSecrets, type Secrets } from '../../functions/lib/aws/secrets.ts';
-import { type CatalogHome, presentHome, recordCluster } from '../../functions/lib/catalog/tenants.ts';
+import { recordCluster } from '../../functions/lib/catalog/clusters.ts';
+import { type CatalogHome, presentHome } from '../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../functions/lib/database/connect.ts';
 import type { CallLimits, Endpoint, Mode } from '../../functions/lib/database/types.ts';
 import { type Access, createAccess } from '../../functions/lib/isolation/access.ts';
@@ -15,16 +16,12 @@ import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycl
 import { onboard } from '../../functions/lib/lifecycle/onboard.ts';
 import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
-import {
-  type MigrationFile,
-  parseMigration,
-  readMigrations,
-} from '../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome, tenantMigrations } from '../../functions/lib/migrations/migrator.ts';
+import { type MigrationFile, parseMigration } from '../../functions/lib/migrations/migration-file.ts';
+import { homeMigrations, migrateHome, sharedHome } from '../../functions/lib/migrations/migrator.ts';
 import { type McpSettings, readMcpSettings } from '../../functions/lib/settings.ts';
 import { type Strategy, strategies, type TenantId } from '../../functions/lib/tenant/tenant.ts';
-import { startAwsEmulator } from '../../infra/local/emulator/server.ts';
-import { endpoint, startCluster, type TestCluster } from './cluster.ts';
+import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
+import { endpoint, startCluster, type TestCluster, testBase } from './cluster.ts';
 
 export { strategies };
 export const modes = ['one', 'four'] as const;
@@ -56,6 +53,7 @@ export interface TestTenant {
 
 export interface World {
   readonly cluster: TestCluster;
+  readonly emulator: AwsEmulator;
   readonly plane: ControlPlane;
   readonly secrets: Secrets;
   readonly settings: McpSettings;
@@ -97,9 +95,12 @@ export function limits(mode: Mode = 'w', more: Partial<CallLimits> = {}): CallLi
 
 /** The whole product below its protocol, on real PostgreSQL: catalog, shared database, two tenants of each strategy. */
 export async function startWorld(
-  options: { migrations?: readonly MigrationFile[]; parameters?: Record<string, string> } = {},
+  options: { migrations?: readonly MigrationFile[]; parameters?: Record<string, string>; rds?: boolean } = {},
 ): Promise<World> {
-  const [cluster, emulator] = await Promise.all([startCluster(options.parameters), startAwsEmulator()]);
+  const [cluster, emulator] = await Promise.all([
+    startCluster(options.parameters),
+    startAwsEmulator(options.rds ? { rds: { postgresBase: testBase() } } : {}),
+  ]);
   Object.assign(process.env, {
     AWS_ENDPOINT_URL: emulator.url,
     AWS_REGION: 'eu-west-1',
@@ -124,9 +125,9 @@ export async function startWorld(
   await prepareCatalog(plane);
   const asProvisioner: World['asProvisioner'] = (where, work) =>
     withConnection(where === 'catalog' ? catalogEndpoint(plane) : where.place.admin, work);
-  await asProvisioner('catalog', (catalog) => recordCluster(catalog, { ...at, clusterId }));
+  await asProvisioner('catalog', (catalog) => recordCluster(catalog, { ...at, clusterId }, shared));
 
-  const files = [...(await readMigrations(tenantMigrations)), noteMigration, ...(options.migrations ?? [])];
+  const files = [...(await homeMigrations()), noteMigration, ...(options.migrations ?? [])];
   await withConnection(shared.admin, (connection) =>
     migrateHome(connection, { home: sharedHome, databaseId: shared.databaseId, keys: plane.keys }, files),
   );
@@ -181,6 +182,7 @@ export async function startWorld(
 
   return {
     cluster,
+    emulator,
     plane,
     secrets,
     settings,

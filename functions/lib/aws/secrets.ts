@@ -8,6 +8,8 @@ export interface Secrets {
   find(name: string): Promise<string | undefined>;
   /** Creates the secret or puts a new version of it. */
   write(name: string, value: string): Promise<void>;
+  /** At once, without a recovery window: for what was never used. Done when there is none. */
+  remove(name: string): Promise<void>;
 }
 
 /** Secrets Manager. The client is loaded at its first use: it is a good part of a function's load time. */
@@ -58,10 +60,24 @@ export function createSecrets(): Secrets {
       try {
         await client.send(new sdk.CreateSecretCommand({ Name: name, SecretString: value }));
       } catch (error) {
-        if (!(error instanceof sdk.ResourceExistsException)) throw error;
-        await client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
+        if (error instanceof sdk.ResourceExistsException)
+          await client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
+        // Deleted not long ago: the name is free only after its recovery window, but the secret can be taken back.
+        else if (error instanceof sdk.InvalidRequestException) {
+          await client.send(new sdk.RestoreSecretCommand({ SecretId: name }));
+          await client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
+        } else throw error;
       }
       known.delete(name);
+    },
+    async remove(name) {
+      const { sdk, client } = await load();
+      known.delete(name);
+      await client
+        .send(new sdk.DeleteSecretCommand({ SecretId: name, ForceDeleteWithoutRecovery: true }))
+        .catch((error) => {
+          if (!(error instanceof sdk.ResourceNotFoundException)) throw error;
+        });
     },
   };
 }

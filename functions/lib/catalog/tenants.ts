@@ -6,35 +6,6 @@ import { slug as slugForm } from '../tenant/tenant.ts';
 /** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
 type Catalog = Pick<Queryable, 'query'>;
 
-export interface Cluster {
-  readonly clusterId: string;
-  readonly kind: 'shared' | 'dedicated';
-  readonly region: string;
-  /** Where calls go: RDS Proxy for a shared cluster. */
-  readonly host: string;
-  readonly port: number;
-  /** Where the control plane goes: the server itself. */
-  readonly adminHost: string;
-  readonly adminPort: number;
-}
-
-export async function recordCluster(catalog: Catalog, cluster: Cluster): Promise<void> {
-  await catalog.query(
-    `insert into catalog.clusters (cluster_id, kind, region, host, port, admin_host, admin_port) values ($1, $2, $3, $4, $5, $6, $7)
-     on conflict (cluster_id) do update set host = excluded.host, port = excluded.port,
-       admin_host = excluded.admin_host, admin_port = excluded.admin_port`,
-    [
-      cluster.clusterId,
-      cluster.kind,
-      cluster.region,
-      cluster.host,
-      cluster.port,
-      cluster.adminHost,
-      cluster.adminPort,
-    ],
-  );
-}
-
 export interface NewTenant {
   readonly slug: string;
   readonly tier: Tier;
@@ -130,32 +101,41 @@ export async function activateTenant(catalog: Catalog, tenant: TenantId, homeId:
   );
 }
 
+/** A home and how the control plane reaches it. */
+export interface ReachableHome extends CatalogHome {
+  readonly adminHost: string;
+  readonly adminPort: number;
+}
+
 /** Where a tenant's present home is, for what the control plane does to it. @throws TenantryError `tenant_not_served` */
-export async function presentHome(
-  catalog: Catalog,
-  tenant: TenantId,
-): Promise<CatalogHome & { adminHost: string; adminPort: number }> {
+export async function presentHome(catalog: Catalog, tenant: TenantId): Promise<ReachableHome> {
+  const { rows } = await catalog.query('select home_id from catalog.tenants where tenant_id = $1', [tenant]);
+  const home = rows[0]?.home_id && (await findHome(catalog, rows[0].home_id));
+  if (!home) throw new TenantryError('tenant_not_served', 'This tenant has no home.');
+  return home;
+}
+
+export async function findHome(catalog: Catalog, homeId: string): Promise<ReachableHome | undefined> {
   const { rows } = await catalog.query(
-    `select h.*, c.admin_host, c.admin_port from catalog.tenants t
-       join catalog.homes h on h.home_id = t.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
-      where t.tenant_id = $1`,
-    [tenant],
+    `select h.*, c.admin_host, c.admin_port from catalog.homes h join catalog.clusters c using (cluster_id) where h.home_id = $1`,
+    [homeId],
   );
   const row = rows[0];
-  if (row === undefined) throw new TenantryError('tenant_not_served', 'This tenant has no home.');
-  return {
-    homeId: row.home_id,
-    tenant,
-    clusterId: row.cluster_id,
-    strategy: row.strategy,
-    database: row.database_name,
-    databaseId: row.database_id,
-    schema: row.schema_name,
-    login: row.login,
-    epoch: Number(row.epoch),
-    adminHost: row.admin_host,
-    adminPort: row.admin_port,
-  };
+  return (
+    row && {
+      homeId: row.home_id,
+      tenant: row.tenant_id,
+      clusterId: row.cluster_id,
+      strategy: row.strategy,
+      database: row.database_name,
+      databaseId: row.database_id,
+      schema: row.schema_name,
+      login: row.login,
+      epoch: Number(row.epoch),
+      adminHost: row.admin_host,
+      adminPort: row.admin_port,
+    }
+  );
 }
 
 /** Compare and set: @returns false when the tenant was in none of the states `from` */
@@ -172,6 +152,25 @@ export async function setTenantStatus(
     [tenant, [...from], to, home],
   );
   return rowCount === 1;
+}
+
+/** The same, before the tenant has a home in use. */
+export async function changeTenantStatus(
+  catalog: Catalog,
+  tenant: TenantId,
+  from: readonly TenantStatus[],
+  to: TenantStatus,
+): Promise<boolean> {
+  const { rowCount } = await catalog.query(
+    'update catalog.tenants set status = $3, updated_at = now() where tenant_id = $1 and status = any ($2)',
+    [tenant, [...from], to],
+  );
+  return rowCount === 1;
+}
+
+/** Takes back a home that never opened. */
+export async function forgetFirstHome(catalog: Catalog, homeId: string): Promise<void> {
+  await catalog.query("delete from catalog.homes where home_id = $1 and state = 'provisioning'", [homeId]);
 }
 
 export interface ApiKeyRecord {

@@ -31,6 +31,7 @@ export const database: Isolation = {
   },
 
   provision: schema.provision,
+  deprovision: schema.deprovision,
   protect: schema.protect,
   check: schema.check,
 };

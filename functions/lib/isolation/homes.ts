@@ -48,6 +48,13 @@ export async function changeHomeState(
   return rowCount === 1;
 }
 
+/** Takes the home out of its own database. */
+export async function forgetHome(connection: ControlConnection, homeId: string): Promise<void> {
+  await asRole(connection, 'tenancy_keeper', () =>
+    connection.query('delete from tenancy.homes where home_id = $1', [homeId]),
+  );
+}
+
 /** A login with rights on one home, and the group's right to enter. Several creators at once collide on shared catalogs: retried. */
 export async function createLogin(
   connection: ControlConnection,
@@ -73,6 +80,20 @@ export async function createLogin(
     `),
   );
   await authenticateBy(connection, login, password);
+}
+
+/** A database that held one home, with whoever is connected to it, and that home's login. Done when they are not there. */
+export async function dropDatabase(
+  connection: ControlConnection,
+  name: string,
+  login: string,
+): Promise<void> {
+  const { rows } = await connection.query('select from pg_roles where rolname = $1', [login]);
+  // Ending another role's sessions takes that role's rights.
+  if (rows.length > 0)
+    await connection.query(`grant ${login} to tenancy_provisioner with inherit true, set false`);
+  await connection.query(`drop database if exists "${name}" with (force)`);
+  await connection.query(`drop role if exists ${login}`);
 }
 
 /** By an IAM token, or by a password. DDL takes no parameters: the server itself quotes the password. */

@@ -46,6 +46,11 @@ export interface Isolation {
    * Safe to repeat after a crash at any point. `password`: for a login that does not use IAM.
    */
   provision(connection: ControlConnection, home: Home, password: string | undefined): Promise<void>;
+  /**
+   * Control plane, as tenancy_provisioner in the home's database: takes back what `provision` and the migrations made
+   * for this home alone. Safe to repeat.
+   */
+  deprovision(connection: ControlConnection, home: Home): Promise<void>;
   /** In the migration's transaction, as tenancy_owner: completes the tables that the migration made. */
   protect(connection: ControlConnection, home: Home): Promise<void>;
   /** The audit of the home's tables; in the migration's transaction, or at any later time. */

@@ -1,4 +1,4 @@
-import { audit, registerHome } from './homes.ts';
+import { audit, forgetHome, registerHome } from './homes.ts';
 import type { Isolation } from './isolation.ts';
 
 /**
@@ -25,6 +25,10 @@ export const rls: Isolation = {
 
   async provision(connection, home) {
     await registerHome(connection, home);
+  },
+
+  async deprovision(connection, home) {
+    await forgetHome(connection, home.homeId);
   },
 
   async protect(connection, home) {

@@ -1,5 +1,5 @@
 import { loginSecretName } from './credentials.ts';
-import { asRole, audit, createLogin, registerHome } from './homes.ts';
+import { asRole, audit, createLogin, forgetHome, registerHome } from './homes.ts';
 import type { Isolation } from './isolation.ts';
 import { rls } from './rls.ts';
 
@@ -27,6 +27,22 @@ export const schema: Isolation = {
       connection.query(`create schema if not exists ${home.schema}`),
     );
     await registerHome(connection, home);
+  },
+
+  async deprovision(connection, home) {
+    await forgetHome(connection, home.homeId);
+    await asRole(connection, 'tenancy_owner', () =>
+      connection.query(`drop schema if exists ${home.schema} cascade`),
+    );
+    await connection.query(`
+      do $$ begin
+        if exists (select from pg_roles where rolname = '${home.login}') then
+          -- Default privileges and large objects, which a role may make of itself, would keep it from being dropped.
+          grant ${home.login} to tenancy_provisioner with inherit true;
+          drop owned by ${home.login};
+          drop role ${home.login};
+        end if;
+      end $$`);
   },
 
   async protect(connection, home) {

@@ -1,8 +1,9 @@
-import type { Secrets } from '../aws/secrets.ts';
+import { createSecrets, type Secrets } from '../aws/secrets.ts';
 import type { Endpoint } from '../database/types.ts';
-import type { MasterKeys } from '../isolation/context.ts';
-import type { Credentials } from '../isolation/credentials.ts';
+import { type MasterKeys, parseMasterKeys } from '../isolation/context.ts';
+import { type Credentials, createCredentials } from '../isolation/credentials.ts';
 import { catalogDatabase } from '../migrations/install.ts';
+import type { ControlSettings } from '../settings.ts';
 
 /** What operating tenants needs, built once by whoever does it. */
 export interface ControlPlane {
@@ -14,6 +15,22 @@ export interface ControlPlane {
   /** How logins prove who they are; a `secret`'s password is made by us. */
   readonly loginsUse: 'iam' | 'secret';
   readonly tls: Endpoint['tls'];
+}
+
+/** The control plane of a function's settings. @throws TenantryError when the signing keys can't be read */
+export async function createControlPlane(
+  settings: ControlSettings,
+  secrets = createSecrets(),
+): Promise<ControlPlane> {
+  const { catalog, credentials, region, tls } = settings;
+  return {
+    catalog,
+    secrets,
+    credentials: createCredentials(credentials, region, secrets),
+    keys: parseMasterKeys(await secrets.read(settings.contextKeySecret)),
+    loginsUse: credentials,
+    tls,
+  };
 }
 
 /** As tenancy_provisioner, past any proxy. */

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Cluster } from '../catalog/tenants.ts';
+import type { Cluster } from '../catalog/clusters.ts';
 import { withConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
 import { loginSecretName, parseDatabaseSecret } from '../isolation/credentials.ts';

@@ -1,0 +1,177 @@
+import type { DBInstance, RDSClient } from '@aws-sdk/client-rds';
+import { TenantryError } from '../errors.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+
+/** What every dedicated instance is made of; decided once per deployment. */
+export interface InstanceSettings {
+  /** e.g. db.t4g.medium */
+  readonly instanceClass: string;
+  /** The exact version, e.g. 17.10. */
+  readonly engineVersion: string;
+  readonly storageGb: number;
+  /** Forces TLS, keeps parameters out of the log, ends idle sessions. */
+  readonly parameterGroup: string;
+  readonly subnetGroup: string;
+  readonly securityGroups: readonly string[];
+  /** Undefined: the account's own RDS key. */
+  readonly kmsKeyId: string | undefined;
+  readonly certificateAuthority: string;
+  readonly backupDays: number;
+}
+
+export interface ReadyInstance {
+  readonly host: string;
+  readonly port: number;
+  /** Of the secret in which RDS manages the master's password. */
+  readonly masterSecretArn: string;
+  readonly masterUsername: string;
+}
+
+/** Dedicated instances, each marked with its tenant: nothing without that mark is ever touched. */
+export interface Instances {
+  /** @throws TenantryError `name_taken`, `instance_quota` */
+  create(identifier: string, tenant: TenantId): Promise<void>;
+  /** @throws TenantryError `instance_pending`, `instance_failed` */
+  ready(identifier: string): Promise<ReadyInstance>;
+  /** Starts its deletion; done when there is none of this tenant. @throws TenantryError `instance_pending` */
+  remove(identifier: string, tenant: TenantId): Promise<void>;
+}
+
+export const instanceName = (homeId: string) => `tenantry-${homeId.replaceAll('-', '')}`;
+
+const master = 'tenantry_master';
+const tenantTag = 'tenantry:tenant';
+/** No status from here leads to `available` by itself. */
+const terminal =
+  /^(failed|incompatible-.*|storage-full|inaccessible-encryption-credentials.*|restore-error|deleting|stopped|stopping)$/;
+
+const isOf = (instance: DBInstance, tenant: TenantId): boolean =>
+  instance.TagList?.some(({ Key, Value }) => Key === tenantTag && Value === tenant) ?? false;
+
+export function createInstances(settings: InstanceSettings): Instances {
+  let loaded: Promise<{ sdk: typeof import('@aws-sdk/client-rds'); client: RDSClient }> | undefined;
+  const load = () => {
+    loaded ??= import('@aws-sdk/client-rds').then((sdk) => ({
+      sdk,
+      client: new sdk.RDSClient({ maxAttempts: 5 }),
+    }));
+    return loaded;
+  };
+
+  async function describe(identifier: string): Promise<DBInstance | undefined> {
+    const { sdk, client } = await load();
+    try {
+      const answer = await client.send(
+        new sdk.DescribeDBInstancesCommand({ DBInstanceIdentifier: identifier }),
+      );
+      return answer.DBInstances?.[0];
+    } catch (error) {
+      if (error instanceof sdk.DBInstanceNotFoundFault) return undefined;
+      throw error;
+    }
+  }
+
+  return {
+    async create(identifier, tenant) {
+      const { sdk, client } = await load();
+      const command = new sdk.CreateDBInstanceCommand({
+        DBInstanceIdentifier: identifier,
+        DBName: 'postgres',
+        Engine: 'postgres',
+        EngineVersion: settings.engineVersion,
+        DBInstanceClass: settings.instanceClass,
+        AllocatedStorage: settings.storageGb,
+        MasterUsername: master,
+        ManageMasterUserPassword: true,
+        DBParameterGroupName: settings.parameterGroup,
+        DBSubnetGroupName: settings.subnetGroup,
+        VpcSecurityGroupIds: [...settings.securityGroups],
+        KmsKeyId: settings.kmsKeyId,
+        CACertificateIdentifier: settings.certificateAuthority,
+        StorageEncrypted: true,
+        DeletionProtection: true,
+        PubliclyAccessible: false,
+        BackupRetentionPeriod: settings.backupDays,
+        CopyTagsToSnapshot: true,
+        AutoMinorVersionUpgrade: false,
+        Tags: [{ Key: tenantTag, Value: tenant }],
+      });
+      try {
+        await client.send(command);
+      } catch (cause) {
+        if (cause instanceof sdk.DBInstanceAlreadyExistsFault) {
+          const existing = await describe(identifier);
+          if (existing && isOf(existing, tenant)) return;
+          throw new TenantryError(
+            'name_taken',
+            `There is an instance ${identifier} without this tenant's tag. Find out whose it is; it is not touched.`,
+            { cause },
+          );
+        }
+        if (cause instanceof sdk.InstanceQuotaExceededFault)
+          throw new TenantryError(
+            'instance_quota',
+            'The account may have no more database instances. Ask AWS to raise the quota, then retry this operation.',
+            { cause },
+          );
+        throw cause;
+      }
+    },
+
+    async ready(identifier) {
+      const instance = await describe(identifier);
+      const status = instance?.DBInstanceStatus ?? 'deleted';
+      if (instance === undefined || terminal.test(status))
+        throw new TenantryError(
+          'instance_failed',
+          `The instance ${identifier} is ${status} and will not come up.`,
+        );
+      const { Endpoint, MasterUserSecret, MasterUsername } = instance;
+      if (
+        status !== 'available' ||
+        MasterUserSecret?.SecretStatus !== 'active' ||
+        !Endpoint?.Address ||
+        !Endpoint.Port
+      )
+        throw new TenantryError('instance_pending', `The instance ${identifier} is ${status}.`);
+      return {
+        host: Endpoint.Address,
+        port: Endpoint.Port,
+        masterSecretArn: MasterUserSecret.SecretArn!,
+        masterUsername: MasterUsername!,
+      };
+    },
+
+    async remove(identifier, tenant) {
+      const instance = await describe(identifier);
+      if (instance === undefined || !isOf(instance, tenant)) return;
+      if (instance.DBInstanceStatus === 'deleting') return;
+      const { sdk, client } = await load();
+      try {
+        if (instance.DeletionProtection)
+          await client.send(
+            new sdk.ModifyDBInstanceCommand({
+              DBInstanceIdentifier: identifier,
+              DeletionProtection: false,
+              ApplyImmediately: true,
+            }),
+          );
+        await client.send(
+          new sdk.DeleteDBInstanceCommand({
+            DBInstanceIdentifier: identifier,
+            SkipFinalSnapshot: true,
+            DeleteAutomatedBackups: true,
+          }),
+        );
+      } catch (error) {
+        if (error instanceof sdk.DBInstanceNotFoundFault) return;
+        // Neither while it is being created or changed: the step is tried again until it can be deleted.
+        if (error instanceof sdk.InvalidDBInstanceStateFault)
+          throw new TenantryError('instance_pending', `The instance ${identifier} can't be deleted yet.`, {
+            cause: error,
+          });
+        throw error;
+      }
+    },
+  };
+}

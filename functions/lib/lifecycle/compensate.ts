@@ -1,0 +1,65 @@
+import { instanceName } from '../aws/rds.ts';
+import { forgetCluster, sharedCluster } from '../catalog/clusters.ts';
+import { changeTenantStatus, forgetFirstHome } from '../catalog/tenants.ts';
+import { withConnection } from '../database/connect.ts';
+import { loginSecretName } from '../isolation/credentials.ts';
+import { dropDatabase } from '../isolation/homes.ts';
+import { type Home, isolations } from '../isolation/isolation.ts';
+import { adminEndpoint } from './control-plane.ts';
+import { ownDatabase } from './new-place.ts';
+import { endOperation } from './operations.ts';
+import type { Provisioner, ProvisionOperation } from './provision.ts';
+import { failureOf, type Step } from './step.ts';
+
+/**
+ * Takes back what this operation made, and nothing else: everything carries the home's id, an instance this tenant's tag.
+ * The tenant stays, `failed`, and can be provisioned again.
+ */
+export const compensate: Step<Provisioner, ProvisionOperation> = async (
+  { plane, instances },
+  catalog,
+  { operationId, tenant, input },
+  failure,
+) => {
+  const { homeId, strategy, placement } = input;
+  const isolation = isolations[strategy];
+  const home: Home = { homeId, tenant, strategy, ...isolation.name(homeId), epoch: 1 };
+  if (strategy === 'database' && placement === 'dedicated') {
+    await instances.remove(instanceName(homeId), tenant);
+    for (const login of ['tenancy_provisioner', 'tenancy_app'])
+      await plane.secrets.remove(loginSecretName(homeId, login));
+  } else {
+    // By the names that follow from the home's id: a step may have died before it recorded what it made.
+    const shared = await sharedCluster(catalog);
+    const { clusterId, adminHost: host, adminPort: port } = shared;
+    const database = strategy === 'database' ? 'postgres' : shared.database;
+    await withConnection(adminEndpoint(plane, { clusterId, host, port, database }), (connection) =>
+      strategy === 'database'
+        ? dropDatabase(connection, ownDatabase(homeId), home.login)
+        : isolation.deprovision(connection, home),
+    );
+  }
+  const secret = isolation.secret(
+    home,
+    { clusterId: plane.catalog.clusterId, kind: 'shared' },
+    plane.loginsUse,
+  );
+  if (secret) await plane.secrets.remove(secret.name);
+  await forgetFirstHome(catalog, homeId);
+  if (strategy === 'database' && placement === 'dedicated') await forgetCluster(catalog, homeId);
+  await changeTenantStatus(catalog, tenant, ['provisioning'], 'failed');
+  await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
+};
+
+/** Compensation itself failed, again and again: the operation says so, and its id leads to what may be left. */
+export const abandon: Step<Provisioner, ProvisionOperation> = async (
+  _,
+  catalog,
+  { operationId, tenant },
+  failure,
+) => {
+  const { step, reason } = failureOf(failure);
+  await changeTenantStatus(catalog, tenant, ['provisioning'], 'failed');
+  const both = `${reason} (What had been made could not be taken back: run \`npm run tenants -- why\`.)`;
+  await endOperation(catalog, operationId, { state: 'failed', step, reason: both });
+};

@@ -1,0 +1,179 @@
+import { createHash, randomUUID } from 'node:crypto';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+
+export interface Operation<Input = Record<string, unknown>> {
+  readonly operationId: string;
+  readonly kind: 'provision' | 'offboard' | 'migrate' | 'move';
+  readonly tenant: TenantId | undefined;
+  readonly state: 'running' | 'done' | 'failed';
+  readonly input: Input;
+  readonly failedStep: string | undefined;
+  readonly reason: string | undefined;
+}
+
+/** One attempt of one step, as the operator sees it. */
+export interface StepRecord {
+  readonly step: string;
+  readonly attempt: number;
+  readonly outcome: 'running' | 'done' | 'failed';
+  readonly reason: string | undefined;
+  readonly startedAt: Date;
+  readonly finishedAt: Date | undefined;
+}
+
+export interface NewOperation {
+  readonly kind: Operation['kind'];
+  readonly tenant: TenantId;
+  /** What the caller asked for: the same idempotency key may only come with the same request. */
+  readonly request: Readonly<Record<string, unknown>>;
+  /** What the steps need beyond it. */
+  readonly input: Readonly<Record<string, unknown>>;
+  readonly idempotencyKey?: string | undefined;
+}
+
+/**
+ * Begins an operation, or answers the one that this idempotency key has begun before.
+ * @throws TenantryError `idempotency_conflict`; `operation_running`: another one is changing this tenant
+ */
+export async function beginOperation(
+  catalog: ControlConnection,
+  wanted: NewOperation,
+): Promise<{ operation: Operation; isNew: boolean }> {
+  const digest = requestDigest(wanted.kind, wanted.request);
+  const id = randomUUID();
+  const inserted = await catalog
+    .query(
+      `insert into catalog.operations (operation_id, kind, tenant_id, input, idempotency_key, request_digest)
+       values ($1, $2, $3, $4, $5, $6) on conflict (idempotency_key) do nothing`,
+      [id, wanted.kind, wanted.tenant, JSON.stringify(wanted.input), wanted.idempotencyKey ?? null, digest],
+    )
+    .catch((error: { constraint?: string }) => {
+      if (error.constraint === 'operations_running') throw running(error);
+      throw error;
+    });
+  if (inserted.rowCount === 1) return { operation: await readOperation(catalog, id), isNew: true };
+  const known = await operationOfKey(catalog, wanted.idempotencyKey!, wanted.kind, wanted.request);
+  return { operation: known!, isNew: false };
+}
+
+/** The operation that an idempotency key has begun. @throws TenantryError `idempotency_conflict` when it came with another request */
+export async function operationOfKey(
+  catalog: ControlConnection,
+  key: string,
+  kind: Operation['kind'],
+  request: Readonly<Record<string, unknown>>,
+): Promise<Operation | undefined> {
+  const { rows } = await catalog.query(
+    'select operation_id, request_digest from catalog.operations where idempotency_key = $1',
+    [key],
+  );
+  if (rows[0] === undefined) return undefined;
+  if (rows[0].request_digest !== requestDigest(kind, request))
+    throw new TenantryError(
+      'idempotency_conflict',
+      'This idempotency key was used for another request. Use a new key, or repeat the first request.',
+    );
+  return readOperation(catalog, rows[0].operation_id);
+}
+
+const running = (cause: unknown) =>
+  new TenantryError(
+    'operation_running',
+    'Another operation is changing this tenant. Wait until it has ended: `npm run tenants -- operations`.',
+    { cause },
+  );
+
+function requestDigest(kind: string, request: Readonly<Record<string, unknown>>): string {
+  const sorted = Object.entries(request)
+    .filter(([, value]) => value !== undefined)
+    .sort(([a], [b]) => (a < b ? -1 : 1));
+  return createHash('sha256')
+    .update(JSON.stringify([kind, sorted]))
+    .digest('hex');
+}
+
+/** @throws TenantryError `unknown_operation` */
+export async function readOperation(catalog: ControlConnection, operationId: string): Promise<Operation> {
+  const { rows } = await catalog.query('select * from catalog.operations where operation_id = $1', [
+    operationId,
+  ]);
+  const row = rows[0];
+  if (row === undefined) throw new TenantryError('unknown_operation', 'There is no such operation.');
+  return {
+    operationId: row.operation_id,
+    kind: row.kind,
+    tenant: row.tenant_id ?? undefined,
+    state: row.state,
+    input: row.input,
+    failedStep: row.failed_step ?? undefined,
+    reason: row.reason ?? undefined,
+  };
+}
+
+export async function readSteps(catalog: ControlConnection, operationId: string): Promise<StepRecord[]> {
+  const { rows } = await catalog.query(
+    'select * from catalog.operation_steps where operation_id = $1 order by started_at, attempt',
+    [operationId],
+  );
+  return rows.map((row) => ({
+    step: row.step,
+    attempt: row.attempt,
+    outcome: row.outcome,
+    reason: row.reason ?? undefined,
+    startedAt: row.started_at,
+    finishedAt: row.finished_at ?? undefined,
+  }));
+}
+
+/** Ends a running operation; one that has ended stays as it ended. */
+export async function endOperation(
+  catalog: ControlConnection,
+  operationId: string,
+  end: { state: 'done' } | { state: 'failed'; step: string; reason: string },
+): Promise<void> {
+  const failed = end.state === 'failed' ? end : undefined;
+  await catalog.query(
+    `update catalog.operations set state = $2, failed_step = $3, reason = $4, finished_at = now()
+      where operation_id = $1 and state = 'running'`,
+    [operationId, end.state, failed?.step ?? null, failed?.reason.slice(0, 2_000) ?? null],
+  );
+}
+
+/** Runs one attempt of a step and keeps a record of it. A process that dies leaves the attempt `running`. */
+export async function recorded<T>(
+  catalog: ControlConnection,
+  operationId: string,
+  step: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const attempt = await nextAttempt(catalog, operationId, step);
+  const end = (outcome: string, reason: string | null) =>
+    catalog.query(
+      `update catalog.operation_steps set outcome = $4, reason = $5, finished_at = now()
+        where operation_id = $1 and step = $2 and attempt = $3`,
+      [operationId, step, attempt, outcome, reason],
+    );
+  try {
+    const result = await work();
+    await end('done', null);
+    return result;
+  } catch (error) {
+    await end('failed', (error as Error).message.slice(0, 2_000)).catch(() => {});
+    throw error;
+  }
+}
+
+/** A step may run in parallel with itself: each has a number of its own. */
+async function nextAttempt(catalog: ControlConnection, operationId: string, step: string): Promise<number> {
+  for (;;) {
+    const { rows } = await catalog.query<{ attempt: number }>(
+      `insert into catalog.operation_steps (operation_id, step, attempt)
+       select $1, $2, coalesce(max(attempt), 0) + 1 from catalog.operation_steps where operation_id = $1 and step = $2
+       on conflict do nothing returning attempt`,
+      [operationId, step],
+    );
+    if (rows[0] !== undefined) return rows[0].attempt;
+  }
+}

@@ -1,0 +1,152 @@
+import { randomUUID } from 'node:crypto';
+import { type Instances, instanceName } from '../aws/rds.ts';
+import {
+  activateTenant,
+  changeTenantStatus,
+  findHome,
+  type NewTenant,
+  type ReachableHome,
+  recordTenant,
+} from '../catalog/tenants.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { changeHomeState } from '../isolation/homes.ts';
+import { isolations } from '../isolation/isolation.ts';
+import type { MigrationFile } from '../migrations/migration-file.ts';
+import { migrateHome } from '../migrations/migrator.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { makeHome } from './home.ts';
+import { placeFor } from './new-place.ts';
+import { beginOperation, endOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
+import type { Step } from './step.ts';
+
+/** A `database` tenant lives on its own instance, or (`shared-cluster`) in a database of its own beside others. */
+export type Placement = 'dedicated' | 'shared-cluster';
+
+export interface ProvisionRequest extends NewTenant {
+  readonly placement?: Placement;
+}
+
+export interface ProvisionInput {
+  readonly homeId: string;
+  readonly slug: string;
+  readonly tier: NewTenant['tier'];
+  readonly strategy: NewTenant['strategy'];
+  readonly placement: Placement;
+}
+
+/** What the steps work with. */
+export interface Provisioner {
+  readonly plane: ControlPlane;
+  readonly instances: Instances;
+  readonly region: string;
+  readonly files: readonly MigrationFile[];
+  /** A real tool call through the tenant's data path, before it is opened. @throws when it does not hold */
+  probe(tenant: TenantId): Promise<void>;
+}
+
+/**
+ * Begins to provision a tenant, or answers the operation that this key or slug has begun.
+ * @throws TenantryError `slug_invalid`, `slug_taken`, `idempotency_conflict`, `operation_running`
+ */
+export async function beginProvisioning(
+  catalog: ControlConnection,
+  request: ProvisionRequest,
+  idempotencyKey?: string,
+): Promise<{ operation: Operation; isNew: boolean }> {
+  const asked = { ...request };
+  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'provision', asked));
+  if (known) return { operation: known, isNew: false };
+  const tenant = await recordTenant(catalog, request);
+  const { rows } = await catalog.query('select status from catalog.tenants where tenant_id = $1', [tenant]);
+  if (!['provisioning', 'failed'].includes(rows[0]!.status))
+    throw new TenantryError(
+      'slug_taken',
+      `There is a tenant ${request.slug} already: it is ${rows[0]!.status}.`,
+    );
+  const { slug, tier, strategy, placement = 'dedicated' } = request;
+  const input: ProvisionInput = { homeId: randomUUID(), slug, tier, strategy, placement };
+  return beginOperation(catalog, {
+    kind: 'provision',
+    tenant,
+    request: asked,
+    input: { ...input },
+    idempotencyKey,
+  });
+}
+
+/** The steps of `stepfunctions/provision-tenant.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
+export const provisionSteps = {
+  /** Takes the tenant (back) into provisioning. */
+  async reserve(_, catalog, { tenant }) {
+    await changeTenantStatus(catalog, tenant, ['failed'], 'provisioning');
+  },
+
+  /** The identifier is the home's, so that a repetition finds what the first run made. */
+  async createInstance({ instances }, _, { tenant, input }) {
+    await instances.create(instanceName(input.homeId), tenant);
+  },
+
+  /** @throws TenantryError `instance_pending` until it is there */
+  async awaitInstance({ instances }, _, { input }) {
+    await instances.ready(instanceName(input.homeId));
+  },
+
+  async createHome(provisioner, catalog, { tenant, input }) {
+    const place = await placeFor(provisioner, catalog, input);
+    await makeHome(provisioner.plane, catalog, { tenant, ...input }, place);
+  },
+
+  async migrate({ plane, files }, catalog, { input }) {
+    const home = await builtHome(catalog, input);
+    if (!isolations[home.strategy].ownsTables) return;
+    const target = { home, databaseId: home.databaseId, keys: plane.keys };
+    await withConnection(adminOf(plane, home), (connection) => migrateHome(connection, target, files));
+  },
+
+  async verify({ probe }, _, { tenant }) {
+    await probe(tenant);
+  },
+
+  async activate({ plane }, catalog, { operationId, tenant, input }) {
+    const home = await builtHome(catalog, input);
+    await withConnection(adminOf(plane, home), (connection) =>
+      changeHomeState(connection, home.homeId, ['provisioning'], 'open'),
+    );
+    await activateTenant(catalog, tenant, home.homeId);
+    await endOperation(catalog, operationId, { state: 'done' });
+  },
+} as const satisfies Record<string, Step<Provisioner, ProvisionOperation>>;
+
+export interface ProvisionOperation {
+  readonly operationId: string;
+  readonly state: Operation['state'];
+  readonly tenant: TenantId;
+  readonly input: ProvisionInput;
+}
+/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
+export async function provisionOperation(
+  catalog: ControlConnection,
+  operationId: string,
+): Promise<ProvisionOperation> {
+  const { kind, tenant, input, state } = await readOperation(catalog, operationId);
+  if (kind !== 'provision' || tenant === undefined)
+    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
+  return { operationId, tenant, state, input: input as unknown as ProvisionInput };
+}
+
+const adminOf = (plane: ControlPlane, home: ReachableHome) =>
+  adminEndpoint(plane, {
+    clusterId: home.clusterId,
+    host: home.adminHost,
+    port: home.adminPort,
+    database: home.database,
+  });
+
+async function builtHome(catalog: ControlConnection, { homeId }: ProvisionInput): Promise<ReachableHome> {
+  const home = await findHome(catalog, homeId);
+  if (home === undefined)
+    throw new TenantryError('internal', 'The home of this operation is not there: run createHome first.');
+  return home;
+}

@@ -1,0 +1,91 @@
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { type ControlPlane, catalogEndpoint } from './control-plane.ts';
+import { type Operation, recorded } from './operations.ts';
+
+/** What a state machine hands to a step. */
+export interface StepEvent {
+  readonly operation: string;
+  readonly step: string;
+  readonly input: Readonly<Record<string, unknown>>;
+}
+
+/** An error as Step Functions passes it on to a Catch: the error's name, and a JSON text. */
+interface Caught {
+  readonly Error?: string;
+  readonly Cause?: string;
+}
+
+/** Steps that end an operation as failed: when it has, there is nothing left to do for them. */
+const takesBack: ReadonlySet<string> = new Set(['compensate', 'abandon']);
+
+/** What one state does; `context` is what all steps of one machine work with. */
+export type Step<Context, O> = (
+  context: Context,
+  catalog: ControlConnection,
+  operation: O,
+  input: StepEvent['input'],
+) => Promise<void>;
+
+/**
+ * One invocation of one step: reads the operation, keeps a record of the attempt, and names what it throws as the state
+ * machine knows it. After the operation's end a step changes nothing: it may come from a process that was thought dead.
+ */
+export async function runStep<
+  Context extends { readonly plane: ControlPlane },
+  O extends Pick<Operation, 'operationId' | 'state'>,
+>(
+  context: Context,
+  event: StepEvent,
+  read: (catalog: ControlConnection, operationId: string) => Promise<O>,
+  steps: Readonly<Record<string, Step<Context, O>>>,
+): Promise<void> {
+  try {
+    const step = Object.hasOwn(steps, event.step) ? steps[event.step] : undefined;
+    if (step === undefined) throw new TenantryError('internal', `There is no step ${event.step}.`);
+    await withConnection(catalogEndpoint(context.plane), async (catalog) => {
+      // A step that runs in parallel with itself takes turns: the lock goes with the connection, whatever becomes of us.
+      await catalog.query("select pg_advisory_lock(hashtext('tenancy.operation'), hashtext($1))", [
+        event.operation,
+      ]);
+      const operation = await read(catalog, event.operation);
+      if (operation.state === 'done') return;
+      if (operation.state === 'failed') {
+        if (takesBack.has(event.step)) return;
+        throw new TenantryError('operation_ended', 'This operation has failed already. Start a new one.');
+      }
+      const work = () => step(context, catalog, operation, event.input);
+      await recorded(catalog, operation.operationId, event.step, work);
+    });
+  } catch (error) {
+    throw namedForStates(error);
+  }
+}
+
+/**
+ * The error under the name that a state machine's Retry and Catch know it by: `instance_pending` is `InstancePending`.
+ * Lambda tells Step Functions an error's `name`.
+ */
+function namedForStates(error: unknown): unknown {
+  if (error instanceof TenantryError)
+    error.name = error.code.replace(/(^|_)([a-z])/g, (_, _underscore, letter: string) =>
+      letter.toUpperCase(),
+    );
+  return error;
+}
+
+/** The step that failed and what the operator should read about it. */
+export function failureOf(input: StepEvent['input']): { step: string; reason: string } {
+  const caught = (input.failure ?? {}) as Caught;
+  return { step: String(input.failedStep ?? 'unknown'), reason: reasonOf(caught) };
+}
+
+function reasonOf({ Error: name = 'Unknown', Cause: cause = '' }: Caught): string {
+  try {
+    const { errorMessage } = JSON.parse(cause) as { errorMessage?: unknown };
+    if (typeof errorMessage === 'string' && errorMessage !== '') return errorMessage;
+  } catch {
+    // A timeout's cause is plain text, or nothing.
+  }
+  return cause === '' ? name : `${name}: ${cause}`;
+}

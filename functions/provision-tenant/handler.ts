@@ -1,0 +1,22 @@
+import { createInstances } from '../lib/aws/rds.ts';
+import { abandon, compensate } from '../lib/lifecycle/compensate.ts';
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { probeTenant } from '../lib/lifecycle/probe.ts';
+import { type Provisioner, provisionOperation, provisionSteps } from '../lib/lifecycle/provision.ts';
+import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
+import { homeMigrations } from '../lib/migrations/migrator.ts';
+import { readControlSettings } from '../lib/settings.ts';
+
+const settings = readControlSettings();
+const plane = await createControlPlane(settings);
+const provisioner: Provisioner = {
+  plane,
+  instances: createInstances(settings.instance),
+  region: settings.region,
+  files: await homeMigrations(),
+  probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
+};
+
+/** The steps of `stepfunctions/provision-tenant.asl.json`. */
+export const handler = (event: StepEvent): Promise<void> =>
+  runStep(provisioner, event, provisionOperation, { ...provisionSteps, compensate, abandon });

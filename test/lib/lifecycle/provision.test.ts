@@ -1,0 +1,253 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createInstances } from '../../../functions/lib/aws/rds.ts';
+import { sql } from '../../../functions/lib/database/sql.ts';
+import { abandon, compensate } from '../../../functions/lib/lifecycle/compensate.ts';
+import { readOperation, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
+import {
+  beginProvisioning,
+  type Placement,
+  type Provisioner,
+  provisionOperation,
+  provisionSteps,
+} from '../../../functions/lib/lifecycle/provision.ts';
+import { runStep } from '../../../functions/lib/lifecycle/step.ts';
+import { probeTool } from '../../../functions/lib/mcp/probe.ts';
+import type { Strategy, TenantId } from '../../../functions/lib/tenant/tenant.ts';
+import { limits, startWorld, type World } from '../../support/world.ts';
+
+/** Every step of the state machine against every fault: run twice, twice at once, never reported, failed, and taken back. */
+let world: World;
+let provisioner: Provisioner;
+
+beforeAll(async () => {
+  world = await startWorld({ rds: true });
+  const instances = createInstances({
+    instanceClass: 'db.t4g.micro',
+    engineVersion: '17.10',
+    storageGb: 20,
+    parameterGroup: 'tenantry',
+    subnetGroup: 'tenantry',
+    securityGroups: ['sg-tenantry'],
+    kmsKeyId: undefined,
+    certificateAuthority: 'rds-ca-rsa2048-g1',
+    backupDays: 7,
+  });
+  provisioner = {
+    plane: world.plane,
+    instances,
+    region: 'eu-west-1',
+    files: world.files,
+    probe,
+  };
+}, 120_000);
+afterAll(() => world?.close());
+
+/** The data path as the product itself walks it. */
+async function probe(tenant: TenantId): Promise<void> {
+  const access = world.access();
+  const principal = { tenant, principal: 'tenantry', scopes: '', auth: 'verify' };
+  const route = await access.resolve(principal);
+  const db = access.database(principal, route, limits('w'));
+  await probeTool.run({ marker: tenant }, { db, tenant: { id: tenant, slug: route.slug } } as never);
+}
+
+const kinds: [Strategy, Placement][] = [
+  ['schema', 'dedicated'],
+  ['database', 'shared-cluster'],
+  ['database', 'dedicated'],
+];
+const order = (strategy: Strategy, placement: Placement) =>
+  Object.keys(provisionSteps).filter(
+    (step) => !step.endsWith('Instance') || (strategy === 'database' && placement === 'dedicated'),
+  );
+
+let number = 0;
+const begin = async (strategy: Strategy, placement: Placement, slug = `made-n${++number}`) => {
+  const request = { slug, tier: 'pro', strategy, placement } as const;
+  const { operation } = await world.asProvisioner('catalog', (catalog) =>
+    beginProvisioning(catalog, request),
+  );
+  return { operation: operation.operationId, tenant: operation.tenant!, slug };
+};
+
+/** As the state machine does it: what is pending is asked again. */
+async function run(operation: string, step: string, input: Record<string, unknown> = {}): Promise<void> {
+  for (;;) {
+    try {
+      return await runStep(provisioner, { operation, step, input }, provisionOperation, {
+        ...provisionSteps,
+        compensate,
+        abandon,
+      });
+    } catch (error) {
+      if ((error as Error).name !== 'InstancePending') throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+const fail = (operation: string, step: string) =>
+  run(operation, 'compensate', {
+    failedStep: step,
+    failure: { Error: 'Planned', Cause: '{"errorMessage":"planned"}' },
+  });
+
+/** Everything that exists for tenants, wherever it is. */
+async function inventory(): Promise<string[]> {
+  const shared = await world.asProvisioner(world.tenants.rls.a, async (connection) => {
+    const { rows } = await connection.query(`
+      select 'role ' || rolname as what from pg_roles where rolname like 't\\_%'
+      union all select 'schema ' || nspname from pg_namespace where nspname like 'tenant\\_%'
+      union all select 'database ' || datname from pg_database where datname like 'home\\_%' or datname like 'own\\_%'`);
+    return rows.map((row) => row.what as string);
+  });
+  const homes = await world.asProvisioner(world.tenants.rls.a, async (connection) => {
+    await connection.query('begin; set local role tenancy_keeper');
+    const { rows } = await connection.query("select 'home ' || home_id as what from tenancy.homes");
+    await connection.query('rollback');
+    return rows.map((row) => row.what as string);
+  });
+  const recorded = await world.asProvisioner('catalog', async (catalog) => {
+    const { rows } = await catalog.query(
+      `select 'catalog home ' || home_id as what from catalog.homes union all select 'cluster ' || cluster_id from catalog.clusters`,
+    );
+    return rows.map((row) => row.what as string);
+  });
+  const instances = world.emulator.instances!.all().map(({ identifier }) => `instance ${identifier}`);
+  const secrets = world.emulator.secrets.all().map(({ name }) => `secret ${name}`);
+  return [...shared, ...homes, ...recorded, ...instances, ...secrets].sort();
+}
+
+async function settled(): Promise<void> {
+  for (;;) {
+    const going = world.emulator.instances!.all().filter(({ status }) => status === 'deleting');
+    if (going.length === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function answers(tenant: TenantId): Promise<number> {
+  const access = world.access();
+  const principal = { tenant, principal: 'p', scopes: '', auth: 'oidc:x' };
+  const db = access.database(principal, await access.resolve(principal), limits('w'));
+  await db.query(sql`insert into notes (body) values ('first')`);
+  return (await db.query(sql`select * from notes`)).rows.length;
+}
+
+describe.each(kinds)('%s, %s', (strategy, placement) => {
+  const steps = order(strategy, placement);
+
+  it('is done when every step runs twice, twice at once, and again after the end', async () => {
+    const { operation, tenant } = await begin(strategy, placement);
+    for (const step of steps) {
+      await Promise.all([run(operation, step), run(operation, step)]);
+      await run(operation, step);
+    }
+    for (const step of steps) await run(operation, step);
+    expect(await answers(tenant)).toBe(1);
+    const { state } = await world.asProvisioner('catalog', (catalog) => readOperation(catalog, operation));
+    expect(state).toBe('done');
+    const rows = await world.asProvisioner(world.tenants.rls.a, (connection) =>
+      connection.query("select from pg_roles where rolname like 't\\_%' and rolcanlogin is false"),
+    );
+    expect(rows.rowCount).toBe(0);
+  }, 120_000);
+
+  it.each(steps)(
+    'leaves nothing when %s fails after it was carried out, and can be retried to success',
+    async (failing) => {
+      await settled();
+      const before = await inventory();
+      const first = await begin(strategy, placement);
+      for (const step of steps.slice(0, steps.indexOf(failing) + 1)) {
+        // The last step's own end is the operation's end: it fails before that.
+        if (step !== 'activate') await run(first.operation, step);
+      }
+      await Promise.all([fail(first.operation, failing), fail(first.operation, failing)]);
+      await settled();
+      expect(await inventory()).toEqual(before);
+
+      const told = await world.asProvisioner('catalog', (catalog) => readOperation(catalog, first.operation));
+      expect(told).toMatchObject({ state: 'failed', failedStep: failing, reason: 'planned' });
+      await expect(run(first.operation, 'createHome')).rejects.toMatchObject({ name: 'OperationEnded' });
+
+      const second = await begin(strategy, placement, first.slug);
+      expect(second.tenant).toBe(first.tenant);
+      for (const step of steps) await run(second.operation, step);
+      expect(await answers(second.tenant)).toBe(1);
+    },
+    120_000,
+  );
+});
+
+it('survives PostgreSQL being killed in the middle of each step', async () => {
+  const { operation, tenant } = await begin('schema', 'dedicated');
+  for (const step of order('schema', 'dedicated')) {
+    const attempt = run(operation, step).then(
+      () => 'done',
+      () => 'cut',
+    );
+    await new Promise((resolve) => setTimeout(resolve, 15));
+    await world.cluster.server.stop('immediate');
+    await attempt;
+    await world.cluster.restart();
+    await run(operation, step);
+  }
+  expect(await answers(tenant)).toBe(1);
+  const steps = await world.asProvisioner('catalog', (catalog) => readSteps(catalog, operation));
+  expect(steps.filter(({ outcome }) => outcome === 'done').map(({ step }) => step)).toEqual(
+    expect.arrayContaining(['createHome', 'migrate', 'activate']),
+  );
+}, 120_000);
+
+it('begins once when it is asked twenty times at once with one key, and refuses the key for anything else', async () => {
+  const request = { slug: 'twenty-times', tier: 'pro', strategy: 'schema' } as const;
+  const begun = await Promise.all(
+    Array.from({ length: 20 }, () =>
+      world.asProvisioner('catalog', (catalog) => beginProvisioning(catalog, request, 'key-1')),
+    ),
+  );
+  expect(new Set(begun.map(({ operation }) => operation.operationId)).size).toBe(1);
+  expect(begun.filter(({ isNew }) => isNew)).toHaveLength(1);
+  const again = (changed: object, key: string) =>
+    world.asProvisioner('catalog', (catalog) => beginProvisioning(catalog, { ...request, ...changed }, key));
+  await expect(again({ tier: 'starter' }, 'key-1')).rejects.toMatchObject({ code: 'idempotency_conflict' });
+  await expect(again({}, 'key-2')).rejects.toMatchObject({ code: 'operation_running' });
+});
+
+it('touches no instance without the tenant’s tag', async () => {
+  const { operation } = await begin('database', 'dedicated');
+  const { input, tenant } = await world.asProvisioner('catalog', (catalog) =>
+    provisionOperation(catalog, operation),
+  );
+  const other = world.tenants.database.a.id;
+  await provisioner.instances.create(`tenantry-${input.homeId.replaceAll('-', '')}`, other);
+  await expect(run(operation, 'createInstance')).rejects.toMatchObject({ name: 'NameTaken' });
+  await fail(operation, 'createInstance');
+  const left = world.emulator.instances!.all().map(({ identifier }) => identifier);
+  expect(left).toContain(`tenantry-${input.homeId.replaceAll('-', '')}`);
+  expect(tenant).not.toBe(other);
+}, 60_000);
+
+it('is not open for anybody before it is activated', async () => {
+  const { operation, tenant } = await begin('schema', 'dedicated');
+  for (const step of ['reserve', 'createHome', 'migrate']) await run(operation, step);
+  const access = world.access();
+  const ask = (auth: string) => access.resolve({ tenant, principal: 'p', scopes: '', auth });
+  await expect(ask('oidc:x')).rejects.toMatchObject({ code: 'tenant_not_served' });
+  const verify = { tenant, principal: 'tenantry', scopes: '', auth: 'verify' };
+  const route = await ask('verify');
+  // Even with the route in hand, an ordinary context is refused by the home itself.
+  const ordinary = access.database(
+    { ...verify, auth: 'oidc:x' },
+    route,
+    limits('r', { deadline: Date.now() + 500 }),
+  );
+  await expect(ordinary.query('select 1')).rejects.toMatchObject({
+    code: expect.stringMatching(/busy|deadline/),
+  });
+  expect((await access.database(verify, route, limits('r')).query('select 1 as one')).rows).toEqual([
+    { one: 1 },
+  ]);
+  await fail(operation, 'migrate');
+});
