@@ -1,0 +1,82 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import validate from 'asl-validator';
+import { describe, expect, test } from 'vitest';
+import { functions } from '../../infra/functions.ts';
+import { substitutionName } from '../../infra/local/emulator/lambda-invoke.ts';
+import { loadMachine } from '../../infra/local/state-machines/definition.ts';
+
+const folder = fileURLToPath(new URL('../../stepfunctions', import.meta.url));
+const files = readdirSync(folder).filter((file) => file.endsWith('.asl.json'));
+
+/** Every fault of a machine: those of the language, and those that would keep the local cloud from running it. */
+function faultsOf(file: string, text: string): string[] {
+  const names = [...text.matchAll(/\$\{([^}]*)\}/g)].map(([, name]) => name!);
+  const substitutions = Object.fromEntries(
+    names.map((name) => [name, `arn:aws:lambda:eu-west-1:111122223333:function:${name}`]),
+  );
+  const filled = text.replaceAll(/\$\{([^}]*)\}/g, (_, name: string) => substitutions[name]!);
+  const { isValid, errorsText } = validate(JSON.parse(filled), { checkPaths: true, checkArn: true });
+  const faults = isValid ? [] : [errorsText('\n')];
+  try {
+    loadMachine(file, text, substitutions);
+  } catch (error) {
+    faults.push((error as Error).message);
+  }
+  return faults;
+}
+
+describe('every machine of stepfunctions/ is valid and runs here as on AWS', () => {
+  test('each file holds to the language and to what the engine executes', () => {
+    const faults = files.flatMap((file) => faultsOf(file, readFileSync(`${folder}/${file}`, 'utf8')));
+    expect(faults).toEqual([]);
+  });
+
+  test('each task of them has time enough for the function it calls', () => {
+    expect(files.flatMap((file) => shortTasks(readFileSync(`${folder}/${file}`, 'utf8')))).toEqual([]);
+  });
+});
+
+/** A task that gives up before its function's own timeout would start a retry beside it. */
+function shortTasks(text: string): string[] {
+  const found: string[] = [];
+  JSON.stringify(JSON.parse(text), (key, value) => {
+    const name = String(value?.Parameters?.FunctionName ?? '').replace(/^\$\{(.*)\}$/, '$1');
+    const row = functions.find((row) => substitutionName(row.name) === name);
+    if (row && value.TimeoutSeconds < row.timeoutSeconds) found.push(`${key}: ${value.TimeoutSeconds} s`);
+    return value;
+  });
+  return found;
+}
+
+describe('planted faults are found', () => {
+  const task = {
+    Type: 'Task',
+    Resource: 'arn:aws:states:::lambda:invoke',
+    Parameters: { FunctionName: `$${'{Mcp}'}`, Payload: {} },
+    TimeoutSeconds: 60,
+    End: true,
+  };
+  const machine = (state: object) =>
+    JSON.stringify({ StartAt: 'one', States: { one: { ...task, ...state } } });
+
+  test('none in a sound machine', () => {
+    expect(faultsOf('a.asl.json', machine({}))).toEqual([]);
+    expect(shortTasks(machine({}))).toEqual([]);
+  });
+
+  test.for([
+    ['a state without an end', { End: undefined }],
+    ['a path that is none', { InputPath: 'no path' }],
+    ['a next state that is not there', { End: undefined, Next: 'two' }],
+    ['JSONata', { QueryLanguage: 'JSONata', Parameters: undefined, Arguments: {} }],
+    ['a heartbeat', { HeartbeatSeconds: 10 }],
+    ['no timeout', { TimeoutSeconds: undefined }],
+  ] as [string, object][])('%s', ([, state]) => {
+    expect(faultsOf('a.asl.json', machine(state))).not.toEqual([]);
+  });
+
+  test('a task that is shorter than its function', () => {
+    expect(shortTasks(machine({ TimeoutSeconds: 3 }))).toEqual(['one: 3 s']);
+  });
+});
