@@ -1,11 +1,23 @@
 import { randomUUID } from 'node:crypto';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { AwsFault, type Caller, notEmulated, type Operation, type Service } from './service.ts';
 import { readJson, readQuery, writeJson, writeXml } from './wire.ts';
 
-/** Secrets Manager's values end at 64 KiB; nothing else the product sends is larger. */
+/** Step Functions' inputs end at 256 KiB, escaped at twice that; nothing else the product sends is larger. */
 const maxBodyBytes = 1 << 20;
+
+/** An operation that is told by its path (restJson); the others come to `/`. */
+export interface Route {
+  readonly path: RegExp;
+  readonly maxBodyBytes: number;
+  answer(
+    method: string,
+    match: RegExpExecArray,
+    headers: IncomingHttpHeaders,
+    body: string,
+  ): Promise<Reply> | Reply;
+}
 
 export interface AwsServer {
   readonly url: string;
@@ -20,9 +32,10 @@ export async function serveAws(
   services: readonly Service[],
   port: number,
   accessKeyId?: string,
+  routes: readonly Route[] = [],
 ): Promise<AwsServer> {
   const server = createServer((request, response) => {
-    answer(services, request, accessKeyId).then(
+    answer(services, routes, request, accessKeyId).then(
       (reply) => send(response, reply),
       (error) => send(response, failure(request, error)),
     );
@@ -40,14 +53,16 @@ export async function serveAws(
   };
 }
 
-interface Reply {
+export interface Reply {
   status: number;
   type: string;
-  body: string;
+  body: string | Buffer;
+  headers?: Record<string, string>;
 }
 
 async function answer(
   services: readonly Service[],
+  routes: readonly Route[],
   request: IncomingMessage,
   accessKeyId?: string,
 ): Promise<Reply> {
@@ -60,7 +75,14 @@ async function answer(
     throw new AwsFault('UnrecognizedClientException', 'This access key is not the local cloud’s.', 403);
   }
   const caller: Caller = { region: scope[2]! };
-  const body = await readBody(request);
+  for (const route of routes) {
+    const match = route.path.exec(pathOf(request));
+    if (!match) continue;
+    const body = await readBody(request, route.maxBodyBytes);
+    return route.answer(request.method!, match, request.headers, body);
+  }
+  if (pathOf(request) !== '/') throw notEmulated(`${scope[3]}:${request.method} ${pathOf(request)}`);
+  const body = await readBody(request, maxBodyBytes);
   const target = request.headers['x-amz-target'];
   if (typeof target === 'string') {
     const [prefix, action] = target.split('.');
@@ -91,13 +113,14 @@ function modelled(operation: Operation, input: Record<string, unknown>): Record<
   return input;
 }
 
-async function readBody(request: IncomingMessage): Promise<string> {
+async function readBody(request: IncomingMessage, limit: number): Promise<string> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > maxBodyBytes)
-      throw new AwsFault('RequestEntityTooLarge', 'The request is larger than 1 MiB.', 413);
+    if (size > limit) {
+      throw new AwsFault('RequestEntityTooLarge', `The request is larger than ${limit} bytes.`, 413);
+    }
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
@@ -109,6 +132,10 @@ function failure(request: IncomingMessage, error: unknown): Reply {
   if (fault !== error) console.error('AWS emulator:', error);
   if (request.headers['x-amz-target'] !== undefined) {
     return jsonReply(fault.status, JSON.stringify({ __type: fault.code, message: fault.message }));
+  }
+  if (pathOf(request) !== '/') {
+    const body = JSON.stringify({ Message: fault.message });
+    return { ...jsonReply(fault.status, body), headers: { 'x-amzn-errortype': fault.code } };
   }
   const type = fault.status < 500 ? 'Sender' : 'Receiver';
   const detail = `<Type>${type}</Type><Code>${fault.code}</Code><Message>${escapeXml(fault.message)}</Message>`;
@@ -133,9 +160,15 @@ const xmlReply = (status: number, body: string): Reply => ({ status, type: 'text
 
 function send(response: ServerResponse, reply: Reply): void {
   response
-    .writeHead(reply.status, { 'content-type': reply.type, 'x-amzn-requestid': randomUUID() })
+    .writeHead(reply.status, {
+      ...reply.headers,
+      'content-type': reply.type,
+      'x-amzn-requestid': randomUUID(),
+    })
     .end(reply.body);
 }
+
+const pathOf = (request: IncomingMessage) => request.url!.split('?', 1)[0]!;
 
 const escapeXml = (text: string) =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');

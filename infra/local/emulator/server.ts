@@ -1,9 +1,13 @@
+import type { Machine } from '../state-machines/definition.ts';
+import { type Execution, Executions } from '../state-machines/executions.ts';
 import { serveAws } from './http.ts';
+import { invokeByName, type LocalFunctions, lambdaInvoke } from './lambda-invoke.ts';
 import { rds } from './rds.ts';
 import { RdsInstances, type RdsOptions, type RdsState } from './rds-instances.ts';
-import { type Secret, SecretStore } from './secret-store.ts';
+import { accountId, type Secret, SecretStore } from './secret-store.ts';
 import { secretsManager } from './secrets-manager.ts';
 import { openStateFile } from './state-file.ts';
+import { stepFunctions } from './step-functions.ts';
 
 export interface AwsEmulatorOptions {
   /** 0 or absent: any free port. */
@@ -14,6 +18,15 @@ export interface AwsEmulatorOptions {
   accessKeyId?: string;
   /** Absent: RDS is not emulated. */
   rds?: RdsOptions;
+  /** Absent: Lambda is not emulated. */
+  functions?: LocalFunctions;
+  /** Absent: Step Functions is not emulated. */
+  stateMachines?: {
+    machines: ReadonlyMap<string, Machine>;
+    region: string;
+    /** Waits and retry intervals last this part of their time: above 0, at most 1. */
+    clockFactor: number;
+  };
   /** Unix time, ms. */
   now?: () => number;
 }
@@ -23,31 +36,55 @@ export interface AwsEmulator {
   readonly url: string;
   readonly secrets: SecretStore;
   readonly instances: RdsInstances | undefined;
+  /** Once functions can be called, `resume` it; `close` it before they end. */
+  readonly executions: Executions | undefined;
   /** Resolves when every instance of the state file is as far up as it was. */
   readonly resumed: Promise<void>;
   /** Stops every instance in order; with a state file they come back at the next start. */
   close(): Promise<void>;
 }
 
-/** Secrets Manager and RDS on 127.0.0.1, for unchanged AWS SDK clients. What it does not emulate it refuses. */
+type State = RdsState & { secrets: Record<string, Secret>; executions: Record<string, Execution> };
+
+const none: LocalFunctions = { rows: [], host: () => undefined };
+
+/** Secrets Manager, RDS, Step Functions and Lambda on 127.0.0.1, for unchanged AWS SDK clients. What it does not emulate it refuses. */
 export async function startAwsEmulator(options: AwsEmulatorOptions = {}): Promise<AwsEmulator> {
   const now = options.now ?? Date.now;
-  const state = openStateFile<RdsState & { secrets: Record<string, Secret> }>(options.stateFile, {
+  const state = openStateFile<State>(options.stateFile, {
     secrets: {},
     instances: {},
     snapshots: {},
+    executions: {},
   });
   const secrets = new SecretStore(state.value.secrets, state.save, now);
   const instances = options.rds && new RdsInstances(state.value, state.save, now, secrets, options.rds);
-  const services = [secretsManager(secrets, now), ...(instances ? [rds(instances)] : [])];
-  const server = await serveAws(services, options.port ?? 0, options.accessKeyId);
+  // A state file from before there were executions has none.
+  state.value.executions ??= {};
+  const { functions, stateMachines } = options;
+  const executions =
+    stateMachines &&
+    new Executions(state.value.executions, state.save, now, {
+      ...stateMachines,
+      accountId,
+      invoke: (name, payload) => invokeByName(functions ?? none, name, payload),
+    });
+  const services = [
+    secretsManager(secrets, now),
+    ...(instances ? [rds(instances)] : []),
+    ...(executions ? [stepFunctions(executions)] : []),
+  ];
+  const routes = functions ? [lambdaInvoke(functions)] : [];
+  const server = await serveAws(services, options.port ?? 0, options.accessKeyId, routes);
   const resumed = instances?.resume() ?? Promise.resolve();
   return {
     url: server.url,
     secrets,
     instances,
+    executions,
     resumed,
     async close() {
+      executions?.close();
       await server.close();
       await instances?.close();
     },
