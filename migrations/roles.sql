@@ -6,7 +6,7 @@ declare wanted text;
 begin
   -- Two installers at once: CREATE ROLE has no IF NOT EXISTS.
   perform pg_advisory_xact_lock(hashtext('tenancy.roles'), 0);
-  foreach wanted in array array['tenancy_keeper', 'tenancy_owner', 'tenancy_tenants', 'tenancy_app'] loop
+  foreach wanted in array array['tenancy_keeper', 'tenancy_owner', 'tenancy_tenants', 'tenancy_schemas', 'tenancy_app'] loop
     if not exists (select from pg_roles where rolname = wanted) then
       execute format('create role %I nologin', wanted);
     end if;

@@ -1,6 +1,6 @@
 import { tenantSecretName } from './credentials.ts';
 import type { Isolation } from './isolation.ts';
-import { schema } from './schema.ts';
+import { provisionOwn, schema } from './schema.ts';
 
 /**
  * A database of the tenant's own, on its own instance or in a shared cluster. Within it everything is as in a schema
@@ -30,7 +30,7 @@ export const database: Isolation = {
     };
   },
 
-  provision: schema.provision,
+  provision: (connection, home, password) => provisionOwn(connection, home, password, 'its own database'),
   deprovision: schema.deprovision,
   protect: schema.protect,
   check: schema.check,

@@ -55,11 +55,18 @@ export async function forgetHome(connection: ControlConnection, homeId: string):
   );
 }
 
+/**
+ * How a login gets into its database and into no other one. The shared database lets a group in, because its access list
+ * holds 2,442 names at most.
+ */
+export type Entry = 'tenancy_schemas' | 'its own database';
+
 /** A login with rights on one home, and the group's right to enter. Several creators at once collide on shared catalogs: retried. */
 export async function createLogin(
   connection: ControlConnection,
   login: string,
   password: string | undefined,
+  entry: Entry,
 ): Promise<void> {
   await retryOnCatalogCollision(() =>
     connection.query(`
@@ -73,9 +80,8 @@ export async function createLogin(
       alter role ${login} set statement_timeout = '30s';
       alter role ${login} set lock_timeout = '5s';
       alter role ${login} set idle_in_transaction_session_timeout = '60s';
-      -- To the login, not to its group: that would let it into every database of the cluster that holds tenants.
       do $$ begin
-        execute format('grant connect on database %I to ${login}', current_database());
+        ${entry === 'its own database' ? `execute format('grant connect on database %I to ${login}', current_database())` : `grant ${entry} to ${login} with inherit true, set false`};
       end $$;
     `),
   );

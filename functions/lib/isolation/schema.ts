@@ -1,6 +1,7 @@
+import type { ControlConnection } from '../database/connect.ts';
 import { loginSecretName } from './credentials.ts';
-import { asRole, audit, createLogin, forgetHome, registerHome } from './homes.ts';
-import type { Isolation } from './isolation.ts';
+import { asRole, audit, createLogin, type Entry, forgetHome, registerHome } from './homes.ts';
+import type { Home, Isolation } from './isolation.ts';
 import { rls } from './rls.ts';
 
 /**
@@ -21,13 +22,7 @@ export const schema: Isolation = {
 
   locate: rls.locate,
 
-  async provision(connection, home, password) {
-    await createLogin(connection, home.login, password);
-    await asRole(connection, 'tenancy_owner', () =>
-      connection.query(`create schema if not exists ${home.schema}`),
-    );
-    await registerHome(connection, home);
-  },
+  provision: (connection, home, password) => provisionOwn(connection, home, password, 'tenancy_schemas'),
 
   async deprovision(connection, home) {
     await forgetHome(connection, home.homeId);
@@ -55,3 +50,17 @@ export const schema: Isolation = {
 
   check: (connection, home) => audit(connection, home, false),
 };
+
+/** Login, schema and home; the tables come with the migrations. */
+export async function provisionOwn(
+  connection: ControlConnection,
+  home: Home,
+  password: string | undefined,
+  entry: Entry,
+): Promise<void> {
+  await createLogin(connection, home.login, password, entry);
+  await asRole(connection, 'tenancy_owner', () =>
+    connection.query(`create schema if not exists ${home.schema}`),
+  );
+  await registerHome(connection, home);
+}

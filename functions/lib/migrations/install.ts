@@ -66,9 +66,9 @@ export async function installRuntime(
     grant usage on schema extensions to tenancy_app, tenancy_tenants, tenancy_owner;`);
   const { rows } = await connection.query<{ name: string }>('select current_database() as name');
   await connection.query(`grant create on database "${rows[0]!.name}" to tenancy_owner`);
-  // A login of a home gets in with its home: nobody has any business in a database of which he has nothing.
+  // The login of a database of its own is let in with its home, and nobody else.
   if (rows[0]!.name === tenantsDatabase)
-    await connection.query(`grant connect on database "${tenantsDatabase}" to tenancy_app`);
+    await connection.query(`grant connect on database "${tenantsDatabase}" to tenancy_app, tenancy_schemas`);
   await applyFiles(connection, 'tenancy', await readMigrations(new URL('runtime/', migrations)));
   await asRole(connection, 'tenancy_owner', () => connection.query('create schema if not exists shared'));
   return installKeys(connection, keys, newId);
