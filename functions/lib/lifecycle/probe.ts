@@ -1,10 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { invokeFunction } from '../aws/lambda.ts';
+import { invokeFunction, type StreamedAnswer } from '../aws/lambda.ts';
 import { TenantryError } from '../errors.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-
-/** A streamed answer begins with its status and headers as JSON, ended by eight NUL bytes. */
-const preludeEnd = '\0'.repeat(8);
 
 /**
  * Calls the built-in tool `tenancy_probe` as the tenant, in the MCP function itself: past API Gateway, because isolated
@@ -18,30 +15,27 @@ export async function probeTenant(functionName: string, tenant: TenantId): Promi
     method: 'tools/call',
     params: { name: 'tenancy_probe', arguments: { marker: randomUUID() } },
   };
-  const answer = String(
-    await invokeFunction(functionName, {
-      httpMethod: 'POST',
-      path: '/mcp',
-      headers: {},
-      multiValueHeaders: {
-        'content-type': ['application/json'],
-        accept: ['application/json, text/event-stream'],
-        'mcp-protocol-version': ['2025-11-25'],
-      },
-      requestContext: {
-        requestId: randomUUID(),
-        authorizer: { tenant, principal: 'tenantry', scopes: '', auth: 'verify' },
-      },
-      body: JSON.stringify(call),
-      isBase64Encoded: false,
-    }),
-  );
-  const body = answer.slice(answer.indexOf(preludeEnd) + preludeEnd.length);
+  const { body } = (await invokeFunction(functionName, {
+    httpMethod: 'POST',
+    path: '/mcp',
+    headers: {},
+    multiValueHeaders: {
+      'content-type': ['application/json'],
+      accept: ['application/json, text/event-stream'],
+      'mcp-protocol-version': ['2025-11-25'],
+    },
+    requestContext: {
+      requestId: randomUUID(),
+      authorizer: { tenant, principal: 'tenantry', scopes: '', auth: 'verify' },
+    },
+    body: JSON.stringify(call),
+    isBase64Encoded: false,
+  })) as StreamedAnswer;
   const { result, error } = JSON.parse(body) as {
     result?: { isError?: boolean; content: { text: string }[]; structuredContent?: { tenant: string } };
     error?: { message: string };
   };
-  if (result?.isError === undefined && result?.structuredContent?.tenant === tenant) return;
+  if (!result?.isError && result?.structuredContent?.tenant === tenant) return;
   throw new TenantryError(
     'probe_failed',
     `A call through the tenant's data path failed: ${error?.message ?? result?.content[0]?.text ?? 'no answer'}`,
