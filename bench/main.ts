@@ -1,4 +1,4 @@
-import { availableParallelism } from 'node:os';
+import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import * as activeTenants from './active-tenants.ts';
 import { Ground, pgbouncerIsInstalled } from './ground.ts';
@@ -13,8 +13,10 @@ const { values } = parseArgs({ options: { json: { type: 'boolean', default: fals
 const report = (line: string) => (values.json ? console.error(line) : console.log(line));
 
 const figures: Figure[] = [];
+const [load] = loadavg();
 report(
-  `Node ${process.version}, ${availableParallelism()} cores. Ratios of one run are what counts; times depend on the machine.\n`,
+  `Node ${process.version}, ${availableParallelism()} cores, load ${load!.toFixed(1)}. Ratios of one run are what counts; times depend on the machine.\n` +
+    'With a load near the number of cores the ratios too are wrong: what costs processor time is delayed, the network is not.\n',
 );
 for (const { family, method, medianMs, targetMs } of await handler.run(report)) {
   figures.push({ name: `handler, ${family} ${method}, ms`, value: medianMs, atMost: targetMs });
