@@ -25,6 +25,9 @@ export type ErrorCode =
   | 'idempotency_conflict' // the key was used for another request
   | 'operation_running' // another one is changing this tenant
   | 'unknown_operation'
+  | 'unknown_tenant' // to operators only: agents read `tenant_not_served`
+  | 'unknown_key'
+  | 'invalid_request' // what an operator sent is not in the form that is asked for
   | 'instance_failed' // a dedicated instance will not come up
   | 'instance_pending' // it is on its way: ask again
   | 'instance_quota' // the account may have no more of them

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { TenantryError } from './errors.ts';
+import { strategies } from './tenant/tenant.ts';
 
 /** A process environment as received: nothing in it is trusted before it is parsed. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -129,6 +130,63 @@ const controlSettings = z
     instance: { ...env.INSTANCE, kmsKeyId: env.INSTANCE.kmsKeyId },
   }));
 
+const adminSettings = z
+  .object({
+    CATALOG_HOST: z.string().min(1),
+    CATALOG_PORT: port.default(5432),
+    /** The cluster that also holds the catalog. */
+    CATALOG_CLUSTER_ID: z.uuid(),
+    CREDENTIALS: z.enum(['iam', 'secret']).default('iam'),
+    CONTEXT_KEY_SECRET: z.string().min(1).default('tenancy/context-key'),
+    DATABASE_TLS: z.enum(['verify', 'off']).default('verify'),
+    AWS_REGION: z.string().min(1),
+    /** ARN of the state machine that provisions what takes longer than an answer may. */
+    PROVISION_MACHINE: z.string().startsWith('arn:'),
+    /** The strategy that each tier gets unless another one is asked for. */
+    TIERS: json(
+      z.strictObject({
+        starter: z.enum(strategies),
+        pro: z.enum(strategies),
+        enterprise: z.enum(strategies),
+      }),
+    ),
+    /** The endpoint's public URL: what API keys are for, and who issues them. */
+    PUBLIC_URL: z.url(),
+    API_KEY_ISSUER: z.string().min(1),
+    /** Name of the secret with the pair that signs API keys. */
+    SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
+    /** Every scope that a tool asks for, comma-separated: a key can have no other. */
+    SCOPES: list,
+    /** OIDC issuers whose tokens are accepted, comma-separated. */
+    ISSUERS: list,
+  })
+  .transform((env) => ({
+    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    credentials: env.CREDENTIALS,
+    contextKeySecret: env.CONTEXT_KEY_SECRET,
+    tls: env.DATABASE_TLS,
+    region: env.AWS_REGION,
+    provisionMachine: env.PROVISION_MACHINE,
+    tiers: env.TIERS,
+    publicUrl: env.PUBLIC_URL,
+    apiKeyIssuer: env.API_KEY_ISSUER,
+    signingKeySecret: env.SIGNING_KEY_SECRET,
+    scopes: env.SCOPES,
+    issuers: env.ISSUERS,
+  }));
+
+const cliSettings = z
+  .object({
+    /** A deployed admin API, e.g. https://abc.execute-api.eu-west-1.amazonaws.com/prod; without it, the local cloud. */
+    TENANTRY_ADMIN_URL: z.url({ protocol: /^https?$/ }).optional(),
+    /** The local cloud's folder and port, as `npm start` takes them. */
+    TENANTRY_STATE: z.string().min(1).optional(),
+    PORT: port.optional(),
+  })
+  .transform((env) => ({ adminUrl: env.TENANTRY_ADMIN_URL, folder: env.TENANTRY_STATE, port: env.PORT }));
+
+export type AdminSettings = z.output<typeof adminSettings>;
+export type CliSettings = z.output<typeof cliSettings>;
 export type McpSettings = z.output<typeof mcpSettings>;
 export type ControlSettings = z.output<typeof controlSettings>;
 export type AuthorizerSettings = z.output<typeof authorizerSettings>;
@@ -143,6 +201,12 @@ export const readAuthorizerSettings = (env: Environment = process.env): Authoriz
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readControlSettings = (env: Environment = process.env): ControlSettings =>
   read(controlSettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readAdminSettings = (env: Environment = process.env): AdminSettings => read(adminSettings, env);
+
+/** Of the command line. @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readCliSettings = (env: Environment = process.env): CliSettings => read(cliSettings, env);
 
 function read<T extends z.ZodType>(schema: T, env: Environment): z.output<T> {
   const result = schema.safeParse(env);

@@ -19,7 +19,7 @@ export interface ControlPlane {
 
 /** The control plane of a function's settings. @throws TenantryError when the signing keys can't be read */
 export async function createControlPlane(
-  settings: ControlSettings,
+  settings: Pick<ControlSettings, 'catalog' | 'credentials' | 'region' | 'tls' | 'contextKeySecret'>,
   secrets = createSecrets(),
 ): Promise<ControlPlane> {
   const { catalog, credentials, region, tls } = settings;

@@ -1,0 +1,24 @@
+import type { Workflows } from '../aws/step-functions.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { type ControlPlane, catalogEndpoint } from '../lifecycle/control-plane.ts';
+import type { AdminSettings } from '../settings.ts';
+
+/** What the admin API works with; built once by its handler. */
+export interface Admin {
+  readonly plane: ControlPlane;
+  readonly workflows: Workflows;
+  readonly settings: Pick<
+    AdminSettings,
+    | 'region'
+    | 'provisionMachine'
+    | 'tiers'
+    | 'publicUrl'
+    | 'apiKeyIssuer'
+    | 'signingKeySecret'
+    | 'scopes'
+    | 'issuers'
+  >;
+}
+
+export const withCatalog = <T>({ plane }: Admin, work: (catalog: ControlConnection) => Promise<T>) =>
+  withConnection(catalogEndpoint(plane), work);

@@ -1,0 +1,138 @@
+import { z } from 'zod';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { compensate } from '../lifecycle/compensate.ts';
+import type { Operation } from '../lifecycle/operations.ts';
+import {
+  beginProvisioning,
+  type Provisioner,
+  type ProvisionInput,
+  type ProvisionRequest,
+  provisionOperation,
+  provisionSteps,
+} from '../lifecycle/provision.ts';
+import { runStep } from '../lifecycle/step.ts';
+import { strategies, tiers } from '../tenant/tenant.ts';
+import { type Admin, withCatalog } from './admin.ts';
+import { type OperationView, showOperation } from './operations.ts';
+import { runningOperation, showTenant, type TenantView } from './tenants.ts';
+
+export const newTenant = z.strictObject({
+  slug: z.string(),
+  tier: z.enum(tiers),
+  strategy: z.enum(strategies).optional(),
+  placement: z.enum(['dedicated', 'shared-cluster']).optional(),
+  externalId: z.string().min(1).max(200).optional(),
+  issuer: z.url().optional(),
+});
+export type NewTenantBody = z.output<typeof newTenant>;
+
+/**
+ * Creates a tenant, or continues what an earlier call has begun. One on shared tables is there when this returns; the
+ * others are provisioned by the state machine, which the operation follows.
+ * @throws TenantryError `slug_invalid`, `slug_taken`, `name_taken`, `idempotency_conflict`, `operation_running`, `invalid_request`
+ */
+export async function createTenant(
+  admin: Admin,
+  body: NewTenantBody,
+  idempotencyKey: string | undefined,
+): Promise<{ tenant: TenantView; operation: OperationView }> {
+  const request = completed(admin, body);
+  const operation = await withCatalog(admin, (catalog) => begin(catalog, request, idempotencyKey));
+  if (operation.state === 'running') await advance(admin, operation);
+  return {
+    tenant: await showTenant(admin, request.slug),
+    operation: await showOperation(admin, operation.operationId),
+  };
+}
+
+/** The request with every default in it: what an idempotency key is compared by. */
+function completed({ settings }: Admin, body: NewTenantBody): ProvisionRequest {
+  const { slug, tier, placement, externalId } = body;
+  const strategy = body.strategy ?? settings.tiers[tier];
+  if (placement !== undefined && strategy !== 'database')
+    throw invalid(`A placement is for the strategy database; this tenant's is ${strategy}.`);
+  const issuer = body.issuer ?? (externalId === undefined ? undefined : onlyIssuer(settings.issuers));
+  if (issuer !== undefined && !settings.issuers.includes(issuer))
+    throw invalid(
+      `No tokens of this issuer are accepted here. Known: ${settings.issuers.join(', ') || 'none'}.`,
+    );
+  return {
+    slug,
+    tier,
+    strategy,
+    ...(placement && { placement }),
+    ...(issuer && { issuer }),
+    ...(externalId && { externalId }),
+  };
+}
+
+function onlyIssuer(issuers: readonly string[]): string {
+  if (issuers.length === 1) return issuers[0]!;
+  throw invalid('An external id is one issuer’s: say which with `issuer`.');
+}
+
+async function begin(
+  catalog: ControlConnection,
+  request: ProvisionRequest,
+  idempotencyKey: string | undefined,
+): Promise<Operation> {
+  try {
+    return (await beginProvisioning(catalog, request, idempotencyKey)).operation;
+  } catch (error) {
+    if ((error as { constraint?: string }).constraint === 'tenants_issuer_external_id_key')
+      throw new TenantryError('name_taken', 'This external id of this issuer belongs to another tenant.', {
+        cause: error,
+      });
+    // The same request again, of a caller that died or was impatient: it goes on with what runs.
+    const isRunning = error instanceof TenantryError && error.code === 'operation_running';
+    const known = isRunning && !idempotencyKey ? await runningOperation(catalog, request.slug) : undefined;
+    if (known?.kind !== 'provision' || !isSame(known.input as unknown as ProvisionInput, request))
+      throw error;
+    return known;
+  }
+}
+
+const isSame = (input: ProvisionInput, { tier, strategy, placement = 'dedicated' }: ProvisionRequest) =>
+  input.tier === tier && input.strategy === strategy && input.placement === placement;
+
+/** Safe to repeat: the execution has the operation's name, and every step may run twice. */
+async function advance(admin: Admin, { operationId, input }: Operation): Promise<void> {
+  const { strategy, placement } = input as unknown as ProvisionInput;
+  if (strategy === 'rls') return provisionNow(admin, operationId);
+  const isDedicated = strategy === 'database' && placement === 'dedicated';
+  await admin.workflows.start(admin.settings.provisionMachine, operationId, {
+    operation: operationId,
+    input: { placement: isDedicated ? 'dedicated' : 'shared' },
+  });
+}
+
+const unused = () => {
+  throw new TenantryError(
+    'internal',
+    'A tenant on shared tables has no instance and no migrations of its own.',
+  );
+};
+
+/** The state machine's steps that a tenant on shared tables needs: each a few statements. */
+async function provisionNow({ plane, settings }: Admin, operation: string): Promise<void> {
+  const instances = { create: unused, ready: unused, remove: unused };
+  const provisioner: Provisioner = { plane, instances, region: settings.region, files: [], probe: unused };
+  const run = (step: string, input = {}) =>
+    runStep(provisioner, { operation, step, input }, provisionOperation, { ...provisionSteps, compensate });
+  for (const step of ['reserve', 'createHome', 'activate']) {
+    try {
+      await run(step);
+    } catch (error) {
+      const { name, message } = error as Error;
+      const failure = { Error: name, Cause: JSON.stringify({ errorMessage: message }) };
+      // When even that fails the operation stays as it is, and the next call goes on with it.
+      await run('compensate', { failedStep: step, failure }).catch(() => {
+        throw error;
+      });
+      return;
+    }
+  }
+}
+
+const invalid = (message: string) => new TenantryError('invalid_request', message);

@@ -1,0 +1,92 @@
+import type { ControlConnection } from '../database/connect.ts';
+import { type Operation, readOperation, readSteps } from '../lifecycle/operations.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+import { type Admin, withCatalog } from './admin.ts';
+
+export interface OperationView {
+  readonly id: string;
+  readonly kind: Operation['kind'];
+  /** Its slug. */
+  readonly tenant: string | null;
+  readonly state: Operation['state'];
+  /** The one under way, or the last. */
+  readonly step: string | null;
+  readonly failedStep: string | null;
+  readonly reason: string | null;
+  readonly startedAt: string;
+  readonly finishedAt: string | null;
+  /** When anything last happened. */
+  readonly activeAt: string;
+  /** What the last operations like it took; null when there was none. */
+  readonly expectedSeconds: number | null;
+}
+
+export interface OperationWithSteps extends OperationView {
+  readonly steps: readonly {
+    readonly step: string;
+    readonly attempt: number;
+    readonly outcome: 'running' | 'done' | 'failed';
+    readonly reason: string | null;
+    readonly startedAt: string;
+    readonly finishedAt: string | null;
+  }[];
+}
+
+/** The newest first, those that run before all others. */
+export const listOperations = async (admin: Admin): Promise<{ operations: OperationView[] }> =>
+  withCatalog(admin, async (catalog) => ({ operations: await operationViews(catalog, { limit: 50 }) }));
+
+/** @throws TenantryError `unknown_operation` */
+export async function showOperation(admin: Admin, operationId: string): Promise<OperationWithSteps> {
+  return withCatalog(admin, async (catalog) => {
+    await readOperation(catalog, operationId);
+    const [operation] = await operationViews(catalog, { operationId, limit: 1 });
+    const steps = await readSteps(catalog, operationId);
+    return {
+      ...operation!,
+      steps: steps.map(({ step, attempt, outcome, reason, startedAt, finishedAt }) => ({
+        step,
+        attempt,
+        outcome,
+        reason: reason ?? null,
+        startedAt: startedAt.toISOString(),
+        finishedAt: finishedAt?.toISOString() ?? null,
+      })),
+    };
+  });
+}
+
+export async function operationViews(
+  catalog: ControlConnection,
+  of: { operationId?: string; tenant?: TenantId; limit: number },
+): Promise<OperationView[]> {
+  const { rows } = await catalog.query(
+    `select o.*, t.slug, s.step, greatest(o.started_at, o.finished_at, s.started_at, s.finished_at) as active_at, e.seconds
+       from catalog.operations o
+       left join catalog.tenants t using (tenant_id)
+       left join lateral (select * from catalog.operation_steps s where s.operation_id = o.operation_id
+                           order by s.started_at desc limit 1) s on true
+       -- The median of the last ten that were like it.
+       left join lateral (select percentile_cont(0.5) within group (order by extract(epoch from p.finished_at - p.started_at)) as seconds
+                            from (select * from catalog.operations p
+                                   where p.state = 'done' and p.kind = o.kind and p.input->'strategy' is not distinct from o.input->'strategy'
+                                     and p.input->'placement' is not distinct from o.input->'placement'
+                                   order by p.started_at desc limit 10) p) e on o.state = 'running'
+      where ($1::uuid is null or o.operation_id = $1) and ($2::uuid is null or o.tenant_id = $2)
+      order by o.state = 'running' desc, o.started_at desc limit $3`,
+    [of.operationId ?? null, of.tenant ?? null, of.limit],
+  );
+  return rows.map((row) => ({
+    id: row.operation_id,
+    kind: row.kind,
+    tenant: row.slug,
+    state: row.state,
+    step: row.step,
+    failedStep: row.failed_step,
+    reason: row.reason,
+    startedAt: row.started_at.toISOString(),
+    finishedAt: row.finished_at?.toISOString() ?? null,
+    activeAt: row.active_at.toISOString(),
+    expectedSeconds: row.seconds === null ? null : Math.max(1, Math.round(row.seconds)),
+  }));
+}

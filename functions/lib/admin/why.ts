@@ -1,0 +1,83 @@
+import { readOperation } from '../lifecycle/operations.ts';
+import type { ProvisionInput } from '../lifecycle/provision.ts';
+import type { TenantStatus } from '../tenant/tenant.ts';
+import { type Admin, withCatalog } from './admin.ts';
+import { type OperationWithSteps, showOperation } from './operations.ts';
+import { showTenant, type TenantView } from './tenants.ts';
+
+/** Why a tenant is as it is, and what to do. */
+export interface Why {
+  readonly slug: string;
+  readonly status: TenantStatus;
+  readonly why: string;
+  /** Commands, the best first. */
+  readonly run: readonly string[];
+  readonly operation: OperationWithSteps | null;
+}
+
+/** Longer than any step's own timeout: whoever ran the operation is gone. */
+const silentMs = 20 * 60_000;
+const tenants = 'npm run tenants --';
+
+/** @throws TenantryError `unknown_tenant` */
+export async function whyTenant(admin: Admin, slug: string, now = Date.now()): Promise<Why> {
+  const tenant = await showTenant(admin, slug);
+  const { status } = tenant;
+  const operation = tenant.operation && (await showOperation(admin, tenant.operation.id));
+  const again = `${tenants} create ${slug} --tier ${tenant.tier} --strategy ${tenant.strategy}${await placement(admin, tenant)} --wait`;
+  const { why, run } = explain(tenant, operation, again, now);
+  return { slug, status, why, run, operation };
+}
+
+function explain(
+  { slug, status, home }: TenantView,
+  operation: OperationWithSteps | null,
+  again: string,
+  now: number,
+): { why: string; run: string[] } {
+  const running = operation?.state === 'running' ? operation : undefined;
+  const watch = `${tenants} operations --watch`;
+  switch (status) {
+    case 'active':
+      if (home?.state === 'open') return { why: 'It is active: its agents are served.', run: [] };
+      return {
+        why: `It is active, but its home is ${home?.state ?? 'missing'}: calls are refused until that is open.`,
+        run: [`${tenants} show ${slug}`, watch],
+      };
+    case 'suspended':
+      return {
+        why: 'An operator has suspended it: every call is refused.',
+        run: [`${tenants} resume ${slug}`],
+      };
+    case 'failed':
+      return {
+        why: `Its last operation failed${operation?.failedStep ? ` at ${operation.failedStep}` : ''}: ${operation?.reason ?? 'nothing is recorded.'}`,
+        run: [again],
+      };
+    case 'provisioning': {
+      if (running === undefined) return { why: 'It was recorded, and nothing works on it.', run: [again] };
+      const minutes = Math.floor((now - Date.parse(running.activeAt)) / 60_000);
+      if (now - Date.parse(running.activeAt) > silentMs)
+        return {
+          why: `It is being provisioned, but nothing has happened for ${minutes} minutes.`,
+          run: [again, watch],
+        };
+      const last = running.steps.at(-1);
+      const trouble = last?.outcome === 'failed' ? ` Last answer: ${last.reason}` : '';
+      return {
+        why: `It is being provisioned: ${last ? `step ${last.step}, attempt ${last.attempt}` : 'no step has begun yet'}.${trouble}`,
+        run: [watch],
+      };
+    }
+    case 'offboarding':
+      return { why: 'It is being offboarded: every call is refused.', run: [watch] };
+    case 'offboarded':
+      return { why: 'It was offboarded and is gone for good. Its slug stays taken.', run: [] };
+  }
+}
+
+async function placement(admin: Admin, { strategy, operation }: TenantView): Promise<string> {
+  if (strategy !== 'database' || operation?.kind !== 'provision') return '';
+  const { input } = await withCatalog(admin, (catalog) => readOperation(catalog, operation.id));
+  return ` --placement ${(input as unknown as ProvisionInput).placement}`;
+}
