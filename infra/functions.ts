@@ -13,6 +13,8 @@ export interface FunctionRow {
   readonly streaming: boolean;
   /** Reaches the databases. What can answer without them stays outside: nothing unauthenticated enters the VPC. */
   readonly inVpc: boolean;
+  /** Serves tenants' agents, or operates tenants: what the data plane's stack deploys is the first. */
+  readonly plane: 'data' | 'control';
 }
 
 export const functions = [
@@ -25,6 +27,7 @@ export const functions = [
     memoryMb: 1024,
     streaming: true,
     inVpc: true,
+    plane: 'data',
   },
   {
     name: 'authorizer',
@@ -34,6 +37,27 @@ export const functions = [
     memoryMb: 512,
     streaming: false,
     inVpc: false,
+    plane: 'data',
+  },
+  {
+    name: 'admin',
+    entry: 'functions/admin/handler.ts',
+    // As long as API Gateway waits; what takes longer is an operation.
+    timeoutSeconds: 29,
+    memoryMb: 512,
+    streaming: false,
+    inVpc: true,
+    plane: 'control',
+  },
+  {
+    name: 'provision-tenant',
+    entry: 'functions/provision-tenant/handler.ts',
+    // Migrating a new home is its longest step; the state machine gives each step its own limit.
+    timeoutSeconds: 900,
+    memoryMb: 512,
+    streaming: false,
+    inVpc: true,
+    plane: 'control',
   },
 ] as const satisfies readonly FunctionRow[];
 

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { homeMigrations } from '../../functions/lib/migrations/migrator.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
+import { functions } from '../functions.ts';
 import {
   available,
   createPlane,
@@ -10,14 +11,19 @@ import {
   ensureKeys,
   prepareDedicated,
   prepareShared,
+  region,
   secretsOf,
 } from './control-plane.ts';
 import { apiKeys, demoTenants, prepareTenant, seedTenants } from './demo/tenants.ts';
+import { functionSubstitutions } from './emulator/lambda-invoke.ts';
 import { startAwsEmulator } from './emulator/server.ts';
 import { functionVariables, startFunctions, watchFunctions } from './functions.ts';
+import { startAdminGateway, writeAdminFile } from './gateway/admin.ts';
 import { startGateway } from './gateway/gateway.ts';
+import type { LambdaHost } from './lambda/host.ts';
 import type { LocalSettings } from './settings.ts';
 import { clusterIdOf, openCloudState, postgresFolder } from './state.ts';
+import { loadMachines } from './state-machines/definition.ts';
 
 export interface Cloud {
   readonly publicUrl: string;
@@ -36,19 +42,24 @@ export async function startCloud(
   onClose: OnClose,
   progress: (step: string) => void,
 ): Promise<Cloud> {
-  const { folder, port } = settings;
+  const { folder, port, clockFactor } = settings;
   const publicUrl = `http://127.0.0.1:${port}/mcp`;
   const scopes = [...new Set(tools.flatMap((tool) => tool.scopes))].sort();
   const state = await openCloudState(folder);
   const isFirst = state.value.seeded.length === 0;
 
   const accessKeyId = randomUUID();
+  let lambda: LambdaHost | undefined;
+  const machines = await loadMachines(join(root, 'stepfunctions'), functionSubstitutions(functions, region));
   const emulator = await startAwsEmulator({
     stateFile: join(folder, 'aws.json'),
     accessKeyId,
     rds: { postgresBase: postgresFolder(folder) },
+    functions: { rows: functions, host: () => lambda },
+    stateMachines: { machines, region, clockFactor },
   });
   onClose(emulator.close);
+  const executions = emulator.executions!;
   progress(isFirst ? 'Making two PostgreSQL servers' : 'Starting two PostgreSQL servers');
   const shared = await ensureInstance(emulator, 'tenantry-shared');
   const dedicated = await ensureInstance(emulator, 'tenantry-initech');
@@ -60,15 +71,19 @@ export async function startCloud(
   const variables = functionVariables({
     publicUrl,
     catalogPort: shared.port,
+    catalogClusterId: clusterIdOf(state, shared.identifier),
+    provisionMachine: executions.machineArn('provision-tenant'),
     awsUrl: emulator.url,
     accessKeyId,
     issuerUrl,
     apiKeyJwks: { keys: [signing.public] },
     tools,
   });
-  const lambda = startFunctions(root, folder, variables);
-  onClose(() => lambda.close());
-  const loaded = Promise.all([lambda.warm(), import('./issuer.ts')]);
+  const host = startFunctions(root, folder, variables);
+  lambda = host;
+  onClose(() => host.close());
+  onClose(() => executions.close());
+  const loaded = Promise.all([host.warm(), import('./issuer.ts')]);
   await Promise.all([available(emulator, shared), available(emulator, dedicated)]);
 
   progress('Installing catalog, runtime and tenant migrations');
@@ -101,11 +116,15 @@ export async function startCloud(
   });
   onClose(issuer.close);
   const facts = { publicUrl, issuers: [issuer.issuer], scopes };
-  const gateway = await startGateway({ port, lambda, facts });
+  const gateway = await startGateway({ port, lambda: host, facts });
   onClose(gateway.close);
+  const admin = await startAdminGateway(host);
+  onClose(admin.close);
+  onClose(writeAdminFile(folder, publicUrl, admin));
+  await executions.resume();
   const watcher = watchFunctions(root, () => {
     progress('Files below functions/ changed: loading them');
-    void lambda.reload();
+    void host.reload();
   });
   onClose(watcher.close);
   return { publicUrl, tokens };

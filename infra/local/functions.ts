@@ -3,12 +3,14 @@ import { join } from 'node:path';
 import type { JWK } from 'jose';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { type FunctionName, functions } from '../functions.ts';
-import { contextKeySecret, region } from './control-plane.ts';
+import { contextKeySecret, region, signingKeySecret } from './control-plane.ts';
 import { LambdaHost } from './lambda/host.ts';
 
 export interface FunctionFacts {
   publicUrl: string;
   catalogPort: number;
+  catalogClusterId: string;
+  provisionMachine: string;
   /** The emulator's address, and the access key that it wants. */
   awsUrl: string;
   accessKeyId: string;
@@ -20,25 +22,51 @@ export interface FunctionFacts {
 /** Each function's environment variables: what the stack sets on AWS, with this machine's addresses. */
 export function functionVariables(facts: FunctionFacts): Record<FunctionName, Record<string, string>> {
   const { publicUrl, issuerUrl, tools } = facts;
+  const data = {
+    CATALOG_HOST: '127.0.0.1',
+    CATALOG_PORT: String(facts.catalogPort),
+    CREDENTIALS: 'secret',
+    CONTEXT_KEY_SECRET: contextKeySecret,
+    DATABASE_TLS: 'off',
+    AWS_REGION: region,
+    AWS_ENDPOINT_URL: facts.awsUrl,
+    AWS_ACCESS_KEY_ID: facts.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: 'not-checked',
+  };
   return {
-    mcp: {
-      PUBLIC_URL: publicUrl,
-      CATALOG_HOST: '127.0.0.1',
-      CATALOG_PORT: String(facts.catalogPort),
-      CREDENTIALS: 'secret',
-      CONTEXT_KEY_SECRET: contextKeySecret,
-      DATABASE_TLS: 'off',
-      AWS_REGION: region,
-      AWS_ENDPOINT_URL: facts.awsUrl,
-      AWS_ACCESS_KEY_ID: facts.accessKeyId,
-      AWS_SECRET_ACCESS_KEY: 'not-checked',
-    },
+    mcp: { PUBLIC_URL: publicUrl, ...data },
     authorizer: {
       PUBLIC_URL: publicUrl,
       ISSUERS: JSON.stringify([{ issuer: issuerUrl, audience: publicUrl, jwksUri: `${issuerUrl}/jwks` }]),
       API_KEY_JWKS: JSON.stringify(facts.apiKeyJwks),
       API_KEY_ISSUER: publicUrl,
       TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
+    },
+    admin: {
+      ...data,
+      CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      PROVISION_MACHINE: facts.provisionMachine,
+      TIERS: JSON.stringify({ starter: 'rls', pro: 'schema', enterprise: 'database' }),
+      PUBLIC_URL: publicUrl,
+      API_KEY_ISSUER: publicUrl,
+      SIGNING_KEY_SECRET: signingKeySecret,
+      SCOPES: [...new Set(tools.flatMap(({ scopes }) => scopes))].sort().join(','),
+      ISSUERS: issuerUrl,
+    },
+    'provision-tenant': {
+      ...data,
+      CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      MCP_FUNCTION: 'tenantry-mcp',
+      INSTANCE: JSON.stringify({
+        instanceClass: 'db.t4g.micro',
+        engineVersion: '17.10',
+        storageGb: 20,
+        parameterGroup: 'tenantry',
+        subnetGroup: 'tenantry',
+        securityGroups: ['sg-tenantry'],
+        certificateAuthority: 'rds-ca-rsa2048-g1',
+        backupDays: 7,
+      }),
     },
   };
 }

@@ -10,10 +10,12 @@ export interface LocalSettings {
   readonly folder: string;
   /** Throw that away first. */
   readonly fresh: boolean;
+  /** Waits of state machines last this part of their time: above 0, at most 1. */
+  readonly clockFactor: number;
 }
 
 const usage =
-  'Usage: npm start [-- --fresh], with PORT and TENANTRY_STATE (a folder) as environment variables.';
+  'Usage: npm start [-- --fresh], with PORT, TENANTRY_STATE (a folder) and CLOCK_FACTOR (0.02) as environment variables.';
 
 /** @throws Refused that names every fault */
 export function readLocalSettings(
@@ -29,6 +31,13 @@ export function readLocalSettings(
     .max(65_535)
     .safeParse(environment.PORT || '8080');
   if (!port.success) faults.push(`PORT is ${environment.PORT}: it must be a whole number from 1 to 65535.`);
+  const clockFactor = z.coerce
+    .number()
+    .gt(0)
+    .max(1)
+    .safeParse(environment.CLOCK_FACTOR || '0.02');
+  if (!clockFactor.success)
+    faults.push(`CLOCK_FACTOR is ${environment.CLOCK_FACTOR}: it must be above 0 and at most 1.`);
   let fresh = false;
   try {
     ({ fresh } = parseArgs({
@@ -40,5 +49,5 @@ export function readLocalSettings(
   }
   if (faults.length > 0) throw new Refused([...faults, usage].join('\n'));
   const folder = environment.TENANTRY_STATE ? resolve(environment.TENANTRY_STATE) : join(root, '.tenantry');
-  return { port: port.data!, folder, fresh };
+  return { port: port.data!, folder, fresh, clockFactor: clockFactor.data! };
 }

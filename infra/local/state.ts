@@ -35,7 +35,15 @@ export function clusterIdOf(state: StateFile<CloudState>, instance: string): str
 
 /** Only what is ours: the folder may be any that TENANTRY_STATE names. */
 export async function forget(folder: string): Promise<void> {
-  const files = ['aws.json', 'cloud.json', 'issuer.json', 'issuer-keys.json', 'mcp.json', 'logs'];
+  const files = [
+    'admin.json',
+    'aws.json',
+    'cloud.json',
+    'issuer.json',
+    'issuer-keys.json',
+    'mcp.json',
+    'logs',
+  ];
   const paths = [...files.map((name) => join(folder, name)), join(postgresFolder(folder), 'clusters')];
   await Promise.all(paths.map((path) => rm(path, { recursive: true, force: true })));
 }

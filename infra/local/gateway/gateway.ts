@@ -152,7 +152,7 @@ async function stream(
 
 class IntegrationTimeout extends Error {}
 
-async function buffered(
+export async function buffered(
   lambda: LambdaHost,
   name: string,
   event: unknown,
@@ -170,7 +170,7 @@ async function buffered(
 }
 
 /** @returns undefined when it is larger than API Gateway takes */
-async function readBody(message: IncomingMessage): Promise<Buffer | undefined> {
+export async function readBody(message: IncomingMessage): Promise<Buffer | undefined> {
   if (Number(message.headers['content-length'] ?? 0) > maxBodyBytes) return undefined;
   const chunks: Buffer[] = [];
   let size = 0;
@@ -185,4 +185,4 @@ async function readBody(message: IncomingMessage): Promise<Buffer | undefined> {
   });
 }
 
-const isLoopback = (host = '') => /^(127\.0\.0\.1|localhost|\[::1\])(:\d+)?$/i.test(host);
+export const isLoopback = (host = '') => /^(127\.0\.0\.1|localhost|\[::1\])(:\d+)?$/i.test(host);
