@@ -1,84 +1,21 @@
 import { randomUUID } from 'node:crypto';
-import type { APIGatewayProxyEvent } from 'aws-lambda';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Admin } from '../../functions/lib/admin/admin.ts';
-import { answerAdmin } from '../../functions/lib/admin/api.ts';
-import { newSigningKey } from '../../functions/lib/auth/api-key.ts';
-import { createTokenVerifier } from '../../functions/lib/auth/verify-token.ts';
-import { routeOf, startWorld, type World } from '../support/world.ts';
+import type { World } from '../support/world.ts';
+import { type AdminWorld, code, issuer, startAdmin } from './support.ts';
 
-/** The admin API in-process, over a real catalog and real homes. */
 let world: World;
-let admin: Admin;
-let publicKey: Awaited<ReturnType<typeof newSigningKey>>['publicKey'];
-const started: { machine: string; name: string; input: unknown }[] = [];
-const faults: unknown[] = [];
-const url = 'http://127.0.0.1:8080/mcp';
-const issuer = 'https://login.example.com';
-
+let admin: AdminWorld['admin'];
+let started: AdminWorld['started'];
+let ask: AdminWorld['ask'];
 beforeAll(async () => {
-  world = await startWorld();
-  const pair = await newSigningKey();
-  publicKey = pair.publicKey;
-  const signing = JSON.stringify({ private: pair.privateKey, public: pair.publicKey });
-  await world.secrets.write('tenancy/api-key-signing', signing);
-  admin = {
-    plane: world.plane,
-    workflows: {
-      async start(machine, name, input) {
-        started.push({ machine, name, input });
-        return name;
-      },
-      describe: async () => ({ status: 'RUNNING' }),
-    },
-    settings: {
-      region: 'eu-west-1',
-      provisionMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:provision-tenant',
-      tiers: { starter: 'rls', pro: 'schema', enterprise: 'database' },
-      publicUrl: url,
-      apiKeyIssuer: url,
-      signingKeySecret: 'tenancy/api-key-signing',
-      scopes: ['notes:read', 'notes:write'],
-      issuers: [issuer],
-    },
-  };
+  ({ world, admin, started, ask } = await startAdmin());
 });
 afterAll(() => world?.close());
-
-interface Answer {
-  status: number;
-  // biome-ignore lint/suspicious/noExplicitAny: JSON as a client gets it
-  body: any;
-}
-
-async function ask(
-  method: string,
-  path: string,
-  body?: unknown,
-  headers: Record<string, string> = {},
-  query: Record<string, string> | null = null,
-): Promise<Answer> {
-  const event: Partial<APIGatewayProxyEvent> = {
-    httpMethod: method,
-    path,
-    headers,
-    queryStringParameters: query,
-    body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
-    isBase64Encoded: false,
-  };
-  const answer = await answerAdmin(
-    async () => admin,
-    event as APIGatewayProxyEvent,
-    (fault) => faults.push(fault),
-  );
-  return { status: answer.statusCode, body: JSON.parse(answer.body) };
-}
 
 let number = 0;
 const fresh = () => `made-n${++number}`;
 const create = (body: object, key?: string) =>
   ask('POST', '/tenants', body, key === undefined ? {} : { 'Idempotency-Key': key });
-const code = ({ status, body }: Answer) => [status, body.error?.code];
 
 describe('creating a tenant', () => {
   it('on shared tables is done at once, and its calls are served', async () => {
@@ -291,85 +228,4 @@ describe('suspending', () => {
     expect(code(await ask('POST', `/tenants/${slug}/suspend`))).toEqual([409, 'wrong_status']);
     expect(code(await ask('POST', '/tenants/nobody/suspend'))).toEqual([404, 'unknown_tenant']);
   });
-});
-
-describe('API keys', () => {
-  const wanted = { name: 'agent', scopes: ['notes:write', 'notes:read'], days: 30 };
-  const keys = '/tenants/schema-a/keys';
-  const verify = (token: string) =>
-    createTokenVerifier({
-      issuers: [],
-      apiKeyJwks: { keys: [publicKey as never] },
-      apiKeyIssuer: url,
-      audience: url,
-    })(token);
-
-  it('are shown once, speak for their tenant, and are refused when revoked', async () => {
-    const { status, body } = await ask('POST', keys, wanted);
-    expect(status).toBe(201);
-    expect(body.token).toMatch(/^tnt_/);
-    const principal = await verify(body.token);
-    const { a } = world.tenants.schema;
-    expect(principal).toMatchObject({
-      tenant: a.id,
-      scopes: 'notes:read notes:write',
-      auth: `key:${body.id}`,
-    });
-    expect(await world.access().resolve(principal)).toMatchObject({ homeId: routeOf(a).homeId });
-
-    const { token: _, ...listed } = body;
-    expect((await ask('GET', keys)).body.keys).toContainEqual(listed);
-    const revoked = await ask('POST', `${keys}/${body.id}/revoke`);
-    expect(revoked.body.revokedAt).not.toBeNull();
-    expect((await ask('POST', `${keys}/${body.id}/revoke`)).body).toEqual(revoked.body);
-    await expect(world.access().resolve(principal)).rejects.toMatchObject({ code: 'key_revoked' });
-  });
-
-  it('are one with the same idempotency key', async () => {
-    const once = { 'idempotency-key': 'agent-1' };
-    const first = await ask('POST', keys, wanted, once);
-    const second = await ask('POST', keys, wanted, once);
-    expect(await verify(second.body.token)).toEqual(await verify(first.body.token));
-    expect(code(await ask('POST', keys, { ...wanted, days: 31 }, once))).toEqual([
-      409,
-      'idempotency_conflict',
-    ]);
-  });
-
-  it('of another tenant are not there', async () => {
-    const { body } = await ask('POST', keys, wanted);
-    expect(code(await ask('POST', `/tenants/rls-a/keys/${body.id}/revoke`))).toEqual([404, 'unknown_key']);
-    expect(code(await ask('POST', `${keys}/nonsense/revoke`))).toEqual([404, 'unknown_key']);
-  });
-
-  it.each([
-    ['a scope that no tool asks for', { ...wanted, scopes: ['all'] }],
-    ['no scope', { ...wanted, scopes: [] }],
-    ['a name of two lines', { ...wanted, name: 'a\nb' }],
-    ['no end', { ...wanted, days: 0 }],
-  ])('with %s are refused', async (_, body) => {
-    expect(code(await ask('POST', keys, body))).toEqual([400, 'invalid_request']);
-  });
-});
-
-it('tells nothing of what fails inside, and hands it to the log', async () => {
-  const before = faults.length;
-  const broken = { ...admin, plane: { ...admin.plane, catalog: { ...admin.plane.catalog, port: 1 } } };
-  const event = { httpMethod: 'GET', path: '/tenants', body: null, isBase64Encoded: false };
-  const away = await answerAdmin(
-    async () => broken,
-    event,
-    (fault) => faults.push(fault),
-  );
-  expect([away.statusCode, JSON.parse(away.body).error.code]).toEqual([503, 'unavailable']);
-  const secret = new Error('password is hunter2');
-  const internal = await answerAdmin(
-    () => Promise.reject(secret),
-    event,
-    (fault) => faults.push(fault),
-  );
-  expect(internal.statusCode).toBe(500);
-  expect(internal.body).not.toContain('hunter2');
-  expect(faults.slice(before)).toContain(secret);
-  expect(faults.length).toBe(before + 2);
 });
