@@ -44,9 +44,18 @@ create table tenancy.changes (
   key jsonb not null
 );
 
--- Parses a context and checks its signature, its database and its expiry; says nothing of homes.
+-- Whether the last part of a context is the signature of all that comes before it. The digests' digests are compared: how
+-- far a forged signature agrees must not show in the time this takes.
+create function tenancy.signed(context text, inner_pad bytea, outer_pad bytea) returns boolean
+language sql stable parallel safe as $$
+  select sha256(convert_to(right(context, 64), 'UTF8')) = sha256(convert_to(encode(
+    sha256(outer_pad || sha256(inner_pad || convert_to(left(context, -65), 'UTF8'))), 'hex'), 'UTF8'))
+$$;
+
+-- Says why a context was refused. The ways in below accept in one query and come here only when it found nothing: most
+-- of what a check costs in PL/pgSQL is the number of its expressions.
 -- Internal: runs as the keeper, below the definer functions that fix the path.
-create function tenancy.authenticate(context text) returns text[]
+create function tenancy.refuse(context text) returns void
 language plpgsql stable parallel safe as $$
 declare
   part text[] := string_to_array(context, '.');
@@ -55,23 +64,14 @@ begin
   if coalesce(context, '') = '' then
     raise exception 'no tenant context' using errcode = 'TN001';
   end if;
-  if cardinality(part) <> 10 or part[1] <> 'v1' then
-    raise exception 'not a tenant context' using errcode = 'TN002';
-  end if;
   select inner_pad, outer_pad into pad from tenancy.keys where key_id = part[2] and database_id::text = part[3];
-  if not found then
+  if not found or not tenancy.signed(context, pad.inner_pad, pad.outer_pad) then
     raise exception 'not a tenant context' using errcode = 'TN002';
   end if;
-  -- The digests' digests are compared: how far a forged signature agrees must not show in the time this takes.
-  if sha256(convert_to(part[10], 'UTF8')) <> sha256(convert_to(encode(
-       sha256(pad.outer_pad || sha256(pad.inner_pad || convert_to(left(context, -(length(part[10]) + 1)), 'UTF8'))), 'hex'), 'UTF8')) then
-    raise exception 'not a tenant context' using errcode = 'TN002';
-  end if;
-  -- now() is the transaction's start: a context does not expire in the middle of its transaction.
   if part[9]::bigint < extract(epoch from now()) then
     raise exception 'the tenant context has expired' using errcode = 'TN003';
   end if;
-  return part;
+  raise exception 'not a context for this' using errcode = 'TN002';
 end
 $$;
 
@@ -81,48 +81,68 @@ $$;
 create function tenancy.verify(context text, out tenant uuid, out home_schema name, out statement_ms bigint, out capturing boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  part text[] := tenancy.authenticate(context);
-  writes boolean := part[6] = 'w';
-  fence bigint;
+  part text[] := string_to_array(context, '.');
   home record;
 begin
-  if part[7] not in ('call', 'verify') or part[6] not in ('r', 'w') then
-    raise exception 'not a context for a call' using errcode = 'TN002';
+  -- Nothing of the context is read before this: what we have signed has the form that the casts below expect.
+  perform from tenancy.keys k
+   where k.key_id = part[2] and k.database_id::text = part[3] and tenancy.signed(context, k.inner_pad, k.outer_pad);
+  if not found then
+    perform tenancy.refuse(context);
   end if;
-  if current_setting('transaction_isolation') <> 'read committed' then
+  -- now() is the transaction's start: a context does not expire in the middle of its transaction.
+  select h.home_id, h.tenant_id, h.schema_name, h.epoch, h.state, h.lock_key, h.capturing,
+         asked.writes, asked.verifies, asked.valid,
+         current_setting('transaction_isolation') = 'read committed' as sees_the_fence,
+         current_setting('transaction_read_only') = 'on' as reads_only
+    into home
+    from (select part[6] = 'w' as writes, part[7] = 'verify' as verifies,
+                 part[7] in ('call', 'verify') and part[9]::bigint >= extract(epoch from now()) as valid) asked
+    left join tenancy.homes h on h.tenant_id = part[4]::uuid and h.login = session_user;
+  if not home.valid then
+    perform tenancy.refuse(context);
+  end if;
+  if not home.sees_the_fence then
     raise exception 'a call runs in READ COMMITTED' using errcode = 'TN009';
   end if;
-  tenant := part[4]::uuid;
-  if writes then
-    select lock_key into fence from tenancy.homes h where h.tenant_id = tenant and h.login = session_user;
-    if not found then
-      raise exception 'not the home of this context' using errcode = 'TN004';
-    end if;
-    if not pg_try_advisory_xact_lock_shared(fence) then
+  if home.writes and home.tenant_id is not null then
+    if not pg_try_advisory_xact_lock_shared(home.lock_key) then
       begin
         perform set_config('lock_timeout', '100ms', true);
-        perform pg_advisory_xact_lock_shared(fence);
+        perform pg_advisory_xact_lock_shared(home.lock_key);
       exception when lock_not_available then
         raise exception 'the home is being switched' using errcode = 'TN008';
       end;
     end if;
-  elsif current_setting('transaction_read_only') <> 'on' then
-    raise exception 'a reading context in a writing transaction' using errcode = 'TN006';
+    -- Again, now that nobody can change it any more.
+    select h.epoch, h.state, h.capturing into home.epoch, home.state, home.capturing
+      from tenancy.homes h where h.home_id = home.home_id;
+    if not found then
+      home.state := 'moved';
+    end if;
+  end if;
+  if home.state = 'open' and home.epoch = part[5]::bigint and (home.writes or home.reads_only) then
+    tenant := home.tenant_id;
+    home_schema := home.schema_name;
+    statement_ms := part[8]::bigint;
+    capturing := home.capturing;
+    return;
   end if;
 
-  select h.epoch, h.state, h.schema_name, h.capturing into home
-    from tenancy.homes h where h.tenant_id = tenant and h.login = session_user;
-  if not found or home.state = 'moved' or home.epoch <> part[5]::bigint then
-    raise exception 'not the home of this context any more' using errcode = 'TN004';
+  if home.tenant_id is null or home.state = 'moved' or home.epoch <> part[5]::bigint then
+    raise exception 'not the home of this context, or not any more' using errcode = 'TN004';
+  elsif not home.writes and not home.reads_only then
+    raise exception 'a reading context in a writing transaction' using errcode = 'TN006';
   elsif home.state = 'suspended' then
     raise exception 'the tenant is suspended' using errcode = 'TN007';
-  elsif home.state = 'provisioning' and part[7] <> 'verify' then
+  elsif home.state = 'provisioning' and not home.verifies then
     raise exception 'the home is not open yet' using errcode = 'TN005';
-  elsif home.state = 'fenced' and writes then
+  elsif home.state = 'fenced' and home.writes then
     raise exception 'the home is fenced' using errcode = 'TN005';
-  elsif home.state = 'read_only' and writes then
+  elsif home.state = 'read_only' and home.writes then
     raise exception 'the home is read-only' using errcode = 'TN006';
   end if;
+  tenant := home.tenant_id;
   home_schema := home.schema_name;
   statement_ms := part[8]::bigint;
   capturing := home.capturing;
@@ -136,10 +156,10 @@ language plpgsql volatile as $$
 declare
   home record;
 begin
-  perform pg_catalog.pg_advisory_unlock_all();
   reset all;
-  select * into home from tenancy.verify(context);
+  home := tenancy.verify(context);
   perform
+    pg_catalog.pg_advisory_unlock_all(),
     pg_catalog.set_config('tenancy.context', context, true),
     pg_catalog.set_config('tenancy.tenant', home.tenant::pg_catalog.text, true),
     pg_catalog.set_config('tenancy.capture', case when home.capturing then '1' else '' end, true),
@@ -150,7 +170,14 @@ begin
     pg_catalog.set_config('DateStyle', 'ISO, MDY', true),
     pg_catalog.set_config('IntervalStyle', 'postgres', true),
     pg_catalog.set_config('bytea_output', 'hex', true),
-    pg_catalog.set_config('transform_null_equals', 'off', true);
+    pg_catalog.set_config('transform_null_equals', 'off', true),
+    -- RESET ALL goes back to the login's own defaults, which a login may change: these change answers.
+    pg_catalog.set_config('row_security', 'on', true),
+    pg_catalog.set_config('gin_fuzzy_search_limit', '0', true),
+    pg_catalog.set_config('standard_conforming_strings', 'on', true),
+    pg_catalog.set_config('array_nulls', 'on', true),
+    pg_catalog.set_config('extra_float_digits', '1', true),
+    pg_catalog.set_config('xmloption', 'content', true);
 end
 $$;
 
@@ -160,8 +187,14 @@ $$;
 create function tenancy.current_tenant() returns uuid
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  part text[] := tenancy.authenticate(current_setting('tenancy.context', true));
+  context text := current_setting('tenancy.context', true);
+  part text[] := string_to_array(context, '.');
 begin
+  perform from tenancy.keys k
+   where k.key_id = part[2] and k.database_id::text = part[3] and tenancy.signed(context, k.inner_pad, k.outer_pad);
+  if not found or part[9]::bigint < extract(epoch from now()) then
+    perform tenancy.refuse(context);
+  end if;
   return case when part[7] in ('call', 'verify') then part[4]::uuid end;
 end
 $$;
@@ -171,10 +204,13 @@ $$;
 create function tenancy.maintained_tenant() returns uuid
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  part text[] := tenancy.authenticate(current_setting('tenancy.context', true));
+  context text := current_setting('tenancy.context', true);
+  part text[] := string_to_array(context, '.');
 begin
-  if part[7] not in ('migrate', 'move') then
-    raise exception 'not a context for maintenance' using errcode = 'TN002';
+  perform from tenancy.keys k
+   where k.key_id = part[2] and k.database_id::text = part[3] and tenancy.signed(context, k.inner_pad, k.outer_pad);
+  if not found or part[7] not in ('migrate', 'move') or part[9]::bigint < extract(epoch from now()) then
+    perform tenancy.refuse(context);
   end if;
   return nullif(part[4]::uuid, '00000000-0000-0000-0000-000000000000');
 end

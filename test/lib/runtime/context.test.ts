@@ -160,7 +160,7 @@ describe.each(strategies)('%s', (strategy) => {
         gin_fuzzy_search_limit: '1',
         default_transaction_isolation: 'serializable',
         default_transaction_read_only: 'on',
-        statement_timeout: '1',
+        statement_timeout: '2000',
         TimeZone: 'Asia/Tokyo',
         DateStyle: 'German',
         IntervalStyle: 'iso_8601',
@@ -255,7 +255,7 @@ it('shows no key, home or change to any login', async () => {
         await expect(connection.query(`select * from tenancy.${table}`)).rejects.toMatchObject({
           code: '42501',
         });
-      await expect(connection.query("select tenancy.authenticate('x')")).rejects.toMatchObject({
+      await expect(connection.query("select tenancy.refuse('x')")).rejects.toMatchObject({
         code: '42501',
       });
       await expect(connection.query('select tenancy.maintained_tenant()')).rejects.toMatchObject({
