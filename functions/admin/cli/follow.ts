@@ -1,0 +1,74 @@
+import { setTimeout } from 'node:timers/promises';
+import type { OperationView, OperationWithSteps } from '../../lib/admin/operations.ts';
+import type { AdminClient } from './connection.ts';
+import { duration, moment, type Output, table } from './output.ts';
+
+/** Shows the current step, the elapsed time and an estimate until the operation has ended. */
+export async function follow(
+  client: AdminClient,
+  output: Output,
+  operationId: string,
+): Promise<OperationWithSteps> {
+  let last = '';
+  for (let asked = 0; ; asked++) {
+    const { body: operation } = await client.get<OperationWithSteps>(`/operations/${operationId}`);
+    if (operation.state !== 'running') {
+      output.endProgress();
+      return operation;
+    }
+    const step = stepOf(operation);
+    output.progress(`${step}, ${elapsed(operation)}`, step !== last);
+    last = step;
+    // Half a second while it may be short, then less often: an instance takes minutes.
+    await setTimeout(asked < 60 ? 500 : 2_000);
+  }
+}
+
+function stepOf({ steps }: OperationWithSteps): string {
+  const current = steps.at(-1);
+  if (current === undefined) return 'starting';
+  // Waiting is asking again: the tenth attempt of a wait is no news.
+  const again = current.attempt > 1 && current.outcome === 'failed' ? ` (${current.reason})` : '';
+  return `${current.step}${again}`;
+}
+
+function elapsed({ startedAt, expectedSeconds }: OperationView, now = Date.now()): string {
+  const since = duration(now - Date.parse(startedAt));
+  return expectedSeconds === null ? since : `${since} of about ${duration(expectedSeconds * 1_000)}`;
+}
+
+export function operationsTable(operations: readonly OperationView[]): string {
+  const rows = operations.map((operation) => [
+    operation.id,
+    operation.kind,
+    operation.tenant ?? '',
+    operation.state,
+    operation.failedStep ?? operation.step ?? '',
+    moment(operation.startedAt),
+    operation.finishedAt === null
+      ? elapsed(operation)
+      : duration(Date.parse(operation.finishedAt) - Date.parse(operation.startedAt)),
+  ]);
+  return table(['operation', 'kind', 'tenant', 'state', 'step', 'started', 'took'], rows);
+}
+
+/** Prints operations as they change, until the reader has had enough. */
+export async function watchOperations(client: AdminClient, output: Output): Promise<never> {
+  const seen = new Map<string, string>();
+  for (let isFirst = true; ; isFirst = false) {
+    const { operations } = (await client.get<{ operations: OperationView[] }>('/operations')).body;
+    const changed = operations.filter(({ id, state, step }) => seen.get(id) !== `${state} ${step}`);
+    for (const { id, state, step } of operations) seen.set(id, `${state} ${step}`);
+    // What had ended before is history.
+    const news = isFirst ? changed.filter(({ state }) => state === 'running') : changed.toReversed();
+    for (const operation of news) output.print(output.json ? JSON.stringify(operation) : line(operation));
+    if (isFirst && news.length === 0) output.note('Nothing is running. Waiting; Ctrl-C ends this.');
+    await setTimeout(1_000);
+  }
+}
+
+function line(operation: OperationView): string {
+  const { kind, tenant, state, step, failedStep, reason } = operation;
+  const where = state === 'failed' ? `at ${failedStep}: ${reason}` : (step ?? 'starting');
+  return `${new Date().toISOString().slice(11, 19)}  ${kind} ${tenant ?? ''}  ${state}  ${where}  ${elapsed(operation)}`;
+}

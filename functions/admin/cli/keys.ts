@@ -1,0 +1,54 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import type { KeyView } from '../../lib/admin/keys.ts';
+import type { AdminClient } from './connection.ts';
+import { json, moment, type Output, table } from './output.ts';
+import { tenantPath } from './tenants.ts';
+
+export function keyCommands(program: Command, client: AdminClient, output: () => Output): void {
+  const keys = program.command('keys').description('API keys of a tenant');
+
+  keys
+    .command('create <slug>')
+    .description('mint a key; its token is shown this once')
+    .requiredOption('--scopes <scopes>', 'what it may, comma-separated', (text) =>
+      text.split(',').filter(Boolean),
+    )
+    .option('--name <name>', 'to tell it from others', 'agent')
+    .option('--days <days>', 'until it expires', wholeNumber, 365)
+    .option('--idempotency-key <key>', 'the same key and request: the same API key')
+    .action(async (slug: string, { idempotencyKey, ...body }) => {
+      const path = tenantPath(slug, '/keys');
+      const { body: key } = await client.post<KeyView & { token: string }>(path, body, idempotencyKey);
+      if (output().json) return output().print(json(key));
+      output().print(key.token);
+      output().note(
+        `Key ${key.id} of ${slug}: ${key.scopes.join(', ')}, until ${moment(key.expiresAt)}. It is shown this once.`,
+      );
+    });
+
+  keys
+    .command('list <slug>')
+    .description('its keys; never their tokens')
+    .action(async (slug: string) => {
+      const { body } = await client.get<{ keys: KeyView[] }>(tenantPath(slug, '/keys'));
+      if (output().json) return output().print(json(body.keys));
+      const rows = body.keys.map(({ id, name, scopes, expiresAt, revokedAt }) => [
+        ...[id, name, scopes.join(' '), moment(expiresAt), moment(revokedAt)],
+      ]);
+      output().print(table(['key', 'name', 'scopes', 'expires', 'revoked'], rows));
+    });
+
+  keys
+    .command('revoke <slug> <key>')
+    .description('refuse a key everywhere within 30 s')
+    .action(async (slug: string, id: string) => {
+      const path = tenantPath(slug, `/keys/${encodeURIComponent(id)}/revoke`);
+      const { body } = await client.post<KeyView>(path, {});
+      output().print(output().json ? json(body) : `Key ${id} is revoked.`);
+    });
+}
+
+function wholeNumber(text: string): number {
+  if (!/^[1-9]\d{0,4}$/.test(text)) throw new InvalidArgumentError('It has to be a whole number.');
+  return Number(text);
+}

@@ -1,0 +1,71 @@
+import { Command, CommanderError } from 'commander';
+import type { OperationView, OperationWithSteps } from '../../lib/admin/operations.ts';
+import { TenantryError } from '../../lib/errors.ts';
+import { readCliSettings } from '../../lib/settings.ts';
+import { CommandFailure, connect } from './connection.ts';
+import { operationsTable, watchOperations } from './follow.ts';
+import { keyCommands } from './keys.ts';
+import { createOutput, json } from './output.ts';
+import { tenantCommands } from './tenants.ts';
+
+/** `npm run tenants -- …`: the operator's command line over the admin API. */
+const program = new Command('npm run tenants --')
+  .description('Operates tenants.')
+  .option('--json', 'one JSON value instead of tables')
+  .addHelpText(
+    'after',
+    '\nExit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not reachable.\n' +
+      'It finds the local cloud by itself (TENANTRY_STATE, PORT as for `npm start`); TENANTRY_ADMIN_URL names a deployed one.',
+  )
+  .showHelpAfterError('(add --help for what there is)')
+  .exitOverride();
+const output = () => createOutput(program.opts<{ json?: boolean }>().json ?? false);
+const client = connect(readCliSettings);
+
+tenantCommands(program, client, output);
+keyCommands(program, client, output);
+program
+  .command('operations [id]')
+  .description('what runs and what ran; one of them with its steps')
+  .option('--watch', 'as it happens')
+  .action(async (id: string | undefined, { watch }) => {
+    if (watch) return watchOperations(client, output());
+    if (id !== undefined) {
+      const { body } = await client.get<OperationWithSteps>(`/operations/${encodeURIComponent(id)}`);
+      return output().print(output().json ? json(body) : operationsTable([body]));
+    }
+    const { body } = await client.get<{ operations: OperationView[] }>('/operations');
+    output().print(output().json ? json(body.operations) : operationsTable(body.operations));
+  });
+// Wherever it stands: after the command is where people write it.
+const acceptJson = (command: Command) => {
+  for (const inner of command.commands) {
+    inner
+      .option('--json', 'one JSON value instead of tables')
+      .on('option:json', () => program.setOptionValue('json', true));
+    acceptJson(inner);
+  }
+};
+acceptJson(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = exitCodeOf(error);
+}
+
+function exitCodeOf(error: unknown): number {
+  // Commander has said it already.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof CommandFailure || error instanceof TenantryError) {
+    const { code, message } = error;
+    complain(output().json ? JSON.stringify({ error: { code, message } }) : message);
+    return error instanceof CommandFailure ? error.exitCode : 2;
+  }
+  complain(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  return 1;
+}
+
+function complain(text: string): void {
+  process.stderr.write(`${text}\n`);
+}

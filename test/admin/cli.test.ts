@@ -1,0 +1,189 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { readFileSync, statSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { stablePort } from '../../infra/local/ports.ts';
+import { postgresBase } from '../../infra/local/postgres.ts';
+
+/** The command line as an operator runs it, over a whole local cloud. */
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const patience = 120_000;
+let folder: string;
+let port: number;
+let cloud: ChildProcess;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tenantry-admin-'));
+  port = await stablePort([]);
+  cloud = spawn(process.execPath, ['infra/local/main.ts'], {
+    cwd: root,
+    env: { ...process.env, TENANTRY_STATE: folder, PORT: String(port) },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await new Promise<void>((resolve, reject) => {
+    let text = '';
+    cloud.stdout!.setEncoding('utf8').on('data', (more: string) => {
+      text += more;
+      if (text.includes('Tenantry serves MCP at')) resolve();
+    });
+    cloud.once('close', () => reject(new Error(`It ended:\n${text}`)));
+  });
+}, patience);
+afterAll(async () => {
+  const ended = new Promise((resolve) => cloud.once('close', resolve));
+  if (cloud.kill('SIGINT')) await ended;
+  await rm(postgresBase(join(folder, 'postgres')), { recursive: true, force: true });
+  await rm(folder, { recursive: true, force: true });
+}, patience);
+
+interface Ran {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+function tenants(args: string, environment: Record<string, string> = {}): Promise<Ran> {
+  const { TENANTRY_ADMIN_URL: _, ...inherited } = process.env;
+  const env = { ...inherited, TENANTRY_STATE: folder, PORT: String(port), ...environment };
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      ['functions/admin/cli/main.ts', ...args.split(' ').filter(Boolean)],
+      { cwd: root, env },
+      (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
+    );
+  });
+}
+
+/** The answer of a command that succeeds, for programs. */
+// biome-ignore lint/suspicious/noExplicitAny: JSON as a program gets it
+async function json(args: string): Promise<any> {
+  const { code, stdout, stderr } = await tenants(`${args} --json`);
+  if (code !== 0) throw new Error(stderr);
+  return JSON.parse(stdout);
+}
+
+/** @returns the HTTP status of a call with this key */
+async function callStatus(token: string): Promise<number> {
+  const response = await fetch(`http://127.0.0.1:${port}/mcp`, {
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${token}`,
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+    },
+    body: JSON.stringify({
+      jsonrpc: '2.0',
+      id: 1,
+      method: 'tools/call',
+      params: { name: 'search_inventory', arguments: { q: 'a', limit: 1 } },
+    }),
+  });
+  await response.text();
+  return response.status;
+}
+
+describe('npm run tenants', () => {
+  it.each([
+    ['starter', '', { strategy: 'rls', home: { cluster: { kind: 'shared' } } }],
+    ['pro', '', { strategy: 'schema', home: { cluster: { kind: 'shared' } } }],
+    [
+      'enterprise',
+      ' --placement shared-cluster',
+      { strategy: 'database', home: { cluster: { kind: 'shared' } } },
+    ],
+    [
+      'enterprise',
+      ' --placement dedicated',
+      { strategy: 'database', home: { cluster: { kind: 'dedicated' } } },
+    ],
+  ])(
+    'takes a tenant of tier %s%s in, to its first call and its suspension',
+    async (tier, placement, expected) => {
+      const slug = `hooli-${tier}${placement.replace(' --placement ', '-')}`;
+      const made = await json(`create ${slug} --tier ${tier}${placement} --wait`);
+      expect(made.tenant).toMatchObject({ slug, tier, status: 'active', ...expected });
+      expect(made.operation).toMatchObject({ state: 'done', tenant: slug });
+      expect(await json(`show ${slug}`)).toEqual(made.tenant);
+
+      const key = await json(`keys create ${slug} --scopes inventory:read --name first --days 1`);
+      expect(await callStatus(key.token)).toBe(200);
+      expect((await tenants(`suspend ${slug}`)).stdout).toBe(`${slug} is suspended.\n`);
+      expect(await callStatus(key.token)).toBe(403);
+      expect((await tenants(`why ${slug}`)).stdout).toContain(`npm run tenants -- resume ${slug}`);
+      expect((await tenants(`resume ${slug}`)).code).toBe(0);
+      expect(await callStatus(key.token)).toBe(200);
+      await json(`keys revoke ${slug} ${key.id}`);
+      expect(await json(`keys list ${slug}`)).toMatchObject([
+        { id: key.id, name: 'first', revokedAt: expect.any(String) },
+      ]);
+    },
+    patience,
+  );
+
+  it('shows tables to people and the way to those that wait', async () => {
+    const waited = await tenants('create waited --tier pro --wait');
+    expect(waited.stdout).toMatch(/status +│ active/);
+    expect(waited.stderr).toMatch(/^\w+, \d+ s( of about \d+ s)?$/m);
+    const { stdout } = await tenants('list');
+    expect(stdout).toMatch(/│ acme +│ starter +│ rls +│ active/);
+    expect((await tenants('operations')).stdout).toMatch(/│ provision │ waited +│ done/);
+    expect((await tenants('create later --tier pro')).stderr).toContain('operations --watch');
+  });
+
+  it.each([
+    ['an unknown tier', 'create fine --tier gold', 2, 'Allowed choices are starter, pro, enterprise'],
+    ['no tier', 'create fine', 2, "required option '--tier <tier>'"],
+    ['an unknown command', 'destroy acme', 2, "unknown command 'destroy'"],
+    ['a slug in use', 'create acme --tier starter', 3, 'There is a tenant acme already'],
+    ['a slug that can’t be', 'create tenants --tier starter', 3, 'this word is reserved'],
+    ['an unknown tenant', 'show nobody', 3, 'There is no such tenant'],
+    ['a scope that no tool asks for', 'keys create acme --scopes all', 3, 'inventory:read'],
+  ])('refuses %s', async (_, args, code, text) => {
+    const ran = await tenants(args);
+    expect([ran.code, ran.stdout]).toEqual([code, '']);
+    expect(ran.stderr).toContain(text);
+  });
+
+  it('says what to do when there is nothing to reach', async () => {
+    for (const environment of [
+      { TENANTRY_STATE: join(folder, 'nowhere') },
+      { PORT: '1' },
+      {
+        TENANTRY_ADMIN_URL: 'http://127.0.0.1:1',
+        AWS_REGION: 'eu-west-1',
+        AWS_ACCESS_KEY_ID: 'a',
+        AWS_SECRET_ACCESS_KEY: 'b',
+      },
+    ]) {
+      const ran = await tenants('list --json', environment as unknown as Record<string, string>);
+      expect([ran.code, JSON.parse(ran.stderr).error.code]).toEqual([4, 'not_reachable']);
+    }
+  });
+});
+
+describe('the local admin API', () => {
+  const file = () => JSON.parse(readFileSync(join(folder, 'admin.json'), 'utf8'));
+
+  it('is for those who can read its file, which is its owner', async () => {
+    expect(statSync(join(folder, 'admin.json')).mode & 0o777).toBe(0o600);
+    const { url, token } = file();
+    expect(new URL(url).hostname).toBe('127.0.0.1');
+    const status = async (headers: Record<string, string>) =>
+      (await fetch(`${url}/tenants`, { headers })).status;
+    const authorization = `Bearer ${token}`;
+    expect(await status({ authorization })).toBe(200);
+    expect(await status({})).toBe(403);
+    expect(await status({ authorization: `Bearer ${token.slice(1)}A` })).toBe(403);
+    expect(await status({ authorization, origin: url })).toBe(403);
+  });
+
+  it('is not reached through the endpoint', async () => {
+    const { token } = file();
+    const headers = { authorization: `Bearer ${token}` };
+    expect((await fetch(`http://127.0.0.1:${port}/tenants`, { headers })).status).toBe(404);
+  });
+});
