@@ -131,6 +131,7 @@ const long: Record<string, string> = {
   'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',
+  'test/local/start.test.ts': 'one life of the local cloud, from its first start to its last signal',
   'test/tools/inventory.test.ts': 'five tools over one inventory that takes seconds to set up',
 };
 
