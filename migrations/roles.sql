@@ -20,6 +20,8 @@ grant tenancy_owner to tenancy_provisioner with set true, inherit false;
 
 alter role tenancy_app login;
 
+-- A role may give itself defaults: what hostile SQL has left there ends here.
+alter role tenancy_app reset all;
 -- A call that reaches a table without `tenancy.enter` finds nothing: only `enter` sets a path.
 alter role tenancy_app set search_path = '';
 alter role tenancy_app set statement_timeout = '30s';

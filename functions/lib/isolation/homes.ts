@@ -76,6 +76,7 @@ export async function createLogin(
         end if;
       end $$;
       grant tenancy_tenants to ${login} with inherit true, set false;
+      alter role ${login} reset all;
       alter role ${login} set search_path = '';
       alter role ${login} set statement_timeout = '30s';
       alter role ${login} set lock_timeout = '5s';

@@ -66,6 +66,7 @@ export async function installRuntime(
     grant usage on schema extensions to tenancy_app, tenancy_tenants, tenancy_owner;`);
   const { rows } = await connection.query<{ name: string }>('select current_database() as name');
   await connection.query(`grant create on database "${rows[0]!.name}" to tenancy_owner`);
+  await connection.query(`alter role tenancy_app in database "${rows[0]!.name}" reset all`);
   // The login of a database of its own is let in with its home, and nobody else.
   if (rows[0]!.name === tenantsDatabase)
     await connection.query(`grant connect on database "${tenantsDatabase}" to tenancy_app, tenancy_schemas`);
