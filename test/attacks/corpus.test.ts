@@ -1,7 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Way, ways } from '../../infra/local/prove/attack.ts';
 import { corpus } from '../../infra/local/prove/corpus.ts';
-import { prepareTargets, type Target, tryAttack } from '../../infra/local/prove/prove.ts';
+import {
+  closeTargets,
+  prepareTargets,
+  type Target,
+  tryAttack,
+  waysBetween,
+} from '../../infra/local/prove/prove.ts';
 import { strategies, type World } from '../support/world.ts';
 import { partyOf, startAttackedWorld } from './support.ts';
 
@@ -14,17 +19,13 @@ beforeAll(async () => {
   targets = await prepareTargets(world.plane.keys, victims);
 });
 afterAll(async () => {
-  await Promise.all(targets?.map(({ victim }) => victim.close()) ?? []);
+  await closeTargets(targets ?? []);
   await world?.close();
 });
 
 const certain = corpus.flatMap((theme) =>
   theme.attacks.filter(({ residual }) => !residual).map((attack) => ({ theme, attack, name: attack.name })),
 );
-
-/** Between strategies the wall is another login's: how the statement travels makes no difference to it. */
-const waysBetween = (attacker: string, victim: string): readonly Way[] =>
-  attacker === victim ? ways : ['simple'];
 
 it('knows enough of its victims to notice a leak', () => {
   for (const { party, tables, sample } of targets) {
@@ -41,7 +42,7 @@ describe.each(strategies)('%s attacks', (strategy) => {
     const attacker = await partyOf(world, world.tenants[strategy].a);
     const outcomes: Record<string, string> = {};
     for (const target of targets)
-      for (const way of waysBetween(strategy, target.party.strategy)) {
+      for (const way of waysBetween(attacker, target.party)) {
         const finding = await tryAttack(world.plane.keys, attacker, target, 'canaries', theme, attack, way);
         if (finding) outcomes[`${target.party.strategy}, ${way}`] = finding.what ?? finding.outcome;
       }

@@ -40,7 +40,7 @@ export async function startAttackedWorld(): Promise<World> {
 const secret = () => `secret-${randomBytes(9).toString('hex')}`;
 const digits = (count: number) => `9${Array.from(randomBytes(count - 1), (byte) => byte % 10).join('')}`;
 
-async function plantSecrets(world: World, tenant: TestTenant): Promise<void> {
+export async function plantSecrets(world: World, tenant: TestTenant): Promise<void> {
   await world.database(tenant).transaction(async (tx) => {
     for (let row = 0; row < 3; row += 1)
       await tx.query(

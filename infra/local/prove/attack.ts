@@ -17,12 +17,14 @@ export interface Aim {
     readonly database: string;
     readonly relation: string;
     readonly table: string;
+    /** The columns that can be written, quoted. */
+    readonly columns: readonly string[];
     /** One of the victim's rows as a JSON literal of SQL, for probing whether it is there. */
     readonly row: string;
   };
   /** The attacker's own context, valid, as `current_setting` shows it. */
   readonly context: string;
-  /** What it can make of it without a key, each naming the victim or lasting longer. */
+  /** What it can make of it without a key, to name the victim or to last longer. */
   readonly forgeries: readonly string[];
   /** Valid contexts of its own that it must not get far with: another epoch, mode, purpose, database, time. */
   readonly misfits: readonly string[];
@@ -42,16 +44,13 @@ export interface Residual {
 
 export interface Attack {
   readonly name: string;
+  /** None: it makes no sense between these two. */
   readonly sql: (aim: Aim) => readonly string[];
   /** `call`: in a transaction entered as the attacker's own tenant, as tool SQL is. `session`: outside of any. */
   readonly from?: 'call' | 'session';
   /** Beside the victim's values: what in an answer or error gives something away. */
   readonly betrays?: (aim: Aim) => RegExp;
   readonly residual?: Residual;
-  /** What the provisioner has to put right after a residual that lasts. Such an attack is not run on a system in use. */
-  readonly undo?: (aim: Aim) => string;
-  /** Needs a login other than the victim's. */
-  readonly needs?: 'stolen';
 }
 
 export interface Theme {

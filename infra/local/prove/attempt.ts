@@ -3,7 +3,7 @@ import { createConnectionPools } from '../../../functions/lib/database/pools.ts'
 import { openTenantDatabase } from '../../../functions/lib/database/tenant-database.ts';
 import type { Mode } from '../../../functions/lib/database/types.ts';
 import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
-import type { Attack, Way } from './attack.ts';
+import type { Way } from './attack.ts';
 import { contextOf, type Party } from './party.ts';
 
 /** All that came back, and a look at the victims while the attacker still holds what it got. */
@@ -19,20 +19,20 @@ type Look = () => Promise<string | undefined>;
 export function attempt(
   keys: MasterKeys,
   attacker: Party,
-  attack: Attack,
+  from: 'call' | 'session',
   statements: readonly string[],
   way: Way,
   look: Look,
 ): Promise<Attempt> {
   return way === 'product'
     ? throughProduct(keys, attacker, statements, look)
-    : onLogin(keys, attacker, attack, statements, way, look);
+    : onLogin(keys, attacker, from, statements, way, look);
 }
 
 async function onLogin(
   keys: MasterKeys,
   attacker: Party,
-  { from = 'call' }: Attack,
+  from: 'call' | 'session',
   statements: readonly string[],
   way: 'simple' | 'extended',
   look: Look,

@@ -58,13 +58,12 @@ export async function tryAttack(
   way: Way,
 ): Promise<Finding | undefined> {
   const aim = aimAt(keys, attacker, target, table);
-  if (attack.needs === 'stolen' && aim.stolen === undefined) return undefined;
   const statements = attack.sql(aim);
   if (statements.length === 0) return undefined;
-  const { heard, harm } = await attempt(keys, attacker, attack, statements, way, () =>
-    target.victim.harm(attack.from === 'session'),
-  );
-  const what = harm ?? betrayal(heard, statements, attack, aim, target);
+  const { from = 'call' } = attack;
+  const look = () => target.victim.harm(from === 'session');
+  const { heard, harm } = await attempt(keys, attacker, from, statements, way, look);
+  const what = harm ?? betrayal(heard, statements, attack, aim, target, table);
   const known = attack.residual?.between(attacker.strategy, target.party.strategy);
   return {
     theme: title,
@@ -84,8 +83,14 @@ function betrayal(
   { betrays }: Attack,
   aim: Aim,
   { party, sample }: Target,
+  table: string,
 ): string | undefined {
-  const said = statements.join('\n');
+  // A row that the attacker sends comes back in errors, in whatever form.
+  const row: object = statements.some((text) => text.includes(aim.victim.row))
+    ? JSON.parse(sample.rows.get(table) ?? '{}')
+    : {};
+  const sent = Object.values(row).map((value) => (typeof value === 'string' ? value : JSON.stringify(value)));
+  const said = [...statements, ...sent].join('\n');
   const marker = sample.markers.find((marker) => heard.includes(marker) && !said.includes(marker));
   if (marker !== undefined) return `it saw a value of ${party.name}: ${marker.slice(0, 40)}`;
   const sign = betrays && heard.match(betrays(aim));
@@ -110,6 +115,7 @@ function aimAt(keys: MasterKeys, attacker: Party, { party, sample }: Target, tab
       database,
       relation: relationOf(schema, table),
       table: identifier(table),
+      columns: sample.columns.get(table) ?? ['tenant_id'],
       row: quoted(row),
     },
     context,
@@ -119,12 +125,15 @@ function aimAt(keys: MasterKeys, attacker: Party, { party, sample }: Target, tab
   };
 }
 
+/** Between strategies the wall is another login's: how the statement travels makes no difference to it. */
+export const waysBetween = (attacker: Party, victim: Party): readonly Way[] =>
+  attacker.strategy === victim.strategy ? ways : ['simple'];
+
 /** An attack that names no table is the same on all of them. */
-function tablesFor({ keys, tables }: Trial, attacker: Party, target: Target, attack: Attack): string[] {
-  const [first, ...others] = target.tables.filter((table) => tables?.includes(table) ?? true);
+function tablesFor({ keys }: Trial, attacker: Party, target: Target, attack: Attack): string[] {
+  const [first, ...others] = target.tables;
   if (first === undefined) return [];
   const aim = aimAt(keys, attacker, target, first);
-  if (attack.needs === 'stolen' && aim.stolen === undefined) return [];
   const namesIt = attack.sql(aim).some((statement) => statement.includes(identifier(first)));
   return namesIt ? [first, ...others] : [first];
 }
@@ -132,33 +141,33 @@ function tablesFor({ keys, tables }: Trial, attacker: Party, target: Target, att
 export interface Trial {
   readonly keys: MasterKeys;
   readonly attackers: readonly Party[];
-  readonly victims: readonly Party[];
+  readonly targets: readonly Target[];
   readonly themes: readonly Theme[];
-  readonly ways?: readonly Way[];
-  /** Only these tables are attacked; all are watched. */
-  readonly tables?: readonly string[];
-  /** Attacks that last, and only a throw-away system survives. */
-  readonly lasting?: boolean;
   /** After each. */
   readonly onFinding?: (finding: Finding) => void;
 }
 
-/** Every attacker against every table of every other tenant. */
+/** Every attacker against every table of every other tenant. They do not get into each other's way. */
 export async function prove(trial: Trial): Promise<Finding[]> {
+  const findings = await Promise.all(trial.attackers.map((attacker) => proveBy(attacker, trial)));
+  return findings.flat();
+}
+
+async function proveBy(attacker: Party, trial: Trial): Promise<Finding[]> {
   const findings: Finding[] = [];
-  const targets = await prepareTargets(trial.keys, trial.victims);
-  for (const attacker of trial.attackers)
-    for (const target of targets.filter(({ party }) => party.tenant !== attacker.tenant))
-      for (const theme of trial.themes)
-        for (const attack of theme.attacks.filter(({ residual }) => trial.lasting || !residual))
-          for (const table of tablesFor(trial, attacker, target, attack))
-            for (const way of trial.ways ?? ways) {
-              const finding = await tryAttack(trial.keys, attacker, target, table, theme, attack, way);
-              if (finding) {
-                findings.push(finding);
-                trial.onFinding?.(finding);
-              }
+  for (const target of trial.targets.filter(({ party }) => party.tenant !== attacker.tenant))
+    for (const theme of trial.themes)
+      for (const attack of theme.attacks.filter(({ residual }) => !residual))
+        for (const table of tablesFor(trial, attacker, target, attack))
+          for (const way of waysBetween(attacker, target.party)) {
+            const finding = await tryAttack(trial.keys, attacker, target, table, theme, attack, way);
+            if (finding) {
+              findings.push(finding);
+              trial.onFinding?.(finding);
             }
-  await Promise.all(targets.map(({ victim }) => victim.close()));
+          }
   return findings;
 }
+
+export const closeTargets = (targets: readonly Target[]) =>
+  Promise.all(targets.map(({ victim }) => victim.close()));

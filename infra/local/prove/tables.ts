@@ -34,8 +34,10 @@ export async function tablesOf(keys: MasterKeys, party: Party): Promise<string[]
 }
 
 export interface Sample {
-  /** Per table: one row as JSON text, or undefined where there is none. */
+  /** Per table: one row as JSON text; none where there is none. */
   readonly rows: ReadonlyMap<string, string>;
+  /** Per table: the columns that can be written, quoted. */
+  readonly columns: ReadonlyMap<string, readonly string[]>;
   /** Values that nobody but the party has: seen elsewhere, they have leaked. */
   readonly markers: readonly string[];
 }
@@ -48,6 +50,7 @@ const SAMPLED_ROWS = 40;
 export async function sampleOf(keys: MasterKeys, party: Party, tables: readonly string[]): Promise<Sample> {
   return entered(keys, party, async (connection) => {
     const rows = new Map<string, string>();
+    const columns = new Map<string, string[]>();
     const markers = new Set<string>();
     for (const table of tables) {
       const relation = relationOf(party.schema, table);
@@ -56,12 +59,20 @@ export async function sampleOf(keys: MasterKeys, party: Party, tables: readonly 
            from ${relation} t order by md5(t::text) limit ${SAMPLED_ROWS}`,
       );
       if (found[0]) rows.set(table, found[0].json);
+      const { rows: writable } = await connection.query<{ attname: string }>(
+        `select attname from pg_attribute where attrelid = '${relation}'::regclass and attnum > 0 and not attisdropped
+            and attgenerated = '' and attidentity <> 'a' order by attnum`,
+      );
+      columns.set(
+        table,
+        writable.map(({ attname }) => identifier(attname)),
+      );
       for (const value of found.flatMap(({ values }) => values)) {
         // As JSON writes it and as a table shows it.
         if (value?.length >= TELLING && value !== party.tenant)
           markers.add(value).add(value.replace('T', ' '));
       }
     }
-    return { rows, markers: [...markers] };
+    return { rows, columns, markers: [...markers] };
   });
 }

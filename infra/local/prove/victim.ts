@@ -17,29 +17,38 @@ export interface Victim {
 export async function watch(keys: MasterKeys, party: Party, tables: readonly string[]): Promise<Victim> {
   let client = await connectClient(party.endpoint, false);
   const before = await digest(client, keys, party, tables);
+  let turn: Promise<unknown> = Promise.resolve();
+
+  async function lookAgain(newcomer: boolean): Promise<string | undefined> {
+    try {
+      if (newcomer) {
+        client.connection.stream.destroy();
+        client = await connectClient(party.endpoint, false);
+      }
+      const now = await digest(client, keys, party, tables);
+      return now === before ? undefined : 'its rows are not what they were';
+    } catch (error) {
+      const { message, cause } = error as Error;
+      // Nothing of this session is to be told of the next attack.
+      client.connection.stream.destroy();
+      client = await connectClient(party.endpoint, false).catch(() => client);
+      return `it is kept from its rows: ${(cause as Error | undefined)?.message ?? message}`;
+    }
+  }
+
   return {
     party,
-    async harm(newcomer = false) {
-      try {
-        if (newcomer) {
-          client.connection.stream.destroy();
-          client = await connectClient(party.endpoint, false);
-        }
-        const now = await digest(client, keys, party, tables);
-        return now === before ? undefined : 'its rows are not what they were';
-      } catch (error) {
-        const { message, cause } = error as Error;
-        // Nothing of this session is to be told of the next attack.
-        client.connection.stream.destroy();
-        client = await connectClient(party.endpoint, false).catch(() => client);
-        return `it is kept from its rows: ${(cause as Error | undefined)?.message ?? message}`;
-      }
+    harm: (newcomer = false) => {
+      // Attackers that work at the same time take turns here.
+      const looked = turn.then(() => lookAgain(newcomer));
+      turn = looked;
+      return looked;
     },
     close: () => client.end(),
   };
 }
 
-/** In one transaction that is rolled back: writes to every table, then says what is in all of them. */
+/** Writes to every table, in a transaction that is rolled back: then says what is in all of them. */
 async function digest(
   client: Awaited<ReturnType<typeof connectClient>>,
   keys: MasterKeys,
@@ -51,8 +60,10 @@ async function digest(
     (relation) =>
       `update ${relation} set tenant_id = tenant_id where ctid = any (array(select ctid from ${relation} limit 3))`,
   );
+  // Which version of which row, not what is in it: a change makes a new one, and this is cheap for large tables.
   const sums = relations.map(
-    (relation) => `(select concat(count(*), ':', sum(hashtextextended(t::text, 0))) from ${relation} t)`,
+    (relation) =>
+      `(select concat(count(*), ':', sum(hashtextextended(ctid::text, xmin::text::bigint))) from ${relation})`,
   );
   const results: unknown = await client.query(
     `begin isolation level read committed read write;

@@ -167,13 +167,15 @@ export const context: Theme = {
     },
     {
       name: "the victim's own context, on another login",
-      needs: 'stolen',
-      sql: (aim) => [
-        `select tenancy.enter(${quoted(aim.stolen!)})`,
-        everything(aim),
-        `select set_config('tenancy.context', ${quoted(aim.stolen!)}, true)`,
-        everything(aim),
-      ],
+      sql: (aim) =>
+        aim.stolen === undefined
+          ? []
+          : [
+              `select tenancy.enter(${quoted(aim.stolen)})`,
+              everything(aim),
+              `select set_config('tenancy.context', ${quoted(aim.stolen)}, true)`,
+              everything(aim),
+            ],
     },
     {
       name: 'verify with hostile arguments',

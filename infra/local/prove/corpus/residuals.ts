@@ -26,7 +26,6 @@ export const residuals: Theme = {
       name: "the login's own password",
       from: 'session',
       sql: () => ["alter role current_user password 'mine'"],
-      undo: ({ own }) => own.login,
       residual: {
         reason:
           'A role may always change its own password. Logins that use IAM have none; RDS can restrict it (rds.restrict_password_commands).',
@@ -37,7 +36,6 @@ export const residuals: Theme = {
       name: "the login's own defaults, for every later session",
       from: 'session',
       sql: () => ["alter role current_user set local_preload_libraries = 'nonexistent'"],
-      undo: ({ own }) => own.login,
       residual: {
         reason:
           'A role may always set its own defaults; what could change an answer, `enter` sets again, but a session may fail to open.',
@@ -55,16 +53,24 @@ export const residuals: Theme = {
         between: sharedLogin,
       },
     },
-    {
-      name: "the fence's key, seen in pg_locks while the victim writes",
-      sql: () => [
-        `select pg_try_advisory_lock((l.classid::bigint << 32) | l.objid::bigint) from pg_locks l where l.locktype = 'advisory' and l.objsubid = 1 and l.pid <> pg_backend_pid()`,
-      ],
-      residual: {
-        reason:
-          'Advisory locks are open to every login of a database, and pg_locks names those that are held.',
-        between: (attacker, victim) => attacker !== 'database' && victim !== 'database',
-      },
-    },
   ],
 };
+
+/** Shown one by one in test/attacks/residuals.test.ts: they take two sessions, or no statement of the victim's. */
+export const otherResiduals = [
+  {
+    name: "the fence's advisory lock, held for ever",
+    reason:
+      'Advisory locks are open to every login of a database and pg_locks names the keys: writers of a neighbour are told to try again, readers go on.',
+  },
+  {
+    name: 'EXPLAIN on a shared table',
+    reason:
+      'Statistics are over all tenants: estimates tell how common a value is. No statement of a tool may be an EXPLAIN.',
+  },
+  {
+    name: 'names and sizes in the system catalogs',
+    reason:
+      'pg_class, pg_stat_user_tables and pg_roles are readable: how many homes there are and how many rows each has, by ids that mean nothing outside.',
+  },
+] as const;

@@ -1,0 +1,57 @@
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { readLocalSettings } from '../settings.ts';
+import { corpus } from './corpus.ts';
+import { attackEndpoint } from './endpoint.ts';
+import { letIn } from './intruders.ts';
+import { closeTargets, prepareTargets, prove } from './prove.ts';
+import { json, type Report, table } from './report.ts';
+import { findRunning, NotRunning, victimsOf } from './running.ts';
+
+/**
+ * `npm run prove [-- --json]`: attacks the system that `npm start` runs here, every tenant table included, and says what
+ * held. Exit codes: 0 all held, 1 something leaked or failed, 2 usage, 4 not running.
+ */
+try {
+  const { json: asJson } = options();
+  const report = await run(asJson ? () => {} : (text) => process.stderr.write(text));
+  console.log(asJson ? json(report) : table(report));
+  process.exitCode = report.findings.some(({ outcome }) => outcome === 'leaked') ? 1 : 0;
+} catch (error) {
+  console.error(error instanceof NotRunning ? error.message : error);
+  process.exitCode = error instanceof NotRunning ? 4 : 1;
+}
+
+function options() {
+  try {
+    return parseArgs({ options: { json: { type: 'boolean', default: false } } }).values;
+  } catch (error) {
+    console.error(`${(error as Error).message}\nUsage: npm run prove [-- --json]`);
+    process.exit(2);
+  }
+}
+
+async function run(progress: (text: string) => void): Promise<Report> {
+  const { folder } = readLocalSettings(process.env, [], join(import.meta.dirname, '../../..'));
+  const system = await findRunning(folder);
+  const { keys } = system.plane;
+  const targets = await prepareTargets(keys, await victimsOf(system));
+  const tables = Object.fromEntries(targets.map(({ party, tables }) => [party.name, tables]));
+  progress(`Attacking ${Object.keys(tables).join(', ')} at ${system.url}\n`);
+  const intruders = await letIn(system.plane);
+  // Ctrl-C, too, leaves no intruder behind.
+  const stop = () => void intruders.remove().finally(() => process.exit(130));
+  process.once('SIGINT', stop).once('SIGTERM', stop);
+  try {
+    let tried = 0;
+    const onFinding = () => {
+      tried += 1;
+      if (tried % 100 === 0) progress(`  ${tried} attempts\r`);
+    };
+    const below = await prove({ keys, attackers: intruders.parties, targets, themes: corpus, onFinding });
+    return { url: system.url, tables, findings: [...below, ...(await attackEndpoint(system, targets))] };
+  } finally {
+    await closeTargets(targets);
+    await intruders.remove();
+  }
+}

@@ -1,0 +1,112 @@
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { reading } from '../../infra/local/prove/corpus/reading.ts';
+import { writing } from '../../infra/local/prove/corpus/writing.ts';
+import { letIn } from '../../infra/local/prove/intruders.ts';
+import { closeTargets, type Finding, prepareTargets, prove } from '../../infra/local/prove/prove.ts';
+import { json, table } from '../../infra/local/prove/report.ts';
+import { strategies, type World } from '../support/world.ts';
+import { partyOf, startAttackedWorld } from './support.ts';
+
+describe('npm run prove', () => {
+  let world: World;
+  let findings: Finding[];
+  let tables: Record<string, readonly string[]>;
+  let before: unknown[];
+  beforeAll(async () => {
+    world = await startAttackedWorld();
+    before = await traces();
+    const { keys } = world.plane;
+    const victims = await Promise.all(
+      strategies.map((strategy) => partyOf(world, world.tenants[strategy].b)),
+    );
+    const targets = await prepareTargets(keys, victims);
+    tables = Object.fromEntries(targets.map(({ party, tables }) => [party.name, tables]));
+    const intruders = await letIn(world.plane);
+    try {
+      findings = await prove({ keys, attackers: intruders.parties, targets, themes: [reading, writing] });
+    } finally {
+      await closeTargets(targets);
+      await intruders.remove();
+    }
+  }, 300_000);
+  afterAll(() => world?.close());
+
+  /** What an intruder might leave behind. */
+  async function traces(): Promise<unknown[]> {
+    return world.asProvisioner(world.tenants.rls.a, async (connection) => {
+      const { rows } = await connection.query(
+        `select 'role' as kind, rolname::text as name from pg_roles union all select 'schema', nspname from pg_namespace
+         union all select 'database', datname from pg_database
+         union all select 'default privileges', defaclrole::regrole::text from pg_default_acl order by 1, 2`,
+      );
+      return rows;
+    });
+  }
+
+  it('attacks every table of every strategy, those of an adopter included', () => {
+    for (const strategy of strategies)
+      expect(tables[`${strategy}-b`]).toEqual(
+        expect.arrayContaining(['canaries', 'items', 'stock_movements']),
+      );
+    const perTable = findings.filter(({ attack }) => attack === 'COPY to the client');
+    // Three intruders; a neighbour of the same strategy is attacked in three ways.
+    expect(perTable).toHaveLength(Object.values(tables).flat().length * (1 + 1 + 3));
+  });
+
+  it('finds that all held, and says so to people and to programs', () => {
+    const report = { url: 'http://127.0.0.1:8080/mcp', tables, findings };
+    expect(findings.filter(({ outcome }) => outcome !== 'held')).toEqual([]);
+    expect(table(report)).toContain(`All ${findings.length} attempts`);
+    expect(JSON.parse(json(report))).toMatchObject({
+      tried: findings.length,
+      held: findings.length,
+      leaked: 0,
+    });
+    // No connection, password or context is part of it.
+    expect(json(report)).not.toMatch(/endpoint|password":|v1\.k1/);
+  });
+
+  it('names what leaked', () => {
+    const [first] = findings;
+    const leak = { ...first!, outcome: 'leaked' as const, what: 'it saw a value of rls-b' };
+    const report = { url: '', tables, findings: [leak] };
+    expect(table(report)).toMatch(new RegExp(`LEAKED, 1 of 1 attempts:\n.*${first!.attack}.*it saw a value`));
+    expect(JSON.parse(json(report))).toMatchObject({ leaked: 1 });
+  });
+
+  it('leaves nothing behind', async () => {
+    expect(await traces()).toEqual(before);
+  });
+});
+
+describe('the command', () => {
+  const run = (args: string[], folder: string) =>
+    new Promise<{ code: number | null; said: string }>((resolve) => {
+      const main = fileURLToPath(new URL('../../infra/local/prove/main.ts', import.meta.url));
+      const child = spawn(process.execPath, [main, ...args], {
+        env: { ...process.env, TENANTRY_STATE: folder },
+      });
+      let said = '';
+      child.stderr.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+      });
+      child.once('close', (code) => resolve({ code, said }));
+    });
+
+  it('ends with 4 and the remedy when nothing runs, with 2 and the usage when misused', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tenantry-prove-'));
+    try {
+      const missing = await run([], folder);
+      expect([missing.code, missing.said]).toEqual([4, expect.stringContaining('npm start')]);
+      const misused = await run(['--frob'], folder);
+      expect([misused.code, misused.said]).toEqual([2, expect.stringContaining('Usage: npm run prove')]);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+});
