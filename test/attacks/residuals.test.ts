@@ -1,0 +1,167 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ControlConnection } from '../../functions/lib/database/connect.ts';
+import { asRole } from '../../functions/lib/isolation/homes.ts';
+import { preparePlace } from '../../functions/lib/lifecycle/place.ts';
+import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
+import { corpus } from '../../infra/local/prove/corpus.ts';
+import { closeTargets, prepareTargets, tryAttack } from '../../infra/local/prove/prove.ts';
+import { strategies, type TestTenant, type World } from '../support/world.ts';
+import { partyOf, startAttackedWorld } from './support.ts';
+
+/**
+ * What PostgreSQL grants to every role, so that no rights of a master's can take it away. Each test shows that it is still
+ * so: when one fails, something has become better, and SECURITY.md and the corpus are to be corrected.
+ */
+let world: World;
+beforeAll(async () => {
+  world = await startAttackedWorld();
+});
+afterAll(() => world?.close());
+
+const residuals = corpus.flatMap((theme) =>
+  theme.attacks.flatMap((attack) => (attack.residual ? [{ theme, attack, name: attack.name }] : [])),
+);
+
+/** What an operator does: the installation again. */
+async function deployAgain(): Promise<void> {
+  const { host, port } = world.cluster.server;
+  const cluster = {
+    kind: 'shared',
+    region: 'eu-west-1',
+    host,
+    port,
+    adminHost: host,
+    adminPort: port,
+  } as const;
+  const { clusterId } = world.plane.catalog;
+  await preparePlace(world.plane, { ...cluster, clusterId }, tenantsDatabase, world.cluster.master);
+}
+
+describe.each(residuals)('$name', ({ theme, attack }) => {
+  const attacked = async (attacker: TestTenant, victim: TestTenant, way: 'simple' | 'product') => {
+    const targets = await prepareTargets(world.plane.keys, [await partyOf(world, victim)]);
+    try {
+      return await tryAttack(
+        world.plane.keys,
+        await partyOf(world, attacker),
+        targets[0]!,
+        'canaries',
+        theme,
+        attack,
+        way,
+      );
+    } finally {
+      await closeTargets(targets);
+    }
+  };
+
+  it('reaches a neighbour on the same login, and the next deployment ends it', async () => {
+    const { a, b } = world.tenants.rls;
+    expect(await attacked(a, b, 'simple')).toMatchObject({ outcome: 'residual' });
+    await deployAgain();
+    const { rows } = await world.database(b).query('select count(*)::int as own from canaries');
+    expect(rows).toEqual([{ own: 3 }]);
+  });
+
+  it('reaches nobody with a login of his own', async () => {
+    for (const strategy of strategies)
+      for (const other of strategies.filter((other) => other !== 'rls' || strategy !== 'rls')) {
+        // A new attacker each time: it locks itself out.
+        const attacker = await world.addTenant(strategy);
+        const finding = await attacked(attacker, world.tenants[other].b, 'simple');
+        expect([strategy, other, finding?.outcome ?? 'held']).toEqual([strategy, other, 'held']);
+        await deployAgain();
+      }
+  });
+
+  if (attack.name !== 'ends the sessions of its own login')
+    it('does not get past the statements that the product sends', async () => {
+      const { a, b } = world.tenants.rls;
+      expect((await attacked(a, b, 'product'))?.outcome ?? 'held').toBe('held');
+    });
+});
+
+const entered = async (connection: ControlConnection, tenant: TestTenant) => {
+  await connection.query('begin isolation level read committed');
+  await connection.query('select tenancy.enter($1)', [world.context(tenant)]);
+};
+
+describe('EXPLAIN on shared tables', () => {
+  const estimate = async (tenant: TestTenant, condition: string) =>
+    world.asLogin(tenant, async (connection) => {
+      await entered(connection, tenant);
+      const { rows } = await connection.query<{ 'QUERY PLAN': { Plan: { 'Plan Rows': number } }[] }>(
+        `explain (format json) select * from ${tenant.home.schema}.canaries where ${condition}`,
+      );
+      return rows[0]!['QUERY PLAN'][0]!.Plan['Plan Rows'];
+    });
+
+  it('tells a neighbour how common a value is, from statistics over all tenants', async () => {
+    const { a, b } = world.tenants.rls;
+    await world.database(b).query(
+      `insert into canaries (words, name, amount, price, ratio, facts, tags, bytes, at, day, address)
+       select 'the only word', 'n' || g, g, g, g, '{}', '{}', '', now(), current_date, '10.0.0.1' from generate_series(1, 5000) g`,
+    );
+    await world.asProvisioner(a, (connection) =>
+      asRole(connection, 'tenancy_owner', () => connection.query('analyze shared.canaries')),
+    );
+    const present = await estimate(a, "words = 'the only word' or amount = 5");
+    const absent = await estimate(a, "words = 'no such word' or amount = 5");
+    expect(present).toBeGreaterThan(absent);
+  });
+
+  it('tells a neighbour with a schema of its own nothing', async () => {
+    const { schema } = world.tenants;
+    const foreign = world.asLogin(schema.a, async (connection) => {
+      await entered(connection, schema.a);
+      await connection.query(`explain select * from ${schema.b.home.schema}.canaries`);
+    });
+    await expect(foreign).rejects.toMatchObject({ code: '42501' });
+  });
+
+  it('is no statement of a tool', async () => {
+    const explain = world.database(world.tenants.rls.a).query('explain select * from canaries');
+    await expect(explain).rejects.toMatchObject({ code: 'statement_refused' });
+  });
+});
+
+describe("the fence's advisory lock", () => {
+  /** What the attacker sees while the victim writes, and then holds for as long as it likes. */
+  async function holdFence(attacker: TestTenant, victim: TestTenant): Promise<string> {
+    return world.asLogin(victim, (writer) =>
+      world.asLogin(attacker, async (thief) => {
+        await entered(writer, victim);
+        const { rows } = await thief.query<{ key: string }>(
+          `select ((classid::bigint << 32) | objid::bigint)::text as key from pg_locks
+            where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`,
+        );
+        await writer.query('commit');
+        for (const { key } of rows) await thief.query('select pg_advisory_lock($1)', [key]);
+        return entered(writer, victim).then(
+          () => 'admitted',
+          ({ code }) => code,
+        );
+      }),
+    );
+  }
+
+  it.each([
+    ['rls', 'rls'],
+    ['rls', 'schema'],
+    ['schema', 'rls'],
+    ['schema', 'schema'],
+  ] as const)('of %s can keep writers of %s out for as long as it is held', async (attacker, victim) => {
+    const outcome = await holdFence(world.tenants[attacker].a, world.tenants[victim].b);
+    // Readers take no lock; writers are told to try again, and nothing of theirs is lost.
+    expect(outcome).toBe('TN008');
+    const { rows } = await world
+      .database(world.tenants[victim].b, { mode: 'r' })
+      .query('select count(*)::int > 0 as there from canaries');
+    expect(rows).toEqual([{ there: true }]);
+  });
+
+  it('of a database of its own is out of reach', async () => {
+    for (const strategy of strategies)
+      expect(await holdFence(world.tenants[strategy].a, world.tenants.database.b)).toBe('admitted');
+  });
+});
