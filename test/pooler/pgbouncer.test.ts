@@ -12,7 +12,9 @@ const calls = 1_000;
 const serverConnections = 5;
 
 if (!pgbouncerIsInstalled)
-  console.warn('\n*** SKIPPED: the tests through a pooler need PgBouncer (apt-get install pgbouncer) ***\n');
+  process.stderr.write(
+    '\n*** SKIPPED: the tests through a pooler need PgBouncer: apt-get install pgbouncer ***\n',
+  );
 
 describe.skipIf(!pgbouncerIsInstalled).each([
   ['rls', 200],
@@ -56,14 +58,14 @@ describe.skipIf(!pgbouncerIsInstalled).each([
         // Every tenth call leaves behind what a careless or hostile tool would: an error, a setting of the session.
         if (index % 10 === 3) await db.query('select 1 / 0').catch(() => (refused += 1));
         if (index % 10 === 7)
-        await db
-          .query(
-            sql`select set_config('search_path', 'shared', false), set_config('tenancy.tenant', ${tenants[0]!.id}, false),
+          await db
+            .query(
+              sql`select set_config('search_path', 'shared', false), set_config('tenancy.tenant', ${tenants[0]!.id}, false),
                        set_config('statement_timeout', '1', false), set_config('row_security', 'off', false)`,
-          )
-          // A millisecond is also too short for its own COMMIT at times.
-          .catch(() => {});
-      const { rows } = await db.query(sql`
+            )
+            // A millisecond is also too short for its own COMMIT at times.
+            .catch(() => {});
+        const { rows } = await db.query(sql`
         with mine as (insert into notes (body) values (${`${roundTrips} ${index}`}) returning tenant_id)
         select tenant_id from notes union all select tenant_id from mine`);
         if (rows.length === 0 || rows.some((row) => row.tenant_id !== tenant.id)) wrong.push({ index, rows });
