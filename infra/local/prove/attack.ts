@@ -55,6 +55,8 @@ export interface Attack {
 
 export interface Theme {
   readonly title: string;
+  /** About each table's own rights: tried on every table of every strategy. The others: on every table next door. */
+  readonly aboutTables?: true;
   readonly attacks: readonly Attack[];
 }
 

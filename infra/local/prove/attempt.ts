@@ -5,6 +5,7 @@ import type { Mode } from '../../../functions/lib/database/types.ts';
 import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
 import type { Way } from './attack.ts';
 import { contextOf, type Party } from './party.ts';
+import type { Victim } from './victim.ts';
 
 /** All that came back, and a look at the victims while the attacker still holds what it got. */
 export interface Attempt {
@@ -13,7 +14,8 @@ export interface Attempt {
   readonly harm: string | undefined;
 }
 
-type Look = () => Promise<string | undefined>;
+/** From the victim's side. */
+type Look = Pick<Victim, 'blocked' | 'harm'>;
 
 /** Runs the statements on the attacker's own login, as far as they get. */
 export function attempt(
@@ -72,10 +74,10 @@ async function onLogin(
       const undo = within ? 'rollback to here' : 'select';
       await client.query(undo).catch(() => client.query('rollback'));
     }
-    const held = await look();
+    const held = await look.blocked();
     // What was changed becomes visible to the victim now.
     if (client.getTransactionStatus() === 'T') await client.query('commit').catch(() => {});
-    return { heard: heard.join('\n'), harm: held ?? (await look()) };
+    return { heard: heard.join('\n'), harm: held ?? (await look.harm()) };
   } finally {
     client.connection.stream.destroy();
   }
@@ -134,14 +136,14 @@ async function throughProduct(
           }),
         );
       }
-      return { rows: await look() };
+      return { rows: await look.blocked() };
     });
     await listen(several);
     const during = await several.then(
       ({ rows }) => rows,
       () => undefined,
     );
-    return { heard: heard.join('\n'), harm: during ?? (await look()) };
+    return { heard: heard.join('\n'), harm: during ?? (await look.harm()) };
   } finally {
     await pools.close();
   }

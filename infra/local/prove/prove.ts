@@ -61,7 +61,8 @@ export async function tryAttack(
   const statements = attack.sql(aim);
   if (statements.length === 0) return undefined;
   const { from = 'call' } = attack;
-  const look = () => target.victim.harm(from === 'session');
+  const { blocked, harm: harmed } = target.victim;
+  const look = { blocked, harm: () => harmed(from === 'session') };
   const { heard, harm } = await attempt(keys, attacker, from, statements, way, look);
   const what = harm ?? betrayal(heard, statements, attack, aim, target, table);
   const known = attack.residual?.between(attacker.strategy, target.party.strategy);
@@ -129,13 +130,14 @@ function aimAt(keys: MasterKeys, attacker: Party, { party, sample }: Target, tab
 export const waysBetween = (attacker: Party, victim: Party): readonly Way[] =>
   attacker.strategy === victim.strategy ? ways : ['simple'];
 
-/** An attack that names no table is the same on all of them. */
-function tablesFor({ keys }: Trial, attacker: Party, target: Target, attack: Attack): string[] {
+/** The same statements are not tried twice, nor a wall that stands before all tables alike. */
+function tablesFor({ keys }: Trial, attacker: Party, target: Target, theme: Theme, attack: Attack): string[] {
   const [first, ...others] = target.tables;
   if (first === undefined) return [];
   const aim = aimAt(keys, attacker, target, first);
   const namesIt = attack.sql(aim).some((statement) => statement.includes(identifier(first)));
-  return namesIt ? [first, ...others] : [first];
+  const isNear = theme.aboutTables || attacker.strategy === target.party.strategy;
+  return namesIt && isNear ? [first, ...others] : [first];
 }
 
 export interface Trial {
@@ -158,7 +160,7 @@ async function proveBy(attacker: Party, trial: Trial): Promise<Finding[]> {
   for (const target of trial.targets.filter(({ party }) => party.tenant !== attacker.tenant))
     for (const theme of trial.themes)
       for (const attack of theme.attacks.filter(({ residual }) => !residual))
-        for (const table of tablesFor(trial, attacker, target, attack))
+        for (const table of tablesFor(trial, attacker, target, theme, attack))
           for (const way of waysBetween(attacker, target.party)) {
             const finding = await tryAttack(trial.keys, attacker, target, table, theme, attack, way);
             if (finding) {

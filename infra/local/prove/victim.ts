@@ -9,24 +9,31 @@ const PATIENCE_MS = 400;
 /** The victim's own view of an attack: whether its rows are as they were, and whether it can write them at once. */
 export interface Victim {
   readonly party: Party;
-  /** @returns what is wrong, or undefined. `newcomer`: on a new connection, for an attack on those that are opened after it. */
+  /** Whether it is kept from writing now. @returns what is wrong, or undefined */
+  blocked(): Promise<string | undefined>;
+  /** The same, and whether its rows have changed. `newcomer`: on a new connection, for an attack on those opened after it. */
   harm(newcomer?: boolean): Promise<string | undefined>;
   close(): Promise<void>;
 }
 
+type Client = Awaited<ReturnType<typeof connectClient>>;
+
 export async function watch(keys: MasterKeys, party: Party, tables: readonly string[]): Promise<Victim> {
+  const relations = tables.map((table) => relationOf(party.schema, table));
   let client = await connectClient(party.endpoint, false);
-  const before = await digest(client, keys, party, tables);
+  const before = await digest(client, contextOf(keys, party, { mode: 'r' }), relations);
   let turn: Promise<unknown> = Promise.resolve();
 
-  async function lookAgain(newcomer: boolean): Promise<string | undefined> {
+  async function look(alsoRows: boolean, newcomer: boolean): Promise<string | undefined> {
     try {
       if (newcomer) {
         client.connection.stream.destroy();
         client = await connectClient(party.endpoint, false);
       }
-      const now = await digest(client, keys, party, tables);
-      return now === before ? undefined : 'its rows are not what they were';
+      await touch(client, contextOf(keys, party), relations);
+      const isSame =
+        !alsoRows || before === (await digest(client, contextOf(keys, party, { mode: 'r' }), relations));
+      return isSame ? undefined : 'its rows are not what they were';
     } catch (error) {
       const { message, cause } = error as Error;
       // Nothing of this session is to be told of the next attack.
@@ -36,45 +43,47 @@ export async function watch(keys: MasterKeys, party: Party, tables: readonly str
     }
   }
 
+  /** Attackers that work at the same time take turns here. */
+  const inTurn = (alsoRows: boolean, newcomer: boolean) => {
+    const looked = turn.then(() => look(alsoRows, newcomer));
+    turn = looked;
+    return looked;
+  };
+
   return {
     party,
-    harm: (newcomer = false) => {
-      // Attackers that work at the same time take turns here.
-      const looked = turn.then(() => lookAgain(newcomer));
-      turn = looked;
-      return looked;
-    },
+    blocked: () => inTurn(false, false),
+    harm: (newcomer = false) => inTurn(true, newcomer),
     close: () => client.end(),
   };
 }
 
-/** Writes to every table, in a transaction that is rolled back: then says what is in all of them. */
-async function digest(
-  client: Awaited<ReturnType<typeof connectClient>>,
-  keys: MasterKeys,
-  party: Party,
-  tables: readonly string[],
-): Promise<string> {
-  const relations = tables.map((table) => relationOf(party.schema, table));
-  const touch = relations.map(
+/** May it write, and does it get the locks that it takes for that? Changes nothing. */
+async function touch(client: Client, context: string, relations: readonly string[]): Promise<void> {
+  const writes = relations.map(
     (relation) =>
-      `update ${relation} set tenant_id = tenant_id where ctid = any (array(select ctid from ${relation} limit 3))`,
+      `update ${relation} set tenant_id = tenant_id where false; select from ${relation} limit 20 for update`,
   );
-  // Which version of which row, not what is in it: a change makes a new one, and this is cheap for large tables.
+  await client.query(
+    `begin isolation level read committed read write;
+     select tenancy.enter('${context}');
+     set local lock_timeout = ${PATIENCE_MS};
+     ${writes.join('; ')};
+     rollback`,
+  );
+}
+
+/** Which version of which row, not what is in it: a change makes a new one, and this is cheap for large tables. */
+async function digest(client: Client, context: string, relations: readonly string[]): Promise<string> {
   const sums = relations.map(
     (relation) =>
       `(select concat(count(*), ':', sum(hashtextextended(ctid::text, xmin::text::bigint))) from ${relation})`,
   );
   const results: unknown = await client.query(
-    `begin isolation level read committed read write;
-     select tenancy.enter('${contextOf(keys, party)}');
-     set local lock_timeout = ${PATIENCE_MS};
-     ${touch.join('; ')};
-     rollback;
-     begin isolation level read committed read only;
-     select tenancy.enter('${contextOf(keys, party, { mode: 'r' })}');
+    `begin isolation level read committed read only;
+     select tenancy.enter('${context}');
      select concat_ws(' ', ${sums.join(', ')}) as digest;
      commit`,
   );
-  return (results as { rows: { digest: string }[] }[]).at(-2)!.rows[0]!.digest;
+  return (results as { rows: { digest: string }[] }[])[2]!.rows[0]!.digest;
 }

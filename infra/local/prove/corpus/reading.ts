@@ -3,6 +3,7 @@ import { quoted, type Theme } from '../attack.ts';
 /** Reading past the wall by other ways of naming rows. */
 export const reading: Theme = {
   title: 'Reading rows',
+  aboutTables: true,
   attacks: [
     {
       name: 'TABLE, VALUES, unions and counts',

@@ -10,6 +10,7 @@ const insertRow = (aim: Aim, relation: string, change = '{}') =>
 /** Changing, planting, or asking what is there by trying to change it. */
 export const writing: Theme = {
   title: 'Changing and probing rows',
+  aboutTables: true,
   attacks: [
     {
       name: 'UPDATE and DELETE by the tenant id',
