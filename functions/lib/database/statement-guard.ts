@@ -2,7 +2,8 @@ import { TenantryError } from '../errors.ts';
 
 /**
  * What a tool's statement may be. This keeps honest code out of trouble (a proxy pinned to a session, a
- * transaction ended under our feet) and is no wall: the walls are the tenant's rights in the database.
+ * transaction ended under our feet). The walls are the tenant's rights in the database, but for one thing that
+ * PostgreSQL lets nobody forbid a login with DELETE on a shared table: LOCK TABLE, which is refused here alone.
  */
 const allowed = new Set(['select', 'insert', 'update', 'delete', 'merge', 'with', 'values', 'table']);
 const transactional = new Set([
