@@ -30,25 +30,30 @@ const json = <T extends z.ZodType>(schema: T) =>
     })
     .pipe(schema);
 
+/** What every function that reaches the databases needs to know. */
+const database = {
+  CATALOG_HOST: z.string().min(1),
+  CATALOG_PORT: port.default(5432),
+  /** How a login of a shared cluster authenticates: an IAM token, or a secret `tenancy-login/<cluster id>/<login>`. */
+  CREDENTIALS: z.enum(['iam', 'secret']).default('iam'),
+  /** Name of the secret that holds the context-signing master keys. */
+  CONTEXT_KEY_SECRET: z.string().min(1).default('tenancy/context-key'),
+  DATABASE_TLS: z.enum(['verify', 'off']).default('verify'),
+  AWS_REGION: z.string().min(1),
+};
+
 const mcpSettings = z
   .object({
     /** The resource identifier: what tokens are issued for, e.g. https://mcp.example.com/mcp */
     PUBLIC_URL: z.url(),
     /** Origins that may call from a browser, comma-separated; none by default. */
     ALLOWED_ORIGINS: list,
-    CATALOG_HOST: z.string().min(1),
-    CATALOG_PORT: port.default(5432),
+    ...database,
     CATALOG_DATABASE: z.string().min(1).default('tenantry_catalog'),
-    /** How a login of a shared cluster authenticates: an IAM token, or a secret `tenancy-login/<cluster id>/<login>`. */
-    CREDENTIALS: z.enum(['iam', 'secret']).default('iam'),
-    /** Name of the secret that holds the context-signing master keys. */
-    CONTEXT_KEY_SECRET: z.string().min(1).default('tenancy/context-key'),
-    DATABASE_TLS: z.enum(['verify', 'off']).default('verify'),
     /** `four` where a proxy can't keep the statements of one Sync on one server connection. */
     DATABASE_ROUND_TRIPS: z.enum(['one', 'four']).default('one'),
     /** Connections of this environment over all pools; part of the connection budget. */
     MAX_CONNECTIONS: z.coerce.number().int().min(1).max(100).default(4),
-    AWS_REGION: z.string().min(1),
   })
   .transform((env) => ({
     publicUrl: env.PUBLIC_URL,
@@ -95,14 +100,9 @@ const authorizerSettings = z
 
 const controlSettings = z
   .object({
-    CATALOG_HOST: z.string().min(1),
-    CATALOG_PORT: port.default(5432),
+    ...database,
     /** The cluster that also holds the catalog. */
     CATALOG_CLUSTER_ID: z.uuid(),
-    CREDENTIALS: z.enum(['iam', 'secret']).default('iam'),
-    CONTEXT_KEY_SECRET: z.string().min(1).default('tenancy/context-key'),
-    DATABASE_TLS: z.enum(['verify', 'off']).default('verify'),
-    AWS_REGION: z.string().min(1),
     /** Name of the function that a new tenant's data path is tried in. */
     MCP_FUNCTION: z.string().min(1),
     /** What a dedicated instance is made of. */
@@ -132,14 +132,9 @@ const controlSettings = z
 
 const adminSettings = z
   .object({
-    CATALOG_HOST: z.string().min(1),
-    CATALOG_PORT: port.default(5432),
+    ...database,
     /** The cluster that also holds the catalog. */
     CATALOG_CLUSTER_ID: z.uuid(),
-    CREDENTIALS: z.enum(['iam', 'secret']).default('iam'),
-    CONTEXT_KEY_SECRET: z.string().min(1).default('tenancy/context-key'),
-    DATABASE_TLS: z.enum(['verify', 'off']).default('verify'),
-    AWS_REGION: z.string().min(1),
     /** ARN of the state machine that provisions what takes longer than an answer may. */
     PROVISION_MACHINE: z.string().startsWith('arn:'),
     /** The strategy that each tier gets unless another one is asked for. */
