@@ -132,11 +132,30 @@ async function retryOnCatalogCollision<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The audit's rows for one home. */
-export async function audit(connection: ControlConnection, home: Home, shared: boolean): Promise<Finding[]> {
+const columns = (homes: readonly Home[]) => [
+  homes.map(({ schema }) => schema),
+  homes.map(({ tenant }) => tenant),
+  homes.map(({ login }) => login),
+];
+
+/** Adds what the tables of the homes lack: one statement for all of them. */
+export async function protectTables(
+  connection: ControlConnection,
+  homes: readonly Home[],
+  shared: boolean,
+): Promise<void> {
+  await connection.query('select tenancy.protect_homes($1, $2, $3, $4)', [...columns(homes), shared]);
+}
+
+/** The audit's rows for the homes: one statement for all of them. */
+export async function audit(
+  connection: ControlConnection,
+  homes: readonly Home[],
+  shared: boolean,
+): Promise<Finding[]> {
   const { rows } = await connection.query<Finding>(
-    'select object, finding, remedy from tenancy.audit($1, $2, $3, $4)',
-    [home.schema, shared, home.tenant, home.login],
+    'select home_schema as schema, object, finding, remedy from tenancy.audit_homes($1, $2, $3, $4)',
+    [...columns(homes), shared],
   );
   return rows;
 }

@@ -19,6 +19,8 @@ export interface Home {
 
 /** What the audit found wrong with a home; `remedy` says what to do about it. */
 export interface Finding {
+  /** The home's. */
+  readonly schema: string;
   readonly object: string;
   readonly finding: string;
   readonly remedy: string;
@@ -51,10 +53,10 @@ export interface Isolation {
    * for this home alone. Safe to repeat.
    */
   deprovision(connection: ControlConnection, home: Home): Promise<void>;
-  /** In the migration's transaction, as tenancy_owner: completes the tables that the migration made. */
-  protect(connection: ControlConnection, home: Home): Promise<void>;
-  /** The audit of the home's tables; in the migration's transaction, or at any later time. */
-  check(connection: ControlConnection, home: Home): Promise<Finding[]>;
+  /** In the migration's transaction, as tenancy_owner: completes the tables that the migration made, of homes in one database. */
+  protect(connection: ControlConnection, homes: readonly Home[]): Promise<void>;
+  /** The audit of the homes' tables, all in one database; in the migration's transaction, or at any later time. */
+  check(connection: ControlConnection, homes: readonly Home[]): Promise<Finding[]>;
 }
 
 export const isolations: Readonly<Record<Strategy, Isolation>> = { rls, schema, database };

@@ -1,4 +1,4 @@
-import { audit, forgetHome, registerHome } from './homes.ts';
+import { audit, forgetHome, protectTables, registerHome } from './homes.ts';
 import type { Isolation } from './isolation.ts';
 
 /**
@@ -31,9 +31,6 @@ export const rls: Isolation = {
     await forgetHome(connection, home.homeId);
   },
 
-  async protect(connection, home) {
-    await connection.query('select tenancy.protect_shared($1)', [home.schema]);
-  },
-
-  check: (connection, home) => audit(connection, home, true),
+  protect: (connection, homes) => protectTables(connection, homes, true),
+  check: (connection, homes) => audit(connection, homes, true),
 };

@@ -1,6 +1,6 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { loginSecretName } from './credentials.ts';
-import { asRole, audit, createLogin, type Entry, forgetHome, registerHome } from './homes.ts';
+import { asRole, audit, createLogin, type Entry, forgetHome, protectTables, registerHome } from './homes.ts';
 import type { Home, Isolation } from './isolation.ts';
 import { rls } from './rls.ts';
 
@@ -40,15 +40,8 @@ export const schema: Isolation = {
       end $$`);
   },
 
-  async protect(connection, home) {
-    await connection.query('select tenancy.protect_owned($1, $2, $3)', [
-      home.schema,
-      home.tenant,
-      home.login,
-    ]);
-  },
-
-  check: (connection, home) => audit(connection, home, false),
+  protect: (connection, homes) => protectTables(connection, homes, false),
+  check: (connection, homes) => audit(connection, homes, false),
 };
 
 /** Login, schema and home; the tables come with the migrations. */

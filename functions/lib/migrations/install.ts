@@ -3,7 +3,8 @@ import { readFile } from 'node:fs/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { keyPads, type MasterKeys } from '../isolation/context.ts';
 import { asRole, authenticateBy } from '../isolation/homes.ts';
-import { type MigrationFile, readMigrations, refused } from './migration-file.ts';
+import { type MigrationFile, readMigrations } from './migration-file.ts';
+import { refused } from './refused.ts';
 
 /** The databases of a shared cluster. */
 export const tenantsDatabase = 'tenantry';

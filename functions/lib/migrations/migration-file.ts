@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
-import { TenantryError } from '../errors.ts';
+import { type ConcurrentStatement, parseConcurrent } from './concurrent-statement.ts';
+import { refused } from './refused.ts';
 import { splitStatements } from './split-statements.ts';
 
 export interface MigrationFile {
@@ -9,13 +10,19 @@ export interface MigrationFile {
   readonly sql: string;
   /** SHA-256 of the text, hex: an applied file may not change. */
   readonly checksum: string;
+  /** `-- shared`: its tables without `tenant_id` are for every tenant to read, and for migrations alone to change. */
+  readonly makesReferenceTables: boolean;
+  /** `-- no-transaction`: the one statement, which runs by itself. */
+  readonly concurrent: ConcurrentStatement | undefined;
 }
 
 const fileName = /^(\d{4})-[a-z0-9]+(-[a-z0-9]+)*\.sql$/;
 
-/** Statements that would leave the migrator's transaction, or its role. */
+/** Statements that would leave the migrator's transaction, its role or the home. */
 const leaves =
-  /^(begin|start|commit|end|rollback|abort|savepoint|release|prepare|set\s+(local\s+|session\s+)?(role|session\s+authorization|transaction)|reset\s+(role|all|session)|discard|copy|vacuum|create\s+database|drop\s+database)\b/i;
+  /^(begin|start|commit|end|rollback|abort|savepoint|release|prepare|set\s+(local\s+|session\s+)?(role|search_path|session\s+authorization|transaction)|reset\s+(role|all|session|search_path)|discard|copy|vacuum|create\s+database|drop\s+database|create\s+schema)\b/i;
+const concurrently = /^(create\s+(unique\s+)?index|drop\s+index|reindex\s+\w+)\s+concurrently\b/i;
+const extension = /^(create|alter|drop)\s+extension\b/i;
 
 /**
  * Reads a folder of plain, numbered SQL files.
@@ -30,18 +37,59 @@ export async function readMigrations(folder: URL): Promise<MigrationFile[]> {
   );
 }
 
+/** @throws TenantryError `migration_refused` that names the file and the remedy */
 export function parseMigration(name: string, sql: string): MigrationFile {
   if (!fileName.test(name)) throw refused(name, 'is not named like `0001-what-it-does.sql`', 'rename it');
-  for (const statement of splitStatements(sql)) {
+  const directives = directivesOf(name, sql);
+  const { statements, isComplete } = splitStatements(sql);
+  // In a batch another home's statements follow in the same text.
+  if (!isComplete) throw refused(name, 'has a quote or a comment that does not end', 'end it');
+  const isConcurrent = directives.has('no-transaction');
+  for (const statement of statements) {
     const verb = leaves.exec(statement)?.[0];
     if (verb !== undefined)
       throw refused(
         name,
         `contains \`${verb.toLowerCase()}\``,
-        'leave transactions and roles to the migrator',
+        'leave transactions and roles to the migrator, and schemas too',
+      );
+    if (extension.test(statement))
+      throw refused(
+        name,
+        'handles an extension',
+        'name it in the setting `extensions`; it is installed for all',
+      );
+    if (concurrently.test(statement) && !isConcurrent)
+      throw refused(
+        name,
+        'runs a statement that knows no transaction',
+        'move it to a file of its own that begins with `-- no-transaction`',
       );
   }
-  return { name, sql, checksum: createHash('sha256').update(sql).digest('hex') };
+  return {
+    name,
+    sql,
+    checksum: createHash('sha256').update(sql).digest('hex'),
+    makesReferenceTables: directives.has('shared'),
+    concurrent: isConcurrent ? parseConcurrent(name, statements) : undefined,
+  };
+}
+
+const directiveNames = ['no-transaction', 'shared'] as const;
+
+/** Whole comment lines before the first statement. What is nearly a directive is refused: it would be silently ignored. */
+function directivesOf(file: string, sql: string): Set<(typeof directiveNames)[number]> {
+  const found = new Set<(typeof directiveNames)[number]>();
+  for (const line of sql.split('\n')) {
+    if (line.trim() !== '' && !line.startsWith('--')) break;
+    const text = line.replace(/^--/, '').trim();
+    const directive = directiveNames.find((name) => name === text.toLowerCase().replaceAll(/[\s_]+/g, '-'));
+    if (directive === undefined) continue;
+    if (line.trimEnd() !== `-- ${directive}`)
+      throw refused(file, `has the line \`${line.trim()}\``, `write \`-- ${directive}\``);
+    found.add(directive);
+  }
+  return found;
 }
 
 /** @throws TenantryError `migration_refused` when two have one number, or one is out of order */
@@ -58,6 +106,6 @@ export function inOrder(files: readonly MigrationFile[]): MigrationFile[] {
   return [...files];
 }
 
-export function refused(file: string, what: string, remedy: string, cause?: unknown): TenantryError {
-  return new TenantryError('migration_refused', `${file} ${what}: ${remedy}.`, { cause });
-}
+/** What a home that has these files, and no others, is recorded with. */
+export const versionOf = (files: readonly MigrationFile[]): string | null =>
+  files.at(-1)?.name.replace(/\.sql$/, '') ?? null;

@@ -1,9 +1,15 @@
+import { setTimeout } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
-import { TenantryError } from '../errors.ts';
-import { everyTenant, type MasterKeys, signContext } from '../isolation/context.ts';
-import { asRole } from '../isolation/homes.ts';
-import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
-import { inOrder, type MigrationFile, readMigrations, refused } from './migration-file.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
+import { everyTenant } from '../isolation/context.ts';
+import { type Home, isolations } from '../isolation/isolation.ts';
+import { type Application, applyTogether, type MigrationTarget } from './apply.ts';
+import { applyConcurrently } from './concurrent.ts';
+import type { ConcurrentStatement } from './concurrent-statement.ts';
+import { inOrder, type MigrationFile, readMigrations } from './migration-file.ts';
+import { refused } from './refused.ts';
+
+export type { MigrationTarget } from './apply.ts';
 
 const home = new URL('../../../migrations/home/', import.meta.url);
 const tenant = new URL('../../../migrations/tenant/', import.meta.url);
@@ -22,19 +28,51 @@ export const sharedHome: Home = {
   epoch: 1,
 };
 
-export interface MigrationTarget {
-  readonly home: Home;
-  /** For which the maintenance context is signed. */
-  readonly databaseId: string;
-  readonly keys: MasterKeys;
+/** ms. Alone, a home may wait longer for a lock than among 24 others whose locks are held meanwhile. */
+const [patient, hasty] = [3_000, 100];
+const tries = 3;
+
+/** What became of one home. `error`: the migration that it could not take; all before that one have been applied. */
+export interface HomeOutcome {
+  readonly target: MigrationTarget;
+  readonly applied: readonly string[];
+  readonly error: Error | undefined;
 }
 
-/** How long a migration waits for a table's lock, ms: whoever comes after it waits as long. */
-const lockTimeout = 3_000;
+/**
+ * Brings homes of one database to the last of the files: all of them in one transaction, and when that fails each by
+ * itself, so that one broken home is known by name and keeps no other from its migration.
+ * @throws RetryableError `unavailable` when the server is gone: run it again
+ */
+export async function migrateHomes(
+  connection: ControlConnection,
+  targets: readonly MigrationTarget[],
+  files: readonly MigrationFile[],
+  completesAll = false,
+  now = Date.now,
+): Promise<HomeOutcome[]> {
+  const outcomes = new Map<string, { applied: string[]; error: Error | undefined }>(
+    targets.map(({ home }) => [home.homeId, { applied: [], error: undefined }]),
+  );
+  const parts = sequence(files);
+  for (const [index, part] of parts.entries()) {
+    const going = targets.filter(({ home }) => outcomes.get(home.homeId)!.error === undefined);
+    const application = { now, completesAll: completesAll && index === parts.length - 1 };
+    const results =
+      'concurrent' in part
+        ? await eachConcurrently(connection, going, part.concurrent)
+        : await together(connection, going, part.files, application);
+    for (const { target, applied, error } of results) {
+      const outcome = outcomes.get(target.home.homeId)!;
+      outcome.applied.push(...applied);
+      outcome.error = error;
+    }
+  }
+  return targets.map((target) => ({ target, ...outcomes.get(target.home.homeId)! }));
+}
 
 /**
- * As tenancy_provisioner, in the home's database: applies what is pending, each file in a transaction of its own that
- * also completes and audits the home's tables. Two migrators of one home take turns.
+ * One home. Two migrators of one home take turns.
  * @returns the names of the files applied
  * @throws TenantryError `migration_refused`: file, object and remedy; nothing of that file is left
  */
@@ -43,95 +81,121 @@ export async function migrateHome(
   target: MigrationTarget,
   files: readonly MigrationFile[],
   now = Date.now,
-): Promise<string[]> {
-  const applied: string[] = [];
-  for (const file of files) if (await migrate(connection, target, file, now())) applied.push(file.name);
-  return applied;
+): Promise<readonly string[]> {
+  const [outcome] = await migrateHomes(connection, [target], files, false, now);
+  if (outcome!.error) throw outcome!.error;
+  return outcome!.applied;
 }
 
-async function migrate(
-  connection: ControlConnection,
-  { home, databaseId, keys }: MigrationTarget,
-  file: MigrationFile,
-  now: number,
-): Promise<boolean> {
-  return asRole(connection, 'tenancy_owner', async () => {
-    const tenant = isolations[home.strategy].ownsTables ? home.tenant : everyTenant;
-    const context = signContext(
-      keys,
-      { databaseId, tenant, epoch: home.epoch, mode: 'w', purpose: 'migrate', statementMs: 0 },
-      now,
-    );
-    await connection.query(
-      `select set_config('tenancy.context', $1, true), set_config('tenancy.tenant', $2, true),
-              set_config('search_path', $3, true), set_config('lock_timeout', $4, true),
-              -- A key space of two integers: the call fence's keys are single ones.
-              pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext($5))`,
-      [
-        context,
-        // Rows that a migration inserts into shared tables must say whose they are.
-        tenant === everyTenant ? '' : tenant,
-        `${home.schema}, extensions, pg_temp`,
-        String(lockTimeout),
-        home.schema,
-      ],
-    );
-    await connection.query(
-      'create table if not exists _migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())',
-    );
-    const { rows } = await connection.query<{ checksum: string }>(
-      'select checksum from _migrations where name = $1',
-      [file.name],
-    );
-    if (rows[0]?.checksum === file.checksum) return false;
-    if (rows[0] !== undefined)
-      throw refused(file.name, 'was edited after it was applied', 'restore it and add a new file');
+type ConcurrentFile = MigrationFile & { readonly concurrent: ConcurrentStatement };
+type Part = { readonly files: readonly MigrationFile[] } | { readonly concurrent: ConcurrentFile };
 
-    await runFile(connection, file);
-    await isolations[home.strategy].protect(connection, home);
-    const findings = await isolations[home.strategy].check(connection, home);
-    if (findings.length > 0) throw unprotected(file, findings);
-    await connection.query('insert into _migrations (name, checksum) values ($1, $2)', [
-      file.name,
-      file.checksum,
-    ]);
-    return true;
+/** What may share a transaction, and what must stand alone; ends in a part with a transaction, for completing. */
+function sequence(files: readonly MigrationFile[]): Part[] {
+  const parts: Part[] = [];
+  let run: MigrationFile[] = [];
+  for (const file of files) {
+    if (file.concurrent === undefined) run.push(file);
+    else {
+      parts.push({ files: run }, { concurrent: file as ConcurrentFile });
+      run = [];
+    }
+  }
+  return [...parts, { files: run }];
+}
+
+async function together(
+  connection: ControlConnection,
+  targets: readonly MigrationTarget[],
+  files: readonly MigrationFile[],
+  application: Omit<Application, 'lockTimeout'>,
+): Promise<HomeOutcome[]> {
+  if (targets.length === 0) return [];
+  try {
+    const lockTimeout = targets.length === 1 ? patient : hasty;
+    const applied = await applyTogether(connection, targets, files, { ...application, lockTimeout });
+    return targets.map((target) => ({ target, applied: applied.get(target.home.homeId)!, error: undefined }));
+  } catch (error) {
+    requireAnswer(error);
+    const outcomes: HomeOutcome[] = [];
+    for (const target of targets) outcomes.push(await alone(connection, target, files, application));
+    return outcomes;
+  }
+}
+
+/** File by file, each in a transaction of its own: the error names the file. */
+async function alone(
+  connection: ControlConnection,
+  target: MigrationTarget,
+  files: readonly MigrationFile[],
+  application: Omit<Application, 'lockTimeout'>,
+): Promise<HomeOutcome> {
+  const applied: string[] = [];
+  // Completing comes with the last file, or by itself.
+  const rounds = files.length === 0 ? [[]] : files.map((file) => [file]);
+  for (const [index, round] of rounds.entries()) {
+    const completesAll = application.completesAll && index === rounds.length - 1;
+    try {
+      const done = await withRetries(() =>
+        applyTogether(connection, [target], round, { ...application, completesAll, lockTimeout: patient }),
+      );
+      applied.push(...done.get(target.home.homeId)!);
+    } catch (error) {
+      requireAnswer(error);
+      return { target, applied, error: refusalOf(round[0], error) };
+    }
+  }
+  return { target, applied, error: undefined };
+}
+
+async function eachConcurrently(
+  connection: ControlConnection,
+  targets: readonly MigrationTarget[],
+  file: ConcurrentFile,
+): Promise<HomeOutcome[]> {
+  const outcomes: HomeOutcome[] = [];
+  for (const target of targets) {
+    try {
+      const isNew = await applyConcurrently(connection, target, file);
+      outcomes.push({ target, applied: isNew ? [file.name] : [], error: undefined });
+    } catch (error) {
+      requireAnswer(error);
+      outcomes.push({ target, applied: [], error: refusalOf(file, error) });
+    }
+  }
+  return outcomes;
+}
+
+/** 55P03 lock_timeout, 40P01 deadlock, 53200 lock table full, XX000 tuple concurrently updated: another time it may work. */
+const passing = ['55P03', '40P01', '40001', '53200', 'XX000'];
+
+async function withRetries<T>(work: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (attempt === tries || !passing.includes((error as { code?: string }).code ?? '')) throw error;
+      await setTimeout(attempt * 200);
+    }
+  }
+}
+
+/** Only what PostgreSQL said of a migration is that migration's fault. @throws RetryableError `unavailable` */
+function requireAnswer(error: unknown): void {
+  const { code } = error as { code?: unknown };
+  if (error instanceof TenantryError && !(error instanceof RetryableError)) return;
+  if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !/^(08|57P)/.test(code)) return;
+  throw new RetryableError('unavailable', 'The database of these homes went away. Run it again.', 5, {
+    cause: error,
   });
 }
 
-async function runFile(connection: ControlConnection, file: MigrationFile): Promise<void> {
-  const where = () =>
-    connection.query<{ here: string }>(`select concat(pg_current_xact_id(), current_user) as here`);
-  const before = await where();
-  try {
-    await connection.query(file.sql);
-    // Constraints checked at the end are this file's too.
-    await connection.query('set constraints all immediate');
-  } catch (error) {
-    const { message, code } = error as { message: string; code?: string };
-    throw refused(
-      file.name,
-      `failed: ${message}${code === undefined ? '' : ` (SQLSTATE ${code})`}`,
-      'correct it and run it again',
-      error,
-    );
-  }
-  const after = await where();
-  if (before.rows[0]!.here !== after.rows[0]!.here)
-    throw refused(file.name, 'left its transaction or role', 'leave transactions and roles to the migrator');
+function refusalOf(file: MigrationFile | undefined, error: unknown): Error {
+  if (error instanceof TenantryError) return error;
+  const { message, code } = error as { message: string; code?: string };
+  const what =
+    code === '55P03' ? `waited ${tries} times for a lock in vain` : `failed: ${message} (SQLSTATE ${code})`;
+  const remedy =
+    code === '55P03' ? 'run it again when the tables are less busy' : 'correct it and run it again';
+  return refused(file?.name ?? 'Completing the home', what, remedy, error);
 }
-
-/** A migration that would leave something of the home unprotected. */
-export class UnprotectedHomeError extends TenantryError {
-  readonly file: string;
-  readonly findings: readonly Finding[];
-  constructor(file: string, findings: readonly Finding[]) {
-    const lines = findings.map(({ object, finding, remedy }) => `  ${object}: ${finding}. ${remedy}.`);
-    super('migration_refused', `${file} would leave the home unprotected:\n${lines.join('\n')}`);
-    this.file = file;
-    this.findings = findings;
-  }
-}
-
-const unprotected = (file: MigrationFile, findings: readonly Finding[]) =>
-  new UnprotectedHomeError(file.name, findings);

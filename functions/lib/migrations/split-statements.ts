@@ -1,31 +1,49 @@
 /**
  * One token of SQL that may hold a semicolon without ending the statement: quoted text, identifiers, dollar quotes and
- * comments (nested ones are found by the loop below).
+ * comments (nested ones are found by the loop below). What begins like one and does not end is a token too.
  */
 const token =
-  /'(?:[^']|'')*'|[eE]'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|(\$[A-Za-z_\d]*\$)[\s\S]*?\1|--[^\n]*|\/\*|;/g;
+  /[eE]'(?:[^'\\]|\\.|'')*('|$)|'(?:[^']|'')*('|$)|"(?:[^"]|"")*("|$)|(\$(?:[A-Za-z_][A-Za-z_\d]*)?\$)(?:[\s\S]*?\4|[\s\S]*$)|--[^\n]*|\/\*|;/g;
 
-/** The statements of a script, without comments, trimmed. Only good enough to look at how each begins: never executed. */
-export function splitStatements(sql: string): string[] {
+export interface SplitScript {
+  /** Without comments, trimmed. Only good enough to look at how each begins: never executed. */
+  readonly statements: readonly string[];
+  /** No quote or comment is left open at the end. */
+  readonly isComplete: boolean;
+}
+
+export function splitStatements(sql: string): SplitScript {
   const statements: string[] = [];
+  let isComplete = true;
   let current = '';
   let from = 0;
   token.lastIndex = 0;
   for (let match = token.exec(sql); match !== null; match = token.exec(sql)) {
-    const [text] = match;
+    const [text, inEscapes, inText, inIdentifier, dollars] = match;
+    const closing = inEscapes ?? inText ?? inIdentifier;
     current += sql.slice(from, match.index);
-    if (text === '/*') token.lastIndex = endOfComment(sql, match.index);
-    else if (text === ';') {
+    if (text === '/*') {
+      const end = endOfComment(sql, match.index);
+      isComplete &&= end !== undefined;
+      token.lastIndex = end ?? sql.length;
+    } else if (text === ';') {
       statements.push(current);
       current = '';
-    } else if (!text.startsWith('--')) current += text;
+    } else if (!text.startsWith('--')) {
+      current += text;
+      isComplete &&=
+        dollars === undefined ? closing !== '' : text.length >= 2 * dollars.length && text.endsWith(dollars);
+    }
     from = token.lastIndex;
   }
   statements.push(current + sql.slice(from));
-  return statements.map((statement) => statement.trim()).filter((statement) => statement !== '');
+  return {
+    statements: statements.map((statement) => statement.trim()).filter((statement) => statement !== ''),
+    isComplete,
+  };
 }
 
-function endOfComment(sql: string, start: number): number {
+function endOfComment(sql: string, start: number): number | undefined {
   const border = /\/\*|\*\//g;
   border.lastIndex = start;
   let depth = 0;
@@ -33,5 +51,5 @@ function endOfComment(sql: string, start: number): number {
     depth += match[0] === '/*' ? 1 : -1;
     if (depth === 0) return border.lastIndex;
   }
-  return sql.length;
+  return undefined;
 }

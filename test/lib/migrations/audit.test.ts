@@ -1,12 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
+import type { UnprotectedHomeError } from '../../../functions/lib/migrations/apply.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import {
-  migrateHome,
-  sharedHome,
-  type UnprotectedHomeError,
-} from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 
 let world: World;
@@ -192,7 +189,7 @@ describe.each(strategies)('%s', (strategy) => {
     );
   const findings = () =>
     world.asProvisioner(tenant(), (connection) =>
-      asRole(connection, 'tenancy_owner', () => isolations[strategy].check(connection, home())),
+      asRole(connection, 'tenancy_owner', () => isolations[strategy].check(connection, [home()])),
     );
 
   it.each([...gaps, ...(strategy === 'rls' ? sharedGaps : ownGaps)])(
@@ -261,7 +258,7 @@ describe.each(strategies)('%s', (strategy) => {
     await world.asProvisioner(tenant(), async (connection) => {
       await connection.query('begin; set local role tenancy_owner');
       await connection.query(`grant truncate on ${home().schema}.notes to ${home().login}`);
-      expect(await isolations[strategy].check(connection, home())).toMatchObject([
+      expect(await isolations[strategy].check(connection, [home()])).toMatchObject([
         { finding: expect.stringContaining('TRUNCATE') },
       ]);
       await connection.query('rollback');

@@ -1,0 +1,113 @@
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { everyTenant, type MasterKeys, signContext } from '../isolation/context.ts';
+import { asRole } from '../isolation/homes.ts';
+import { type Finding, type Home, type Isolation, isolations } from '../isolation/isolation.ts';
+import { lockHistories, pendingOf } from './history.ts';
+import type { MigrationFile } from './migration-file.ts';
+import { refused } from './refused.ts';
+
+export interface MigrationTarget {
+  readonly home: Home;
+  /** For which the maintenance context is signed. */
+  readonly databaseId: string;
+  readonly keys: MasterKeys;
+}
+
+export interface Application {
+  /** ms for each lock: whoever comes after a waiting migration waits as long. */
+  readonly lockTimeout: number;
+  /** Complete and audit the homes that lack no file too: the runtime may have new rules. */
+  readonly completesAll: boolean;
+  readonly now: () => number;
+}
+
+/**
+ * As tenancy_provisioner, in the homes' database: in one transaction, every home gets the files that it lacks, is
+ * completed and audited. All of them, or none.
+ * @returns the names of the files applied, by home id
+ * @throws UnprotectedHomeError; TenantryError `migration_refused`; PostgreSQL's own error
+ */
+export async function applyTogether(
+  connection: ControlConnection,
+  targets: readonly MigrationTarget[],
+  files: readonly MigrationFile[],
+  { lockTimeout, completesAll, now }: Application,
+): Promise<Map<string, string[]>> {
+  return asRole(connection, 'tenancy_owner', async () => {
+    await connection.query(`set local lock_timeout = ${lockTimeout}`);
+    const histories = await lockHistories(
+      connection,
+      targets.map(({ home }) => home),
+    );
+    const pending = targets.map((target) => ({
+      target,
+      files: pendingOf(histories.get(target.home.schema)!, files),
+    }));
+    const touched = pending.filter(({ files }) => files.length > 0);
+    if (touched.length > 0)
+      await staysInPlace(connection, async () => {
+        await connection.query(touched.map(({ target, files }) => script(target, files, now())).join('\n'));
+      });
+    for (const [isolation, homes] of byIsolation(completesAll ? pending : touched)) {
+      await isolation.protect(connection, homes);
+      const findings = await isolation.check(connection, homes);
+      if (findings.length > 0) throw new UnprotectedHomeError(files.at(-1)?.name ?? 'The runtime', findings);
+    }
+    return new Map(pending.map(({ target, files }) => [target.home.homeId, files.map(({ name }) => name)]));
+  });
+}
+
+function byIsolation(pending: readonly { target: MigrationTarget }[]): Map<Isolation, Home[]> {
+  const homes = pending.map(({ target }) => target.home);
+  return Map.groupBy(homes, ({ strategy }) => isolations[strategy]);
+}
+
+/** One text for the whole batch: sent one by one, its statements would cost a round trip each. */
+function script(
+  { home, databaseId, keys }: MigrationTarget,
+  files: readonly MigrationFile[],
+  now: number,
+): string {
+  const tenant = isolations[home.strategy].ownsTables ? home.tenant : everyTenant;
+  const context = signContext(
+    keys,
+    { databaseId, tenant, epoch: home.epoch, mode: 'w', purpose: 'migrate', statementMs: 0 },
+    now,
+  );
+  // Rows that a migration inserts into shared tables must say whose they are.
+  const own = tenant === everyTenant ? '' : tenant;
+  const settings = `select set_config('tenancy.context', '${context}', true), set_config('tenancy.tenant', '${own}', true);`;
+  // Before each file: an earlier one may have changed the path.
+  const path = `set local search_path = "${home.schema}", extensions, pg_temp;`;
+  return [settings, ...files.map((file) => `${path}\n${fileScript(home, file)}`)].join('\n');
+}
+
+const fileScript = (home: Home, { name, sql, checksum, makesReferenceTables }: MigrationFile) =>
+  // On a line of its own: the file may end in a comment. Constraints checked at the end are this file's too.
+  `${sql}
+;set constraints all immediate;
+${makesReferenceTables ? `select tenancy.protect_reference('${home.schema}', '${home.login}');` : ''}
+insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}');`;
+
+async function staysInPlace(connection: ControlConnection, work: () => Promise<void>): Promise<void> {
+  const where = async () =>
+    (await connection.query<{ here: string }>('select concat(pg_current_xact_id(), current_user) as here'))
+      .rows[0]!.here;
+  const before = await where();
+  await work();
+  if (before !== (await where()))
+    throw refused('A file', 'left its transaction or role', 'leave transactions and roles to the migrator');
+}
+
+/** A migration that would leave something of a home unprotected. */
+export class UnprotectedHomeError extends TenantryError {
+  readonly file: string;
+  readonly findings: readonly Finding[];
+  constructor(file: string, findings: readonly Finding[]) {
+    const lines = findings.map(({ object, finding, remedy }) => `  ${object}: ${finding}. ${remedy}.`);
+    super('migration_refused', `${file} would leave the home unprotected:\n${lines.join('\n')}`);
+    this.file = file;
+    this.findings = findings;
+  }
+}

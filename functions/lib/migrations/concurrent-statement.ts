@@ -1,0 +1,72 @@
+import { refused } from './refused.ts';
+
+/** The one statement of a file with `-- no-transaction`. */
+export interface ConcurrentStatement {
+  readonly verb: 'create' | 'drop' | 'reindex';
+  /** The index, or the table of `reindex table`; a name without a schema. */
+  readonly name: string;
+  readonly of: 'index' | 'table';
+  readonly sql: string;
+}
+
+const name = '([a-z_][a-z0-9_]*)';
+const create = new RegExp(
+  `^create\\s+(unique\\s+)?index\\s+concurrently\\s+${name}\\s+on\\s+${name}\\b([\\s\\S]*)$`,
+  'i',
+);
+const drop = new RegExp(`^drop\\s+index\\s+concurrently\\s+${name}$`, 'i');
+const reindex = new RegExp(`^reindex\\s+(index|table)\\s+concurrently\\s+${name}$`, 'i');
+
+/**
+ * Read before it runs, because what it does cannot be rolled back.
+ * @throws TenantryError `migration_refused`
+ */
+export function parseConcurrent(file: string, statements: readonly string[]): ConcurrentStatement {
+  const [sql] = statements;
+  if (statements.length !== 1 || sql === undefined)
+    throw refused(
+      file,
+      `has ${statements.length} statements and \`-- no-transaction\``,
+      'write exactly one `create index concurrently`, `drop index concurrently` or `reindex … concurrently`',
+    );
+  const made = create.exec(sql);
+  if (made) {
+    const [, unique, index, table, rest] = made as unknown as [string, string?, string?, string?, string?];
+    if (table?.toLowerCase() === 'only') throw other(file);
+    if (unique !== undefined && !keyColumns(rest!).includes('tenant_id'))
+      throw refused(file, 'makes an index that is unique over all tenants', 'add tenant_id to its columns');
+    return { verb: 'create', of: 'index', name: index!.toLowerCase(), sql };
+  }
+  const dropped = drop.exec(sql);
+  if (dropped) return { verb: 'drop', of: 'index', name: dropped[1]!.toLowerCase(), sql };
+  const rebuilt = reindex.exec(sql);
+  if (rebuilt)
+    return {
+      verb: 'reindex',
+      of: rebuilt[1]!.toLowerCase() as 'index' | 'table',
+      name: rebuilt[2]!.toLowerCase(),
+      sql,
+    };
+  throw other(file);
+}
+
+const other = (file: string) =>
+  refused(
+    file,
+    'has another statement than `-- no-transaction` allows',
+    'write `create [unique] index concurrently <name> on <table> …`, `drop index concurrently <name>` or `reindex index|table concurrently <name>`, ' +
+      'names without schema, quotes or `if exists`',
+  );
+
+/** The plain columns among an index's key: what stands between the first parentheses, split at its own commas. */
+function keyColumns(text: string): string[] {
+  const columns: string[] = [''];
+  let depth = 0;
+  for (const character of text.slice(text.indexOf('('))) {
+    if (character === ')' && --depth === 0) break;
+    if (character === ',' && depth === 1) columns.push('');
+    else if (depth > 0) columns[columns.length - 1] += character;
+    if (character === '(') depth += 1;
+  }
+  return columns.map((column) => column.trim().split(/\s/)[0]!.toLowerCase());
+}

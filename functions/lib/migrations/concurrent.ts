@@ -1,0 +1,98 @@
+import type { ControlConnection } from '../database/connect.ts';
+import { asRole } from '../isolation/homes.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { type MigrationTarget, UnprotectedHomeError } from './apply.ts';
+import type { ConcurrentStatement } from './concurrent-statement.ts';
+import { lockHistories, pendingOf } from './history.ts';
+import type { MigrationFile } from './migration-file.ts';
+import { refused } from './refused.ts';
+
+/** ms. It waits for transactions that are older than it, and nobody waits for it: longer than a lock of DDL may take. */
+const lockTimeout = 60_000;
+
+/**
+ * As tenancy_provisioner, on a direct connection: runs one statement that knows no transaction, under a lock of the
+ * session. A run that died left its mark in `_migrations` and perhaps an invalid index: the next one drops that and begins anew.
+ * @returns false when the home has it already
+ * @throws TenantryError `migration_refused`; PostgreSQL's own error. Nothing of it is left
+ */
+export async function applyConcurrently(
+  connection: ControlConnection,
+  { home }: MigrationTarget,
+  file: MigrationFile & { readonly concurrent: ConcurrentStatement },
+): Promise<boolean> {
+  const { concurrent: statement } = file;
+  const mark = `"${home.schema}"._migrations`;
+  await connection.query(
+    `set lock_timeout = ${lockTimeout}; set role tenancy_owner; set search_path = "${home.schema}", extensions, pg_temp`,
+  );
+  try {
+    await connection.query("select pg_advisory_lock(hashtext('tenancy.migrate'), hashtext($1))", [
+      home.schema,
+    ]);
+    const histories = await inTransaction(connection, () => lockHistories(connection, [home]));
+    const history = histories.get(home.schema)!;
+    if (pendingOf(history, [file]).length === 0) return false;
+    if (history.has(file.name)) {
+      if (await wasFinished(connection, statement)) return await done();
+      await clean(connection, statement);
+    } else
+      await connection.query(`insert into ${mark} (name, checksum, applied_at) values ($1, $2, 'infinity')`, [
+        file.name,
+        file.checksum,
+      ]);
+    try {
+      await connection.query(statement.sql);
+      const findings = await inTransaction(connection, () =>
+        isolations[home.strategy].check(connection, [home]),
+      );
+      if (findings.length > 0) throw new UnprotectedHomeError(file.name, findings);
+    } catch (error) {
+      // When the connection is gone the mark stays, and the next run cleans up.
+      await clean(connection, statement);
+      await connection.query(`delete from ${mark} where name = $1`, [file.name]);
+      const { message, code } = error as { message: string; code?: string };
+      if (error instanceof UnprotectedHomeError) throw error;
+      throw refused(file.name, `failed: ${message} (SQLSTATE ${code})`, 'correct it and run it again', error);
+    }
+    return await done();
+  } finally {
+    await connection.query('select pg_advisory_unlock_all(); reset role; reset all').catch(() => {});
+  }
+
+  async function done(): Promise<true> {
+    await connection.query(`update ${mark} set applied_at = now() where name = $1`, [file.name]);
+    return true;
+  }
+}
+
+/** The role is the session's already: here only the borders of a transaction are wanted. */
+const inTransaction = <T>(connection: ControlConnection, work: () => Promise<T>) =>
+  asRole(connection, 'tenancy_owner', work);
+
+/** Of a run that died: whether its statement had come to its end. */
+async function wasFinished(
+  connection: ControlConnection,
+  { verb, name }: ConcurrentStatement,
+): Promise<boolean> {
+  if (verb === 'reindex') return false;
+  const { rows } = await connection.query(
+    'select indisvalid as valid from pg_index where indexrelid = to_regclass(quote_ident($1))',
+    [name],
+  );
+  return verb === 'create' ? rows[0]?.valid === true : rows.length === 0;
+}
+
+/** Drops what a statement that failed has left: its own invalid index, or the copies that `reindex` works with. */
+async function clean(connection: ControlConnection, { verb, of, name }: ConcurrentStatement): Promise<void> {
+  if (verb === 'drop') return;
+  const { rows } = await connection.query<{ index: string }>(
+    `select i.indexrelid::regclass::text as index from pg_index i join pg_class c on c.oid = i.indexrelid
+      where not i.indisvalid and case $1::text
+        when 'create' then i.indexrelid = to_regclass(quote_ident($2))
+        when 'table' then i.indrelid = to_regclass(quote_ident($2)) and c.relname ~ '_cc(new|old)\\d*$'
+        else c.relnamespace = current_schema()::regnamespace and c.relname ~ ('^' || left($2, 50) || '.*_cc(new|old)\\d*$') end`,
+    [verb === 'create' ? verb : of, name],
+  );
+  for (const { index } of rows) await connection.query(`drop index concurrently ${index}`);
+}

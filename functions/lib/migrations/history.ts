@@ -1,0 +1,63 @@
+import type { ControlConnection } from '../database/connect.ts';
+import type { Home } from '../isolation/isolation.ts';
+import type { MigrationFile } from './migration-file.ts';
+import { refused } from './refused.ts';
+
+/** What a home's own `_migrations` says of one file. */
+interface Entry {
+  readonly checksum: string;
+  /** false: a statement without a transaction has begun, and nobody has seen it end. */
+  readonly isDone: boolean;
+}
+export type History = ReadonlyMap<string, Entry>;
+
+/**
+ * In a transaction, as tenancy_owner: takes turns with every other migrator of these homes until its end, then reads
+ * what each has. Homes in one order, so that two batches cannot wait for each other.
+ */
+export async function lockHistories(
+  connection: ControlConnection,
+  homes: readonly Home[],
+): Promise<ReadonlyMap<string, History>> {
+  const schemas = homes.map(({ schema }) => schema).sort();
+  const { rows: locked } = await connection.query<{ schema: string; known: boolean }>(
+    // A key space of two integers: the call fence's keys are single ones.
+    `select h.schema, to_regclass(format('%I._migrations', h.schema)) is not null as known, pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext(h.schema))
+       from (select schema from unnest($1::text[]) with ordinality s(schema, place) order by place) h`,
+    [schemas],
+  );
+  const made = locked.filter(({ known }) => !known).map(({ schema }) => makeHistory(schema));
+  if (made.length > 0) await connection.query(made.join(';\n'));
+  return readHistories(connection, schemas);
+}
+
+/** Every schema must have its table. */
+async function readHistories(connection: ControlConnection, schemas: readonly string[]) {
+  const { rows } = await connection.query<{ schema: string; name: string; checksum: string; done: boolean }>(
+    schemas
+      .map(
+        (schema) =>
+          `select '${schema}' as schema, name, checksum, applied_at < 'infinity' as done from "${schema}"._migrations`,
+      )
+      .join(' union all '),
+    [],
+  );
+  const histories = new Map(schemas.map((schema) => [schema, new Map<string, Entry>()]));
+  for (const { schema, name, checksum, done } of rows)
+    histories.get(schema)!.set(name, { checksum, isDone: done });
+  return histories;
+}
+
+/** `applied_at` is infinity from the begin of a statement that knows no transaction to its end. */
+const makeHistory = (schema: string) =>
+  `create table if not exists "${schema}"._migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())`;
+
+/**
+ * The files that the home lacks, in order.
+ * @throws TenantryError `migration_refused`: one was edited after it was applied
+ */
+export function pendingOf(history: History, files: readonly MigrationFile[]): MigrationFile[] {
+  const edited = files.find(({ name, checksum }) => (history.get(name)?.checksum ?? checksum) !== checksum);
+  if (edited) throw refused(edited.name, 'was edited after it was applied', 'restore it and add a new file');
+  return files.filter(({ name }) => !history.get(name)?.isDone);
+}
