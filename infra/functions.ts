@@ -59,6 +59,16 @@ export const functions = [
     inVpc: true,
     plane: 'control',
   },
+  {
+    name: 'migrate-tenants',
+    entry: 'functions/migrate-tenants/handler.ts',
+    // A worker hands its slot on after ten minutes; the rest is for the batch it is at.
+    timeoutSeconds: 900,
+    memoryMb: 512,
+    streaming: false,
+    inVpc: true,
+    plane: 'control',
+  },
 ] as const satisfies readonly FunctionRow[];
 
 export type FunctionName = (typeof functions)[number]['name'];

@@ -20,6 +20,7 @@ export type ErrorCode =
   | 'query_failed' // PostgreSQL refused the tool's statement
   | 'invalid_cursor'
   | 'migration_refused'
+  | 'migration_halted' // a run stopped between two rings
   | 'slug_invalid'
   | 'slug_taken'
   | 'idempotency_conflict' // the key was used for another request

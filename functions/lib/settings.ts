@@ -130,6 +130,23 @@ const controlSettings = z
     instance: { ...env.INSTANCE, kmsKeyId: env.INSTANCE.kmsKeyId },
   }));
 
+const migrateSettings = z
+  .object({
+    ...database,
+    /** The cluster that also holds the catalog. */
+    CATALOG_CLUSTER_ID: z.uuid(),
+    /** Name of the function that a ring's tenants are tried in. */
+    MCP_FUNCTION: z.string().min(1),
+  })
+  .transform((env) => ({
+    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    credentials: env.CREDENTIALS,
+    contextKeySecret: env.CONTEXT_KEY_SECRET,
+    tls: env.DATABASE_TLS,
+    region: env.AWS_REGION,
+    mcpFunction: env.MCP_FUNCTION,
+  }));
+
 const adminSettings = z
   .object({
     ...database,
@@ -137,6 +154,8 @@ const adminSettings = z
     CATALOG_CLUSTER_ID: z.uuid(),
     /** ARN of the state machine that provisions what takes longer than an answer may. */
     PROVISION_MACHINE: z.string().startsWith('arn:'),
+    /** ARN of the state machine that migrates all homes. */
+    MIGRATE_MACHINE: z.string().startsWith('arn:'),
     /** The strategy that each tier gets unless another one is asked for. */
     TIERS: json(
       z.strictObject({
@@ -162,6 +181,7 @@ const adminSettings = z
     tls: env.DATABASE_TLS,
     region: env.AWS_REGION,
     provisionMachine: env.PROVISION_MACHINE,
+    migrateMachine: env.MIGRATE_MACHINE,
     tiers: env.TIERS,
     publicUrl: env.PUBLIC_URL,
     apiKeyIssuer: env.API_KEY_ISSUER,
@@ -196,6 +216,10 @@ export const readAuthorizerSettings = (env: Environment = process.env): Authoriz
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readControlSettings = (env: Environment = process.env): ControlSettings =>
   read(controlSettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readMigrateSettings = (env: Environment = process.env): z.output<typeof migrateSettings> =>
+  read(migrateSettings, env);
 
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readAdminSettings = (env: Environment = process.env): AdminSettings => read(adminSettings, env);

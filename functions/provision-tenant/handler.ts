@@ -4,7 +4,7 @@ import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { type Provisioner, provisionOperation, provisionSteps } from '../lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
-import { homeMigrations } from '../lib/migrations/migrator.ts';
+import { readRelease } from '../lib/migrations/migrator.ts';
 import { readControlSettings } from '../lib/settings.ts';
 
 const settings = readControlSettings();
@@ -13,10 +13,10 @@ const provisioner: Provisioner = {
   plane,
   instances: createInstances(settings.instance),
   region: settings.region,
-  files: await homeMigrations(),
+  release: await readRelease(),
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
 };
 
 /** The steps of `stepfunctions/provision-tenant.asl.json`. */
-export const handler = (event: StepEvent): Promise<void> =>
+export const handler = (event: StepEvent): Promise<unknown> =>
   runStep(provisioner, event, provisionOperation, { ...provisionSteps, compensate, abandon });

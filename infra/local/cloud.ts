@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
-import { homeMigrations } from '../../functions/lib/migrations/migrator.ts';
+import { readRelease } from '../../functions/lib/migrations/migrator.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
 import { functions } from '../functions.ts';
 import {
@@ -73,6 +73,7 @@ export async function startCloud(
     catalogPort: shared.port,
     catalogClusterId: clusterIdOf(state, shared.identifier),
     provisionMachine: executions.machineArn('provision-tenant'),
+    migrateMachine: executions.machineArn('migrate-tenants'),
     awsUrl: emulator.url,
     accessKeyId,
     issuerUrl,
@@ -90,15 +91,15 @@ export async function startCloud(
   const plane = createPlane(state, secrets, context, shared);
   const dedicatedId = clusterIdOf(state, dedicated.identifier);
   await state.save();
-  const sharedPlace = prepareShared(plane, emulator, shared);
-  const [files, place, ownPlace] = await Promise.all([
-    homeMigrations(),
+  const release = await readRelease();
+  const sharedPlace = prepareShared(plane, emulator, shared, release);
+  const [place, ownPlace] = await Promise.all([
     sharedPlace,
     prepareDedicated(plane, emulator, dedicated, dedicatedId, sharedPlace),
   ]);
   const tenants = await Promise.all(
     demoTenants.map((tenant) =>
-      prepareTenant(plane, tenant, tenant.strategy === 'database' ? ownPlace : place, files),
+      prepareTenant(plane, tenant, tenant.strategy === 'database' ? ownPlace : place, release),
     ),
   );
   if (isFirst) progress('Filling the demo inventories');

@@ -3,6 +3,7 @@ import type { JWK } from 'jose';
 import { newSigningKey } from '../../functions/lib/auth/api-key.ts';
 import type { Secrets } from '../../functions/lib/aws/secrets.ts';
 import { type Cluster, recordCluster } from '../../functions/lib/catalog/clusters.ts';
+import { recordSchemaState } from '../../functions/lib/catalog/migration-runs.ts';
 import { withConnection } from '../../functions/lib/database/connect.ts';
 import type { Endpoint } from '../../functions/lib/database/types.ts';
 import { TenantryError } from '../../functions/lib/errors.ts';
@@ -11,7 +12,8 @@ import { createCredentials } from '../../functions/lib/isolation/credentials.ts'
 import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycle/control-plane.ts';
 import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
-import { homeMigrations, migrateHome, sharedHome } from '../../functions/lib/migrations/migrator.ts';
+import { migrateHome, sharedHome } from '../../functions/lib/migrations/migrator.ts';
+import { newestState, type Release } from '../../functions/lib/migrations/release.ts';
 import type { Instance } from './emulator/rds-instances.ts';
 import type { SecretStore } from './emulator/secret-store.ts';
 import type { AwsEmulator } from './emulator/server.ts';
@@ -114,19 +116,22 @@ export async function prepareShared(
   plane: ControlPlane,
   emulator: AwsEmulator,
   shared: Instance,
+  release: Release,
 ): Promise<Place> {
   const cluster = clusterOf(shared, plane.catalog.clusterId, 'shared');
   const place = await preparePlace(plane, cluster, tenantsDatabase, masterOf(emulator, shared));
   const migrate = async () => {
-    const files = await homeMigrations();
     const target = { home: sharedHome, databaseId: place.databaseId, keys: plane.keys };
-    await withConnection(place.admin, (connection) => migrateHome(connection, target, files));
+    await withConnection(place.admin, (connection) => migrateHome(connection, target, release.home));
   };
   const catalog = async () => {
     await prepareCatalog(plane);
     await withConnection(catalogEndpoint(plane), (connection) => recordCluster(connection, cluster, place));
   };
   await Promise.all([migrate(), catalog()]);
+  await withConnection(catalogEndpoint(plane), (connection) =>
+    recordSchemaState(connection, place, newestState(release)),
+  );
   return place;
 }
 

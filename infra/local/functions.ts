@@ -11,6 +11,7 @@ export interface FunctionFacts {
   catalogPort: number;
   catalogClusterId: string;
   provisionMachine: string;
+  migrateMachine: string;
   /** The emulator's address, and the access key that it wants. */
   awsUrl: string;
   accessKeyId: string;
@@ -46,12 +47,18 @@ export function functionVariables(facts: FunctionFacts): Record<FunctionName, Re
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,
       PROVISION_MACHINE: facts.provisionMachine,
+      MIGRATE_MACHINE: facts.migrateMachine,
       TIERS: JSON.stringify({ starter: 'rls', pro: 'schema', enterprise: 'database' }),
       PUBLIC_URL: publicUrl,
       API_KEY_ISSUER: publicUrl,
       SIGNING_KEY_SECRET: signingKeySecret,
       SCOPES: [...new Set(tools.flatMap(({ scopes }) => scopes))].sort().join(','),
       ISSUERS: issuerUrl,
+    },
+    'migrate-tenants': {
+      ...data,
+      CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      MCP_FUNCTION: 'tenantry-mcp',
     },
     'provision-tenant': {
       ...data,

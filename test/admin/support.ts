@@ -47,6 +47,7 @@ export async function startAdmin(): Promise<AdminWorld> {
     settings: {
       region: 'eu-west-1',
       provisionMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:provision-tenant',
+      migrateMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:migrate-tenants',
       tiers: { starter: 'rls', pro: 'schema', enterprise: 'database' },
       publicUrl: url,
       apiKeyIssuer: url,

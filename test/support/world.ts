@@ -17,7 +17,13 @@ import { onboard } from '../../functions/lib/lifecycle/onboard.ts';
 import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
 import { type MigrationFile, parseMigration } from '../../functions/lib/migrations/migration-file.ts';
-import { homeMigrations, migrateHome, sharedHome } from '../../functions/lib/migrations/migrator.ts';
+import {
+  homeMigrations,
+  migrateHome,
+  readRelease,
+  sharedHome,
+} from '../../functions/lib/migrations/migrator.ts';
+import type { Release } from '../../functions/lib/migrations/release.ts';
 import { type McpSettings, readMcpSettings } from '../../functions/lib/settings.ts';
 import { type Strategy, strategies, type TenantId } from '../../functions/lib/tenant/tenant.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
@@ -59,6 +65,8 @@ export interface World {
   readonly settings: McpSettings;
   readonly shared: Place;
   readonly files: readonly MigrationFile[];
+  /** These files, as a deployment's. */
+  readonly release: Release;
   /** Two tenants of each strategy: `a` attacks, `b` must not notice. */
   readonly tenants: Readonly<Record<Strategy, { readonly a: TestTenant; readonly b: TestTenant }>>;
   addTenant(strategy: Strategy, slug?: string): Promise<TestTenant>;
@@ -128,6 +136,7 @@ export async function startWorld(
   await asProvisioner('catalog', (catalog) => recordCluster(catalog, { ...at, clusterId }, shared));
 
   const files = [...(await homeMigrations()), noteMigration, ...(options.migrations ?? [])];
+  const release: Release = { ...(await readRelease()), home: files };
   await withConnection(shared.admin, (connection) =>
     migrateHome(connection, { home: sharedHome, databaseId: shared.databaseId, keys: plane.keys }, files),
   );
@@ -163,7 +172,7 @@ export async function startWorld(
             cluster.master,
           )
         : shared;
-    const id = await onboard(plane, { slug, tier: 'pro', strategy }, place, files);
+    const id = await onboard(plane, { slug, tier: 'pro', strategy }, place, release);
     const home = await asProvisioner('catalog', (catalog) => presentHome(catalog, id));
     const principal = {
       tenant: id,
@@ -188,6 +197,7 @@ export async function startWorld(
     settings,
     shared,
     files,
+    release,
     tenants,
     addTenant,
     access,

@@ -11,6 +11,7 @@ export interface Admin {
     AdminSettings,
     | 'region'
     | 'provisionMachine'
+    | 'migrateMachine'
     | 'tiers'
     | 'publicUrl'
     | 'apiKeyIssuer'

@@ -117,7 +117,13 @@ const unused = () => {
 /** The state machine's steps that a tenant on shared tables needs: each a few statements. */
 async function provisionNow({ plane, settings }: Admin, operation: string): Promise<void> {
   const instances = { create: unused, ready: unused, remove: unused };
-  const provisioner: Provisioner = { plane, instances, region: settings.region, files: [], probe: unused };
+  const provisioner: Provisioner = {
+    plane,
+    instances,
+    region: settings.region,
+    release: { runtime: [], home: [] },
+    probe: unused,
+  };
   const run = (step: string, input = {}) =>
     runStep(provisioner, { operation, step, input }, provisionOperation, { ...provisionSteps, compensate });
   for (const step of ['reserve', 'createHome', 'activate']) {

@@ -9,6 +9,24 @@ export interface ControlConnection {
   query<R = Row>(text: string, values?: readonly unknown[]): Promise<QueryResult<R>>;
 }
 
+export interface OpenConnection {
+  readonly connection: ControlConnection;
+  close(): Promise<void>;
+}
+
+/** For whoever works on one database for longer than one call. @throws ConnectFailure; its `cause` says why */
+export async function openConnection(endpoint: Endpoint): Promise<OpenConnection> {
+  const client = await connectClient(endpoint, false).catch((error) => {
+    if (error instanceof ConnectFailure && error.meaning === 'credential')
+      return connectClient(endpoint, true);
+    throw error;
+  });
+  return {
+    connection: { query: (text, values) => query(client, text, values) },
+    close: () => client.end().catch(() => {}),
+  };
+}
+
 /**
  * Opens a connection for `work` and closes it afterwards, whatever became of it.
  * @throws ConnectFailure when there is none to be had; its `cause` says why
@@ -17,15 +35,11 @@ export async function withConnection<T>(
   endpoint: Endpoint,
   work: (connection: ControlConnection) => Promise<T>,
 ): Promise<T> {
-  const client = await connectClient(endpoint, false).catch((error) => {
-    if (error instanceof ConnectFailure && error.meaning === 'credential')
-      return connectClient(endpoint, true);
-    throw error;
-  });
+  const { connection, close } = await openConnection(endpoint);
   try {
-    return await work({ query: (text, values) => query(client, text, values) });
+    return await work(connection);
   } finally {
-    await client.end().catch(() => {});
+    await close();
   }
 }
 

@@ -1,9 +1,10 @@
+import { recordSchemaState } from '../catalog/migration-runs.ts';
 import { activateTenant, type NewTenant, recordTenant } from '../catalog/tenants.ts';
 import { withConnection } from '../database/connect.ts';
 import { changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
-import type { MigrationFile } from '../migrations/migration-file.ts';
 import { migrateHome } from '../migrations/migrator.ts';
+import { newestState, type Release } from '../migrations/release.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type ControlPlane, catalogEndpoint } from './control-plane.ts';
 import { makeHome } from './home.ts';
@@ -17,17 +18,18 @@ export async function onboard(
   plane: ControlPlane,
   tenant: NewTenant,
   place: Place,
-  files: readonly MigrationFile[],
+  release: Release,
 ): Promise<TenantId> {
   return withConnection(catalogEndpoint(plane), async (catalog) => {
     const id = await recordTenant(catalog, tenant);
     const home = await makeHome(plane, catalog, { tenant: id, strategy: tenant.strategy }, place);
     await withConnection(place.admin, async (connection) => {
       if (isolations[home.strategy].ownsTables)
-        await migrateHome(connection, { home, databaseId: home.databaseId, keys: plane.keys }, files);
+        await migrateHome(connection, { home, databaseId: home.databaseId, keys: plane.keys }, release.home);
       // A home that was suspended meanwhile is not opened again by a repeated onboarding.
       await changeHomeState(connection, home.homeId, ['provisioning'], 'open');
     });
+    if (isolations[home.strategy].ownsTables) await recordSchemaState(catalog, home, newestState(release));
     await activateTenant(catalog, id, home.homeId);
     return id;
   });

@@ -25,7 +25,8 @@ export interface StepRecord {
 
 export interface NewOperation {
   readonly kind: Operation['kind'];
-  readonly tenant: TenantId;
+  /** None: it is about all of them. */
+  readonly tenant?: TenantId;
   /** What the caller asked for: the same idempotency key may only come with the same request. */
   readonly request: Readonly<Record<string, unknown>>;
   /** What the steps need beyond it. */
@@ -47,10 +48,19 @@ export async function beginOperation(
     .query(
       `insert into catalog.operations (operation_id, kind, tenant_id, input, idempotency_key, request_digest)
        values ($1, $2, $3, $4, $5, $6) on conflict (idempotency_key) do nothing`,
-      [id, wanted.kind, wanted.tenant, JSON.stringify(wanted.input), wanted.idempotencyKey ?? null, digest],
+      [
+        id,
+        wanted.kind,
+        wanted.tenant ?? null,
+        JSON.stringify(wanted.input),
+        wanted.idempotencyKey ?? null,
+        digest,
+      ],
     )
     .catch((error: { constraint?: string }) => {
-      if (error.constraint === 'operations_running') throw running(error);
+      if (error.constraint === 'operations_running')
+        throw running('Another operation is changing this tenant', error);
+      if (error.constraint === 'operations_migrating') throw running('A migration run is under way', error);
       throw error;
     });
   if (inserted.rowCount === 1) return { operation: await readOperation(catalog, id), isNew: true };
@@ -78,10 +88,10 @@ export async function operationOfKey(
   return readOperation(catalog, rows[0].operation_id);
 }
 
-const running = (cause: unknown) =>
+const running = (what: string, cause: unknown) =>
   new TenantryError(
     'operation_running',
-    'Another operation is changing this tenant. Wait until it has ended: `npm run tenants -- operations`.',
+    `${what}. Wait until it has ended: \`npm run tenants -- operations\`.`,
     { cause },
   );
 
@@ -132,12 +142,20 @@ export async function endOperation(
   catalog: ControlConnection,
   operationId: string,
   end: { state: 'done' } | { state: 'failed'; step: string; reason: string },
+  /** What it came to: counts, never rows. */
+  result?: object,
 ): Promise<void> {
   const failed = end.state === 'failed' ? end : undefined;
   await catalog.query(
-    `update catalog.operations set state = $2, failed_step = $3, reason = $4, finished_at = now()
+    `update catalog.operations set state = $2, failed_step = $3, reason = $4, result = coalesce($5, result), finished_at = now()
       where operation_id = $1 and state = 'running'`,
-    [operationId, end.state, failed?.step ?? null, failed?.reason.slice(0, 2_000) ?? null],
+    [
+      operationId,
+      end.state,
+      failed?.step ?? null,
+      failed?.reason.slice(0, 2_000) ?? null,
+      result === undefined ? null : JSON.stringify(result),
+    ],
   );
 }
 

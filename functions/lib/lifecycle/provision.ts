@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { type Instances, instanceName } from '../aws/rds.ts';
+import { recordSchemaState } from '../catalog/migration-runs.ts';
 import {
   activateTenant,
   changeTenantStatus,
@@ -12,8 +13,8 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
-import type { MigrationFile } from '../migrations/migration-file.ts';
 import { migrateHome } from '../migrations/migrator.ts';
+import { newestState, type Release } from '../migrations/release.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { makeHome } from './home.ts';
@@ -41,7 +42,7 @@ export interface Provisioner {
   readonly plane: ControlPlane;
   readonly instances: Instances;
   readonly region: string;
-  readonly files: readonly MigrationFile[];
+  readonly release: Release;
   /** A real tool call through the tenant's data path, before it is opened. @throws when it does not hold */
   probe(tenant: TenantId): Promise<void>;
 }
@@ -98,11 +99,12 @@ export const provisionSteps = {
     await makeHome(provisioner.plane, catalog, { tenant, ...input }, place);
   },
 
-  async migrate({ plane, files }, catalog, { input }) {
+  async migrate({ plane, release }, catalog, { input }) {
     const home = await builtHome(catalog, input);
     if (!isolations[home.strategy].ownsTables) return;
     const target = { home, databaseId: home.databaseId, keys: plane.keys };
-    await withConnection(adminOf(plane, home), (connection) => migrateHome(connection, target, files));
+    await withConnection(adminOf(plane, home), (connection) => migrateHome(connection, target, release.home));
+    await recordSchemaState(catalog, home, newestState(release));
   },
 
   async verify({ probe }, _, { tenant }) {

@@ -1,5 +1,6 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
-import { TenantryError } from '../errors.ts';
+import { ConnectFailure } from '../database/failure.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
 import { type ControlPlane, catalogEndpoint } from './control-plane.ts';
 import { type Operation, recorded } from './operations.ts';
 
@@ -17,7 +18,7 @@ interface Caught {
 }
 
 /** Steps that end an operation as failed: when it has, there is nothing left to do for them. */
-const takesBack: ReadonlySet<string> = new Set(['compensate', 'abandon']);
+const takesBack: ReadonlySet<string> = new Set(['compensate', 'abandon', 'halt']);
 
 /** What one state does; `context` is what all steps of one machine work with. */
 export type Step<Context, O> = (
@@ -25,7 +26,7 @@ export type Step<Context, O> = (
   catalog: ControlConnection,
   operation: O,
   input: StepEvent['input'],
-) => Promise<void>;
+) => Promise<unknown>;
 
 /**
  * One invocation of one step: reads the operation, keeps a record of the attempt, and names what it throws as the state
@@ -39,14 +40,16 @@ export async function runStep<
   event: StepEvent,
   read: (catalog: ControlConnection, operationId: string) => Promise<O>,
   steps: Readonly<Record<string, Step<Context, O>>>,
-): Promise<void> {
+  /** Within its operation, what a step takes turns with: itself and every other one, unless it is a worker of its own. */
+  turnOf: (event: StepEvent) => string = () => '',
+): Promise<unknown> {
   try {
     const step = Object.hasOwn(steps, event.step) ? steps[event.step] : undefined;
     if (step === undefined) throw new TenantryError('internal', `There is no step ${event.step}.`);
-    await withConnection(catalogEndpoint(context.plane), async (catalog) => {
+    return await withConnection(catalogEndpoint(context.plane), async (catalog) => {
       // A step that runs in parallel with itself takes turns: the lock goes with the connection, whatever becomes of us.
       await catalog.query("select pg_advisory_lock(hashtext('tenancy.operation'), hashtext($1))", [
-        event.operation,
+        `${event.operation}${turnOf(event)}`,
       ]);
       const operation = await read(catalog, event.operation);
       if (operation.state === 'done') return;
@@ -55,7 +58,7 @@ export async function runStep<
         throw new TenantryError('operation_ended', 'This operation has failed already. Start a new one.');
       }
       const work = () => step(context, catalog, operation, event.input);
-      await recorded(catalog, operation.operationId, event.step, work);
+      return recorded(catalog, operation.operationId, event.step, work);
     });
   } catch (error) {
     throw namedForStates(error);
@@ -64,14 +67,27 @@ export async function runStep<
 
 /**
  * The error under the name that a state machine's Retry and Catch know it by: `instance_pending` is `InstancePending`.
- * Lambda tells Step Functions an error's `name`.
+ * Lambda tells Step Functions an error's `name`. A database that went away is `Unavailable`, wherever it happened.
  */
-function namedForStates(error: unknown): unknown {
+function namedForStates(cause: unknown): unknown {
+  const error = isLost(cause)
+    ? new RetryableError('unavailable', 'A database went away during this step.', 2, { cause })
+    : cause;
   if (error instanceof TenantryError)
     error.name = error.code.replace(/(^|_)([a-z])/g, (_, _underscore, letter: string) =>
       letter.toUpperCase(),
     );
   return error;
+}
+
+/** No connection, or none any more: 57P0x when the server ends it, no SQLSTATE when the socket does. */
+function isLost(error: unknown): boolean {
+  if (error instanceof ConnectFailure) return true;
+  const { code, message } = error as { code?: string; message?: string };
+  return (
+    /^(57P0\d|08\w{3}|ECONN\w+|EPIPE)$/.test(code ?? '') ||
+    /^(Connection terminated|Client has encountered)/.test(message ?? '')
+  );
 }
 
 /** The step that failed and what the operator should read about it. */

@@ -25,7 +25,7 @@ export interface Application {
 /**
  * As tenancy_provisioner, in the homes' database: in one transaction, every home gets the files that it lacks, is
  * completed and audited. All of them, or none.
- * @returns the names of the files applied, by home id
+ * @returns the names of the files applied, by home id; `locks` that the transaction holds, when it was a batch that did something
  * @throws UnprotectedHomeError; TenantryError `migration_refused`; PostgreSQL's own error
  */
 export async function applyTogether(
@@ -33,7 +33,7 @@ export async function applyTogether(
   targets: readonly MigrationTarget[],
   files: readonly MigrationFile[],
   { lockTimeout, completesAll, now }: Application,
-): Promise<Map<string, string[]>> {
+): Promise<{ applied: ReadonlyMap<string, string[]>; locks: number | undefined }> {
   return asRole(connection, 'tenancy_owner', async () => {
     await connection.query(`set local lock_timeout = ${lockTimeout}`);
     const histories = await lockHistories(
@@ -54,8 +54,19 @@ export async function applyTogether(
       const findings = await isolation.check(connection, homes);
       if (findings.length > 0) throw new UnprotectedHomeError(files.at(-1)?.name ?? 'The runtime', findings);
     }
-    return new Map(pending.map(({ target, files }) => [target.home.homeId, files.map(({ name }) => name)]));
+    const names = pending.map(
+      ({ target, files }) => [target.home.homeId, files.map(({ name }) => name)] as const,
+    );
+    const isBatch = touched.length > 1 && touched.length === targets.length;
+    return { applied: new Map(names), locks: isBatch ? await heldLocks(connection) : undefined };
   });
+}
+
+async function heldLocks(connection: ControlConnection): Promise<number> {
+  const { rows } = await connection.query<{ locks: number }>(
+    'select count(*)::integer as locks from pg_locks where pid = pg_backend_pid()',
+  );
+  return rows[0]!.locks;
 }
 
 function byIsolation(pending: readonly { target: MigrationTarget }[]): Map<Isolation, Home[]> {

@@ -71,9 +71,26 @@ export async function installRuntime(
   // The login of a database of its own is let in with its home, and nobody else.
   if (rows[0]!.name === tenantsDatabase)
     await connection.query(`grant connect on database "${tenantsDatabase}" to tenancy_app, tenancy_schemas`);
-  await applyFiles(connection, 'tenancy', await readMigrations(new URL('runtime/', migrations)));
+  await applyFiles(connection, 'tenancy', await runtimeMigrations());
   await asRole(connection, 'tenancy_owner', () => connection.query('create schema if not exists shared'));
   return installKeys(connection, keys, newId);
+}
+
+/** The schema `tenancy`. @throws as `readMigrations` */
+export const runtimeMigrations = () => readMigrations(new URL('runtime/', migrations));
+
+/** As `installRuntime`, where the database is not at these files yet: a dedicated one follows with its migrations. */
+export async function ensureRuntime(
+  connection: ControlConnection,
+  keys: MasterKeys,
+  files: readonly MigrationFile[],
+): Promise<void> {
+  const { rows } = await asRole(connection, 'tenancy_keeper', () =>
+    connection.query<{ name: string }>('select name from tenancy._migrations'),
+  );
+  const known = new Set(rows.map(({ name }) => name));
+  if (files.every(({ name }) => known.has(name))) return;
+  await installRuntime(connection, keys);
 }
 
 /** Makes the database accept exactly the given master keys: two during a rotation, the retired one's pads gone after it. */

@@ -6,8 +6,10 @@ import { type Home, isolations } from '../isolation/isolation.ts';
 import { type Application, applyTogether, type MigrationTarget } from './apply.ts';
 import { applyConcurrently } from './concurrent.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
+import { runtimeMigrations } from './install.ts';
 import { inOrder, type MigrationFile, readMigrations } from './migration-file.ts';
 import { refused } from './refused.ts';
+import type { Release } from './release.ts';
 
 export type { MigrationTarget } from './apply.ts';
 
@@ -18,6 +20,11 @@ const tenant = new URL('../../../migrations/tenant/', import.meta.url);
 export async function homeMigrations(): Promise<MigrationFile[]> {
   return inOrder([...(await readMigrations(home)), ...(await readMigrations(tenant))]);
 }
+
+export const readRelease = async (): Promise<Release> => ({
+  runtime: await runtimeMigrations(),
+  home: await homeMigrations(),
+});
 
 /** All tenants on shared tables have one home to migrate. */
 export const sharedHome: Home = {
@@ -42,15 +49,16 @@ export interface HomeOutcome {
 /**
  * Brings homes of one database to the last of the files: all of them in one transaction, and when that fails each by
  * itself, so that one broken home is known by name and keeps no other from its migration.
+ * @returns `locks`: how many the transaction of all held at its end, when it came to that
  * @throws RetryableError `unavailable` when the server is gone: run it again
  */
 export async function migrateHomes(
   connection: ControlConnection,
   targets: readonly MigrationTarget[],
   files: readonly MigrationFile[],
-  completesAll = false,
-  now = Date.now,
-): Promise<HomeOutcome[]> {
+  { completesAll = false, now = Date.now }: Partial<Omit<Application, 'lockTimeout'>> = {},
+): Promise<{ outcomes: HomeOutcome[]; locks: number | undefined }> {
+  let locks: number | undefined;
   const outcomes = new Map<string, { applied: string[]; error: Error | undefined }>(
     targets.map(({ home }) => [home.homeId, { applied: [], error: undefined }]),
   );
@@ -61,14 +69,16 @@ export async function migrateHomes(
     const results =
       'concurrent' in part
         ? await eachConcurrently(connection, going, part.concurrent)
-        : await together(connection, going, part.files, application);
+        : await together(connection, going, part.files, application, (count) => {
+            locks = Math.max(locks ?? 0, count);
+          });
     for (const { target, applied, error } of results) {
       const outcome = outcomes.get(target.home.homeId)!;
       outcome.applied.push(...applied);
       outcome.error = error;
     }
   }
-  return targets.map((target) => ({ target, ...outcomes.get(target.home.homeId)! }));
+  return { outcomes: targets.map((target) => ({ target, ...outcomes.get(target.home.homeId)! })), locks };
 }
 
 /**
@@ -82,9 +92,10 @@ export async function migrateHome(
   files: readonly MigrationFile[],
   now = Date.now,
 ): Promise<readonly string[]> {
-  const [outcome] = await migrateHomes(connection, [target], files, false, now);
-  if (outcome!.error) throw outcome!.error;
-  return outcome!.applied;
+  const { outcomes } = await migrateHomes(connection, [target], files, { now });
+  const { applied, error } = outcomes[0]!;
+  if (error) throw error;
+  return applied;
 }
 
 type ConcurrentFile = MigrationFile & { readonly concurrent: ConcurrentStatement };
@@ -109,11 +120,16 @@ async function together(
   targets: readonly MigrationTarget[],
   files: readonly MigrationFile[],
   application: Omit<Application, 'lockTimeout'>,
+  onLocks: (count: number) => void,
 ): Promise<HomeOutcome[]> {
   if (targets.length === 0) return [];
   try {
     const lockTimeout = targets.length === 1 ? patient : hasty;
-    const applied = await applyTogether(connection, targets, files, { ...application, lockTimeout });
+    const { applied, locks } = await applyTogether(connection, targets, files, {
+      ...application,
+      lockTimeout,
+    });
+    if (locks !== undefined) onLocks(locks);
     return targets.map((target) => ({ target, applied: applied.get(target.home.homeId)!, error: undefined }));
   } catch (error) {
     requireAnswer(error);
@@ -139,7 +155,7 @@ async function alone(
       const done = await withRetries(() =>
         applyTogether(connection, [target], round, { ...application, completesAll, lockTimeout: patient }),
       );
-      applied.push(...done.get(target.home.homeId)!);
+      applied.push(...done.applied.get(target.home.homeId)!);
     } catch (error) {
       requireAnswer(error);
       return { target, applied, error: refusalOf(round[0], error) };

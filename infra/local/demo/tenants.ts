@@ -9,7 +9,7 @@ import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { type ControlPlane, catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
 import type { Place } from '../../../functions/lib/lifecycle/place.ts';
-import type { MigrationFile } from '../../../functions/lib/migrations/migration-file.ts';
+import type { Release } from '../../../functions/lib/migrations/release.ts';
 import type { McpSettings } from '../../../functions/lib/settings.ts';
 import type { Strategy, TenantId, Tier } from '../../../functions/lib/tenant/tenant.ts';
 import type { StateFile } from '../emulator/state-file.ts';
@@ -30,9 +30,9 @@ export async function prepareTenant(
   plane: ControlPlane,
   tenant: (typeof demoTenants)[number],
   place: Place,
-  files: readonly MigrationFile[],
+  release: Release,
 ): Promise<DemoTenant> {
-  return { ...tenant, id: await onboard(plane, tenant, place, files) };
+  return { ...tenant, id: await onboard(plane, tenant, place, release) };
 }
 
 /** Fills the inventories of those that have none yet, each through its tenant's own way to its data. */

@@ -241,14 +241,14 @@ it('continues an onboarding that was cut off after any step', async () => {
           world.plane,
           { slug: tenant.slug, tier: 'pro', strategy },
           tenant.place,
-          world.files,
+          world.release,
         );
         expect(again).toBe(tenant.id);
         expect(await count(world.access(), tenant)).toBe(1);
       }
     // Nor does a repetition open what was suspended.
     await suspend(world.plane, tenant.id);
-    await onboard(world.plane, { slug: tenant.slug, tier: 'pro', strategy }, tenant.place, world.files);
+    await onboard(world.plane, { slug: tenant.slug, tier: 'pro', strategy }, tenant.place, world.release);
     await expect(world.database(tenant).query('select 1')).rejects.toMatchObject({
       code: 'tenant_suspended',
     });

@@ -36,7 +36,7 @@ beforeAll(async () => {
     plane: world.plane,
     instances,
     region: 'eu-west-1',
-    files: world.files,
+    release: world.release,
     probe,
   };
 }, 120_000);
@@ -71,7 +71,7 @@ const begin = async (strategy: Strategy, placement: Placement, slug = `made-n${+
 };
 
 /** As the state machine does it: what is pending is asked again. */
-async function run(operation: string, step: string, input: Record<string, unknown> = {}): Promise<void> {
+async function run(operation: string, step: string, input: Record<string, unknown> = {}): Promise<unknown> {
   for (;;) {
     try {
       return await runStep(provisioner, { operation, step, input }, provisionOperation, {

@@ -1,0 +1,114 @@
+import type { Queryable } from '../database/types.ts';
+import type { Strategy } from '../tenant/tenant.ts';
+
+/** The catalog as tenancy_provisioner sees it. Each function is one statement. */
+type Catalog = Pick<Queryable, 'query'>;
+
+/** What of the fleet is where, for planning; the shared tables of each shared cluster are one target. */
+export interface Planned {
+  /** Of the strategies whose homes have tables of their own. */
+  readonly owning: readonly Strategy[];
+  /** Every state of the release, the newest last. */
+  readonly states: readonly { readonly version: string; readonly digest: string }[];
+  readonly version: string;
+  readonly digest: string;
+  /** Slugs of the first ring; none: one home of each strategy. */
+  readonly canaries: readonly string[];
+  /** Of each tier's homes, in the second ring. */
+  readonly percent: number;
+}
+
+/** Rings: 0 canaries, 1 a percentage, 2 to 4 the rest by tier, the one that pays least first, 5 the shared tables. */
+export const ringNames = ['canary', 'sample', 'starter', 'pro', 'enterprise', 'shared'] as const;
+
+/**
+ * Homes that are not at the run's state, or that a pin keeps from it. Of tenants that are gone or have no home yet: none.
+ * A suspended one's is migrated too; a failed one gets its migrations when it is provisioned again.
+ */
+const targets = `
+  with state as (select * from unnest($1::text[], $2::text[]) with ordinality s(version, digest, place)),
+  wanted as (select * from state where version = $3),
+  home as (
+    select h.home_id, h.strategy, h.cluster_id, h.database_name, h.schema_version, h.schema_digest, t.slug, t.tier,
+           p.version as pin, p.until, p.reason as pin_reason,
+           row_number() over (partition by h.strategy order by md5(h.home_id::text)) as nth
+      from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
+      left join catalog.migration_pins p on p.tenant_id = t.tenant_id and p.until > now()
+     where h.strategy = any ($4) and h.state in ('open', 'read_only', 'fenced', 'suspended')
+       and t.status in ('active', 'suspended')
+  ),
+  target as (
+    select h.*, pinned.is_held and (goal.place is null or present.place >= goal.place or h.schema_digest = goal.digest) as stays,
+           case when pinned.is_held then coalesce(goal.version, w.version) else w.version end as to_version,
+           case when pinned.is_held then coalesce(goal.digest, w.digest) else w.digest end as to_digest
+      from home h cross join wanted w
+      left join state goal on goal.version = h.pin
+      left join state present on present.version = h.schema_version
+     -- A pin that lies beyond this run holds nothing back; one to a version that the release lacks holds everything.
+     cross join lateral (select h.pin is not null and (goal.place is null or goal.place < w.place) as is_held) pinned
+     where h.schema_digest is distinct from w.digest
+  )
+  select home_id as target_id, 'home' as kind, slug, schema_version as from_version, to_version as version, to_digest as digest,
+         concat(cluster_id, '/', database_name) as place,
+         case when stays then format('pinned to %s until %s: %s', pin, to_char(until, 'YYYY-MM-DD'), pin_reason) end as pinned,
+         case when cardinality($5::text[]) = 0 and nth = 1 or slug = any ($5) then 0
+              when ('x' || substr(md5(home_id::text), 1, 7))::bit(28)::integer % 100 < $6 then 1
+              else case tier when 'starter' then 2 when 'pro' then 3 else 4 end end as ring
+    from target
+  union all
+  select c.cluster_id, 'shared', null, c.schema_version, w.version, w.digest, concat(c.cluster_id, '/', c.database_name), null, 5
+    from catalog.clusters c cross join wanted w
+   where c.kind = 'shared' and c.database_id is not null and c.schema_digest is distinct from w.digest`;
+
+const planParameters = (plan: Planned) => [
+  plan.states.map(({ version }) => version),
+  plan.states.map(({ digest }) => digest),
+  plan.version,
+  plan.owning,
+  plan.canaries,
+  plan.percent,
+];
+
+/** Writes the targets of a run; those that a pin holds back are written for the report. Again: nothing is added. */
+export async function recordTargets(catalog: Catalog, operationId: string, plan: Planned): Promise<void> {
+  await catalog.query(
+    `insert into catalog.migration_targets (operation_id, target_id, kind, ring, place, version, digest, state, reason)
+     select $7, target_id, kind, ring, place, version, digest, case when pinned is null then 'pending' else 'pinned' end, pinned
+       from (${targets}) t on conflict do nothing`,
+    [...planParameters(plan), operationId],
+  );
+}
+
+export interface PlannedTarget {
+  readonly targetId: string;
+  readonly kind: 'home' | 'shared';
+  readonly slug: string | null;
+  readonly ring: number;
+  readonly from: string | null;
+  readonly to: string;
+  readonly pinned: string | null;
+}
+
+/** What a run would do, by ring; `limit`: of the fleet, these many are named. */
+export async function previewTargets(
+  catalog: Catalog,
+  plan: Planned,
+  limit: number,
+): Promise<{ targets: PlannedTarget[]; total: number }> {
+  const { rows } = await catalog.query(
+    `select *, count(*) over ()::integer as total from (${targets}) t order by ring, slug nulls last limit $7`,
+    [...planParameters(plan), limit],
+  );
+  return {
+    total: rows[0]?.total ?? 0,
+    targets: rows.map((row) => ({
+      targetId: row.target_id,
+      kind: row.kind,
+      slug: row.slug,
+      ring: row.ring,
+      from: row.from_version,
+      to: row.version,
+      pinned: row.pinned,
+    })),
+  };
+}

@@ -1,0 +1,153 @@
+import type { Queryable } from '../database/types.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+
+/** The catalog as tenancy_provisioner sees it. Each function is one statement. */
+type Catalog = Pick<Queryable, 'query'>;
+
+export interface MigrationRun {
+  readonly operationId: string;
+  readonly version: string;
+  readonly digest: string;
+  readonly tolerated: number;
+  readonly passedRing: number;
+  readonly isHalted: boolean;
+}
+
+export async function recordRun(
+  catalog: Catalog,
+  run: Pick<MigrationRun, 'operationId' | 'version' | 'digest' | 'tolerated'>,
+): Promise<void> {
+  await catalog.query(
+    `insert into catalog.migration_runs (operation_id, version, digest, tolerated) values ($1, $2, $3, $4) on conflict do nothing`,
+    [run.operationId, run.version, run.digest, run.tolerated],
+  );
+}
+
+export async function readRun(catalog: Catalog, operationId: string): Promise<MigrationRun | undefined> {
+  const { rows } = await catalog.query('select * from catalog.migration_runs where operation_id = $1', [
+    operationId,
+  ]);
+  const row = rows[0];
+  return (
+    row && {
+      operationId,
+      version: row.version,
+      digest: row.digest,
+      tolerated: row.tolerated,
+      passedRing: row.passed_ring,
+      isHalted: row.halted_at !== null,
+    }
+  );
+}
+
+/** Workers stop after the batch they are at. @returns false when no such run is under way */
+export async function haltRun(catalog: Catalog, operationId: string): Promise<boolean> {
+  const { rowCount } = await catalog.query(
+    `update catalog.migration_runs r set halted_at = coalesce(halted_at, now()) from catalog.operations o
+      where r.operation_id = $1 and o.operation_id = r.operation_id and o.state = 'running'`,
+    [operationId],
+  );
+  return rowCount === 1;
+}
+
+export const passRing = (catalog: Catalog, operationId: string, ring: number) =>
+  catalog.query(
+    'update catalog.migration_runs set passed_ring = greatest(passed_ring, $2) where operation_id = $1',
+    [operationId, ring],
+  );
+
+/** Files that some home has got already, with the checksums they had then. */
+export async function knownFiles(catalog: Catalog): Promise<ReadonlyMap<string, string>> {
+  const { rows } = await catalog.query<{ name: string; checksum: string }>(
+    'select name, checksum from catalog.migration_files',
+  );
+  return new Map(rows.map(({ name, checksum }) => [name, checksum]));
+}
+
+export async function recordFiles(
+  catalog: Catalog,
+  files: readonly { name: string; checksum: string }[],
+): Promise<void> {
+  if (files.length === 0) return;
+  await catalog.query(
+    'insert into catalog.migration_files (name, checksum) select * from unnest($1::text[], $2::text[]) on conflict do nothing',
+    [files.map(({ name }) => name), files.map(({ checksum }) => checksum)],
+  );
+}
+
+/** A home, or a shared cluster's tables, that was brought to a state outside a run. */
+export async function recordSchemaState(
+  catalog: Catalog,
+  of: { readonly homeId: string } | { readonly clusterId: string },
+  { version, digest }: { version: string; digest: string },
+): Promise<void> {
+  await ('homeId' in of
+    ? catalog.query('update catalog.homes set schema_version = $2, schema_digest = $3 where home_id = $1', [
+        of.homeId,
+        version,
+        digest,
+      ])
+    : catalog.query(
+        'update catalog.clusters set schema_version = $2, schema_digest = $3 where cluster_id = $1',
+        [of.clusterId, version, digest],
+      ));
+}
+
+export type TargetState = 'pending' | 'leased' | 'done' | 'quarantined' | 'pinned';
+
+export interface RingCount {
+  readonly ring: number;
+  readonly counts: Readonly<Record<TargetState, number>>;
+}
+
+/** How many targets of each ring are in each state. */
+export async function countTargets(catalog: Catalog, operationId: string): Promise<RingCount[]> {
+  const { rows } = await catalog.query(
+    `select ring, count(*) filter (where state = 'pending')::integer as pending, count(*) filter (where state = 'leased')::integer as leased,
+            count(*) filter (where state = 'done')::integer as done, count(*) filter (where state = 'quarantined')::integer as quarantined,
+            count(*) filter (where state = 'pinned')::integer as pinned
+       from catalog.migration_targets where operation_id = $1 group by ring order by ring`,
+    [operationId],
+  );
+  return rows.map(({ ring, ...counts }) => ({ ring, counts: counts as RingCount['counts'] }));
+}
+
+export interface NamedTarget {
+  readonly slug: string | null;
+  readonly ring: number;
+  readonly state: TargetState;
+  readonly reason: string;
+}
+
+/** Those that an operator has to know by name. */
+export async function namedTargets(
+  catalog: Catalog,
+  operationId: string,
+  limit: number,
+): Promise<NamedTarget[]> {
+  const { rows } = await catalog.query<NamedTarget>(
+    `select t.slug, m.ring, m.state, m.reason from catalog.migration_targets m
+       left join catalog.homes h on m.kind = 'home' and h.home_id = m.target_id left join catalog.tenants t on t.tenant_id = h.tenant_id
+      where m.operation_id = $1 and m.state in ('quarantined', 'pinned') order by m.state desc, m.ring, t.slug limit $2`,
+    [operationId, limit],
+  );
+  return rows;
+}
+
+/** Active tenants whose homes a ring has just changed: the gate tries some of them. */
+export async function tenantsToTry(
+  catalog: Catalog,
+  operationId: string,
+  ring: number,
+  limit: number,
+): Promise<TenantId[]> {
+  const { rows } = await catalog.query<{ tenant_id: TenantId }>(
+    `select t.tenant_id from catalog.migration_targets m
+       join catalog.homes h on case m.kind when 'home' then h.home_id = m.target_id else h.cluster_id = m.target_id and h.schema_name = 'shared' end
+       join catalog.tenants t on t.home_id = h.home_id and t.status = 'active'
+      where m.operation_id = $1 and m.ring = $2 and m.state = 'done' and h.state = 'open'
+      order by random() limit $3`,
+    [operationId, ring, limit],
+  );
+  return rows.map(({ tenant_id }) => tenant_id);
+}

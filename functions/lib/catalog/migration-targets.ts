@@ -1,0 +1,110 @@
+import type { Queryable, Row } from '../database/types.ts';
+
+type Catalog = Pick<Queryable, 'query'>;
+
+/** A target that a worker has taken, with what it needs to reach it. */
+export interface LeasedTarget {
+  readonly targetId: string;
+  readonly kind: 'home' | 'shared';
+  readonly version: string;
+  readonly digest: string;
+  readonly row: Row;
+}
+
+/** Up to `size` targets of one database, taken by one statement: no other worker has them. */
+export async function leaseTargets(
+  catalog: Catalog,
+  {
+    operationId,
+    ring,
+    slot,
+    lease,
+    size,
+  }: { operationId: string; ring: number; slot: number; lease: string; size: number },
+): Promise<LeasedTarget[]> {
+  const { rows } = await catalog.query(
+    `with open as (
+       -- What this slot had taken when its worker died is this slot's again.
+       select target_id, place from catalog.migration_targets
+        where operation_id = $1 and ring = $2 and (state = 'pending' or state = 'leased' and slot = $3)
+     ),
+     taken as (
+       update catalog.migration_targets m set state = 'leased', slot = $3, lease = $4, started_at = coalesce(started_at, now())
+        where m.operation_id = $1 and m.target_id in (
+          select t.target_id from catalog.migration_targets t
+           where t.operation_id = $1 and t.ring = $2 and (t.state = 'pending' or t.state = 'leased' and t.slot = $3)
+             and t.place = (select place from open order by place, target_id limit 1)
+           order by t.target_id limit $5 for update skip locked)
+       returning m.*
+     )
+     select taken.target_id, taken.kind, taken.version, taken.digest, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
+            coalesce(h.database_id, c.database_id) as database_id, coalesce(h.database_name, c.database_name) as database_name,
+            c.cluster_id, c.kind as cluster_kind, c.admin_host, c.admin_port
+       from taken
+       left join catalog.homes h on taken.kind = 'home' and h.home_id = taken.target_id
+       join catalog.clusters c on c.cluster_id = coalesce(h.cluster_id, taken.target_id)
+      order by taken.target_id`,
+    [operationId, ring, slot, lease, size],
+  );
+  return rows.map((row) => ({
+    targetId: row.target_id,
+    kind: row.kind,
+    version: row.version,
+    digest: row.digest,
+    row,
+  }));
+}
+
+/** Gives back what was taken and not touched. */
+export const releaseTargets = (catalog: Catalog, operationId: string, lease: string) =>
+  catalog.query(
+    `update catalog.migration_targets set state = 'pending', slot = null, lease = null where operation_id = $1 and lease = $2 and state = 'leased'`,
+    [operationId, lease],
+  );
+
+export interface TargetOutcome {
+  readonly targetId: string;
+  readonly applied: readonly string[];
+  /** undefined: it is where it shall be. */
+  readonly reason: string | undefined;
+}
+
+/** What became of a batch, where it is still the worker's own. */
+export async function recordOutcomes(
+  catalog: Catalog,
+  operationId: string,
+  lease: string,
+  outcomes: readonly TargetOutcome[],
+): Promise<void> {
+  await catalog.query(
+    `with outcome as (select * from jsonb_to_recordset($3) o(target_id uuid, applied text[], reason text)),
+     ended as (
+       update catalog.migration_targets m
+          set state = case when o.reason is null then 'done' else 'quarantined' end, reason = o.reason,
+              applied = m.applied || o.applied, finished_at = now(), lease = null, slot = null
+         from outcome o where m.operation_id = $1 and m.target_id = o.target_id and m.lease = $2 and m.state = 'leased'
+       returning m.*
+     ),
+     homes as (
+       update catalog.homes h
+          set schema_version = case when e.state = 'done' then e.version else coalesce(replace(e.applied[cardinality(e.applied)], '.sql', ''), h.schema_version) end,
+              schema_digest = case when e.state = 'done' then e.digest end
+         from ended e where e.kind = 'home' and h.home_id = e.target_id
+     )
+     update catalog.clusters c
+        set schema_version = case when e.state = 'done' then e.version else coalesce(replace(e.applied[cardinality(e.applied)], '.sql', ''), c.schema_version) end,
+            schema_digest = case when e.state = 'done' then e.digest end
+       from ended e where e.kind = 'shared' and c.cluster_id = e.target_id`,
+    [
+      operationId,
+      lease,
+      JSON.stringify(
+        outcomes.map(({ targetId, applied, reason }) => ({
+          target_id: targetId,
+          applied,
+          reason: reason ?? null,
+        })),
+      ),
+    ],
+  );
+}

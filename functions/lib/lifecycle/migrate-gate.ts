@@ -1,0 +1,43 @@
+import { countTargets, type MigrationRun, namedTargets, tenantsToTry } from '../catalog/migration-runs.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import type { Migrator } from './migrate.ts';
+
+/** Of a ring: enough to see that a release does not work, few enough to be done in seconds. */
+const tried = 20;
+
+/**
+ * Between two rings: counts what is broken, and calls a tool as some of the ring's tenants.
+ * @throws TenantryError `migration_halted`: what went wrong, and where to look
+ */
+export async function gate(
+  { probe }: Pick<Migrator, 'probe'>,
+  catalog: ControlConnection,
+  { operationId, tolerated, isHalted }: MigrationRun,
+  ring: number,
+): Promise<void> {
+  if (isHalted) throw halted('An operator has halted the run.');
+  const broken = (await countTargets(catalog, operationId)).reduce(
+    (sum, { counts }) => sum + counts.quarantined,
+    0,
+  );
+  if (broken > tolerated) {
+    const [first] = await namedTargets(catalog, operationId, 1);
+    throw halted(
+      `${broken} ${broken === 1 ? 'home' : 'homes'} could not be migrated, ${tolerated} tolerated. ${first!.slug ?? 'The shared tables'}: ${first!.reason}`,
+    );
+  }
+  for (const tenant of await tenantsToTry(catalog, operationId, ring, tried)) {
+    try {
+      await probe(tenant);
+    } catch (cause) {
+      throw new TenantryError(
+        'migration_halted',
+        `After ring ${ring}, tenant ${tenant}: ${(cause as Error).message}`,
+        { cause },
+      );
+    }
+  }
+}
+
+const halted = (message: string) => new TenantryError('migration_halted', message);

@@ -1,0 +1,200 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
+import { countTargets, type MigrationRun, readRun, recordFiles } from '../catalog/migration-runs.ts';
+import {
+  type LeasedTarget,
+  leaseTargets,
+  recordOutcomes,
+  releaseTargets,
+  type TargetOutcome,
+} from '../catalog/migration-targets.ts';
+import { type ControlConnection, openConnection } from '../database/connect.ts';
+import { ConnectFailure } from '../database/failure.ts';
+import { RetryableError } from '../errors.ts';
+import { ensureRuntime } from '../migrations/install.ts';
+import type { MigrationFile } from '../migrations/migration-file.ts';
+import { type MigrationTarget, migrateHomes, sharedHome } from '../migrations/migrator.ts';
+import { filesUpTo } from '../migrations/release.ts';
+import { adminEndpoint } from './control-plane.ts';
+import type { Migrator } from './migrate.ts';
+
+/** Two cores of a server are busy with four; more would only wait for each other. */
+export const workerSlots = [0, 1, 2, 3] as const;
+
+/** How long a worker goes on before it hands its slot to the next invocation, ms: well below a function's 15 minutes. */
+const turn = 10 * 60_000;
+/** Homes of one transaction: more gain nothing, and hold their locks longer. */
+const largestBatch = 25;
+/** Of the server's lock table, over all workers of a run: the rest is its tenants'. */
+const lockShare = 0.25;
+/** For a dedicated server that does not answer, ms: then its home is left out, and the run goes on. */
+const waits = [2_000, 5_000];
+
+interface Place {
+  readonly key: string;
+  readonly connection: ControlConnection;
+  /** How many homes of this database fit into a transaction. */
+  size: number;
+  /** Slots of the server's lock table. */
+  readonly lockTable: number;
+  close(): Promise<void>;
+}
+
+/**
+ * One worker slot of a ring: takes batch after batch from the catalog until there is none, or its turn is over.
+ * @returns whether there may be more
+ */
+export async function work(
+  migrator: Migrator,
+  catalog: ControlConnection,
+  run: MigrationRun,
+  { slot, ring }: { slot: number; ring: number },
+): Promise<boolean> {
+  const { operationId } = run;
+  const until = migrator.clock() + turn;
+  const lease = randomUUID();
+  const applied = new Set<string>();
+  let place: Place | undefined;
+  // Two at first: one measurement says how many locks a home takes.
+  let size = 2;
+  try {
+    while (migrator.clock() < until) {
+      if (await isOver(catalog, run)) return false;
+      const batch = await leaseTargets(catalog, { operationId, ring, slot, lease, size });
+      if (batch.length === 0) return false;
+      const key = placeOf(batch[0]!);
+      if (place?.key !== key) {
+        await place?.close();
+        place = undefined;
+        const opened = await open(migrator, batch[0]!);
+        if (opened instanceof Error) {
+          await recordOutcomes(
+            catalog,
+            operationId,
+            lease,
+            batch.map(({ targetId }) => failed(targetId, opened)),
+          );
+          continue;
+        }
+        place = opened;
+      }
+      await migrateBatch(migrator, catalog, run, place, batch, lease, applied);
+      size = place.size;
+    }
+    return true;
+  } catch (error) {
+    // Given back at once, where the catalog still answers: the next worker need not be of this slot.
+    await releaseTargets(catalog, operationId, lease).catch(() => {});
+    throw error;
+  } finally {
+    await place?.close();
+  }
+}
+
+/** A run that is halted, or has broken more homes than it may, takes no further batch. */
+async function isOver(catalog: ControlConnection, run: MigrationRun): Promise<boolean> {
+  const [now, rings] = [
+    await readRun(catalog, run.operationId),
+    await countTargets(catalog, run.operationId),
+  ];
+  return now!.isHalted || rings.reduce((sum, { counts }) => sum + counts.quarantined, 0) > run.tolerated;
+}
+
+async function migrateBatch(
+  { plane, release, workers, clock }: Migrator,
+  catalog: ControlConnection,
+  { operationId }: MigrationRun,
+  place: Place,
+  batch: readonly LeasedTarget[],
+  lease: string,
+  recorded: Set<string>,
+): Promise<void> {
+  // Homes of one batch differ in where they shall be only where one is pinned.
+  for (const [version, leased] of Map.groupBy(batch, ({ version }) => version)) {
+    const files = filesUpTo(release, version)!;
+    const targets = leased.map((target) => ({ target, home: targetOf(target, plane.keys) }));
+    const { outcomes, locks } = await migrateHomes(
+      place.connection,
+      targets.map(({ home }) => home),
+      files,
+      { completesAll: true, now: clock },
+    );
+    const byHome = new Map(outcomes.map((outcome) => [outcome.target, outcome]));
+    const results = targets.map(({ target: { targetId }, home }): TargetOutcome => {
+      const { applied, error } = byHome.get(home)!;
+      return { targetId, applied, reason: error?.message.slice(0, 2_000) };
+    });
+    await recordOutcomes(catalog, operationId, lease, results);
+    const fresh = newFiles(files, results, recorded);
+    await recordFiles(catalog, fresh);
+    if (locks !== undefined) place.size = sizeFor(place, locks / leased.length, workers);
+  }
+}
+
+/** Each file once: that some home has it is what the catalog keeps. */
+function newFiles(files: readonly MigrationFile[], results: readonly TargetOutcome[], recorded: Set<string>) {
+  const names = new Set(results.flatMap(({ applied }) => applied));
+  const fresh = files.filter(({ name }) => names.has(name) && !recorded.has(name));
+  for (const { name } of fresh) recorded.add(name);
+  return fresh;
+}
+
+const sizeFor = ({ lockTable }: Place, locksOfOne: number, workers: number) =>
+  Math.max(1, Math.min(largestBatch, Math.floor((lockShare * lockTable) / workers / locksOfOne)));
+
+function targetOf({ targetId, kind, row }: LeasedTarget, keys: MigrationTarget['keys']): MigrationTarget {
+  const home =
+    kind === 'shared'
+      ? sharedHome
+      : {
+          homeId: targetId,
+          tenant: row.tenant_id,
+          strategy: row.strategy,
+          schema: row.schema_name,
+          login: row.login,
+          epoch: Number(row.epoch),
+        };
+  return { home, databaseId: row.database_id, keys };
+}
+
+const placeOf = ({ row }: LeasedTarget) => `${row.cluster_id}/${row.database_name}`;
+
+const failed = (targetId: string, error: Error): TargetOutcome => ({
+  targetId,
+  applied: [],
+  reason: error.message,
+});
+
+/** @returns an Error when it is a tenant's own server that does not answer: that is no reason for others to wait */
+async function open({ plane, release }: Migrator, target: LeasedTarget): Promise<Place | Error> {
+  const { cluster_id: clusterId, admin_host: host, admin_port: port, database_name: database } = target.row;
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      const { connection, close } = await openConnection(
+        adminEndpoint(plane, { clusterId, host, port, database }),
+      );
+      try {
+        await ensureRuntime(connection, plane.keys, release.runtime);
+        const { rows } = await connection.query<{ locks: number }>(
+          `select current_setting('max_locks_per_transaction')::integer
+                * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer) as locks`,
+        );
+        return { key: placeOf(target), connection, close, size: 2, lockTable: rows[0]!.locks };
+      } catch (error) {
+        await close();
+        throw error;
+      }
+    } catch (error) {
+      if (!(error instanceof ConnectFailure)) throw error;
+      if (attempt < waits.length) await setTimeout(waits[attempt]);
+      else if (target.row.cluster_kind === 'dedicated')
+        return new Error(
+          'Its own database server does not answer. Start it, then `npm run tenants -- migrate resume`.',
+        );
+      else
+        throw new RetryableError('unavailable', 'A shared database does not answer. Run it again.', 5, {
+          cause: error,
+        });
+    }
+  }
+}

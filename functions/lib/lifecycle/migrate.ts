@@ -1,0 +1,154 @@
+import { type Planned, recordTargets } from '../catalog/migration-plan.ts';
+import {
+  countTargets,
+  knownFiles,
+  type MigrationRun,
+  passRing,
+  type RingCount,
+  readRun,
+  recordRun,
+} from '../catalog/migration-runs.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { isolations } from '../isolation/isolation.ts';
+import type { MigrationFile } from '../migrations/migration-file.ts';
+import { refused } from '../migrations/refused.ts';
+import { filesUpTo, newestState, type Release, schemaStates } from '../migrations/release.ts';
+import { strategies, type TenantId } from '../tenant/tenant.ts';
+import type { ControlPlane } from './control-plane.ts';
+import { gate } from './migrate-gate.ts';
+import { work } from './migrate-work.ts';
+import { beginOperation, endOperation, type Operation, readOperation } from './operations.ts';
+import { failureOf, type Step } from './step.ts';
+
+export interface MigrateRequest {
+  /** Up to this one; the newest when it is not said. */
+  readonly version?: string;
+  /** Slugs of the tenants that go first; when none is named, one home of each strategy. */
+  readonly canaries: readonly string[];
+  /** Of each tier's homes, after the canaries. */
+  readonly percent: number;
+  /** Homes that may break before the run halts. */
+  readonly tolerated: number;
+}
+
+export interface Migrator {
+  readonly plane: ControlPlane;
+  readonly release: Release;
+  /** A real tool call through a tenant's data path. @throws when it does not hold */
+  probe(tenant: TenantId): Promise<void>;
+  /** How many workers share a ring; the state machine's input names as many slots. */
+  readonly workers: number;
+  readonly clock: () => number;
+}
+
+export interface MigrateOperation {
+  readonly operationId: string;
+  readonly state: Operation['state'];
+  readonly input: MigrateRequest;
+}
+
+/**
+ * Begins a run over all homes, or answers the one that this key has begun.
+ * @throws TenantryError `migration_refused`, `idempotency_conflict`; `operation_running`: one run at a time
+ */
+export async function beginMigration(
+  catalog: ControlConnection,
+  release: Release,
+  request: MigrateRequest,
+  idempotencyKey?: string,
+): Promise<Operation> {
+  await plannedFor(catalog, release, request);
+  const asked = { ...request };
+  const wanted = { kind: 'migrate', request: asked, input: asked, idempotencyKey } as const;
+  return (await beginOperation(catalog, wanted)).operation;
+}
+
+/**
+ * What a run of this request looks at.
+ * @throws TenantryError `migration_refused`: no such version, or a file was edited after a home had got it
+ */
+export async function plannedFor(
+  catalog: ControlConnection,
+  release: Release,
+  { version, canaries, percent }: MigrateRequest,
+): Promise<Planned & { readonly files: readonly MigrationFile[] }> {
+  const states = schemaStates(release);
+  const files = version === undefined ? release.home : filesUpTo(release, version);
+  if (files === undefined)
+    throw new TenantryError(
+      'migration_refused',
+      `There is no migration ${version}. The newest is ${newestState(release).version}.`,
+    );
+  const known = await knownFiles(catalog);
+  const edited = release.home.find(({ name, checksum }) => (known.get(name) ?? checksum) !== checksum);
+  if (edited) throw refused(edited.name, 'was edited after it was applied', 'restore it and add a new file');
+  const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
+  return { owning, states, ...states[files.length - 1]!, canaries, percent, files };
+}
+
+/** The steps of `stepfunctions/migrate-tenants.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
+export const migrateSteps = {
+  async plan({ release }, catalog, { operationId, input }) {
+    const plan = await plannedFor(catalog, release, input);
+    await recordRun(catalog, { operationId, ...plan, tolerated: input.tolerated });
+    await recordTargets(catalog, operationId, plan);
+  },
+
+  /** The first ring with something left to do. */
+  async nextRing(_, catalog, { operationId }): Promise<{ ring: number }> {
+    return { ring: openRing(await countTargets(catalog, operationId))?.ring ?? -1 };
+  },
+
+  async work(migrator, catalog, { operationId }, { slot, ring }): Promise<{ more: boolean }> {
+    const run = await runOf(catalog, operationId);
+    return { more: await work(migrator, catalog, run, { slot: Number(slot), ring: Number(ring) }) };
+  },
+
+  async gate(migrator, catalog, { operationId }, { ring }) {
+    const run = await runOf(catalog, operationId);
+    await gate(migrator, catalog, run, Number(ring));
+    await passRing(catalog, operationId, Number(ring));
+  },
+
+  async finish(_, catalog, { operationId }) {
+    await endOperation(catalog, operationId, { state: 'done' }, await totals(catalog, operationId));
+  },
+
+  async halt(_, catalog, { operationId }, input) {
+    await endOperation(
+      catalog,
+      operationId,
+      { state: 'failed', ...failureOf(input) },
+      await totals(catalog, operationId),
+    );
+  },
+} as const satisfies Record<string, Step<Migrator, MigrateOperation>>;
+
+const openRing = (rings: readonly RingCount[]) =>
+  rings.find(({ counts }) => counts.pending + counts.leased > 0);
+
+/** What the run has come to, over all rings. */
+export async function totals(catalog: ControlConnection, operationId: string): Promise<RingCount['counts']> {
+  const sum = { pending: 0, leased: 0, done: 0, quarantined: 0, pinned: 0 };
+  for (const { counts } of await countTargets(catalog, operationId))
+    for (const state of Object.keys(sum) as (keyof typeof sum)[]) sum[state] += counts[state];
+  return sum;
+}
+
+async function runOf(catalog: ControlConnection, operationId: string): Promise<MigrationRun> {
+  const run = await readRun(catalog, operationId);
+  if (run === undefined) throw new TenantryError('internal', 'This run is not planned yet: run plan first.');
+  return run;
+}
+
+/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
+export async function migrateOperation(
+  catalog: ControlConnection,
+  operationId: string,
+): Promise<MigrateOperation> {
+  const { kind, input, state } = await readOperation(catalog, operationId);
+  if (kind !== 'migrate')
+    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
+  return { operationId, state, input: input as unknown as MigrateRequest };
+}

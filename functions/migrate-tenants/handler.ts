@@ -1,0 +1,22 @@
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { type Migrator, migrateOperation, migrateSteps } from '../lib/lifecycle/migrate.ts';
+import { workerSlots } from '../lib/lifecycle/migrate-work.ts';
+import { probeTenant } from '../lib/lifecycle/probe.ts';
+import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
+import { readRelease } from '../lib/migrations/migrator.ts';
+import { readMigrateSettings } from '../lib/settings.ts';
+
+const settings = readMigrateSettings();
+const migrator: Migrator = {
+  plane: await createControlPlane(settings),
+  release: await readRelease(),
+  probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
+  workers: workerSlots.length,
+  clock: Date.now,
+};
+
+/** The steps of `stepfunctions/migrate-tenants.asl.json`. Workers run beside each other, each slot once. */
+export const handler = (event: StepEvent): Promise<unknown> =>
+  runStep(migrator, event, migrateOperation, migrateSteps, ({ step, input }) =>
+    step === 'work' ? `/${input.slot}` : '',
+  );

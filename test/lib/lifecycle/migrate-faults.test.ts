@@ -1,0 +1,151 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Release } from '../../../functions/lib/migrations/release.ts';
+import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
+import { begin, ended, file, migratorOf, releaseWith, run, step } from './migrate.support.ts';
+
+let world: World;
+let more: TestTenant[];
+/** Grows with every test: a home is at one release only. */
+let release: Release;
+let number = 9_500;
+const next = (name: string, sql: string) => {
+  release = releaseWith({ ...world, release }, file(`${++number}-${name}.sql`, sql));
+  return release;
+};
+
+beforeAll(async () => {
+  world = await startWorld();
+  release = world.release;
+  more = await Promise.all(Array.from({ length: 6 }, () => world.addTenant('schema')));
+}, 120_000);
+afterAll(() => world?.close());
+
+const columns = (tenant: TestTenant) =>
+  world.asProvisioner(tenant, async (connection) => {
+    const { rows } = await connection.query(
+      `select attname from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = $1 and c.relname = 'notes' and a.attnum > 0 and not a.attisdropped order by attnum`,
+      [tenant.home.schema],
+    );
+    return rows.map(({ attname }) => attname as string);
+  });
+const everyone = () => [...strategies.flatMap((each) => Object.values(world.tenants[each])), ...more];
+
+describe('whatever happens to a step', () => {
+  it('twice, twice at once and after the end: every home gets its migration once', async () => {
+    const wanted = next(
+      'twice',
+      'create table twice (tenant_id uuid not null, id uuid not null, primary key (tenant_id, id))',
+    );
+    const operation = await begin(world, wanted);
+    const migrator = migratorOf(world, wanted);
+    const twice = async (event: { step: string; input: Record<string, unknown> }) => {
+      const once = () => step(migrator, { operation, ...event });
+      const [result] = await Promise.all([once(), once()]);
+      await once();
+      return result as { ring: number };
+    };
+    await twice({ step: 'plan', input: {} });
+    for (;;) {
+      const { ring } = await twice({ step: 'nextRing', input: {} });
+      if (ring < 0) break;
+      await Promise.all([0, 1, 2, 3].map((slot) => twice({ step: 'work', input: { slot, ring } })));
+      await twice({ step: 'gate', input: { ring } });
+    }
+    await twice({ step: 'finish', input: {} });
+    await step(migrator, { operation, step: 'halt', input: { failedStep: 'gate' } });
+    const { state, targets } = await ended(world, operation);
+    expect(state).toBe('done');
+    expect(targets.map(({ state }) => state)).toEqual(targets.map(() => 'done'));
+    for (const target of targets) expect(target.applied).toEqual([`${number}-twice.sql`]);
+  });
+
+  it.each(['plan', 'nextRing', 'work', 'gate', 'finish'])(
+    'its backends are killed in %s: the machine goes on by itself',
+    async (victim) => {
+      // Long enough to be hit.
+      const wanted = next(
+        `killed-${victim.toLowerCase()}`,
+        `select pg_sleep(0.05); alter table notes add column killed_${victim.toLowerCase()} text`,
+      );
+      const operation = await begin(world, wanted);
+      const kills: Promise<unknown>[] = [];
+      const kill = () =>
+        world.asProvisioner('catalog', (connection) =>
+          connection.query(
+            `select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tenancy_provisioner' and pid <> pg_backend_pid()`,
+          ),
+        );
+      const { outcome } = await run(migratorOf(world, wanted), operation, ({ step }) => {
+        if (step !== victim || kills.length === 2) return;
+        const soon = new Promise((resolve) => setTimeout(resolve, 4 + kills.length * 20));
+        kills.push(soon.then(kill).catch(() => {}));
+      });
+      await Promise.all(kills);
+      expect(outcome.status).toBe('SUCCEEDED');
+      const { targets } = await ended(world, operation);
+      expect(targets.map(({ state }) => state)).toEqual(targets.map(() => 'done'));
+      for (const tenant of everyone())
+        expect(await columns(tenant)).toContain(`killed_${victim.toLowerCase()}`);
+    },
+  );
+
+  it('PostgreSQL itself stops and comes back while the workers work', async () => {
+    const wanted = next('restarted', 'select pg_sleep(0.02); alter table notes add column restarted text');
+    const operation = await begin(world, wanted);
+    let back: Promise<void> | undefined;
+    const { outcome } = await run(migratorOf(world, wanted), operation, async ({ step }) => {
+      // The machine's waits last a thousandth here, a server's start does not.
+      if (back !== undefined) return back;
+      if (step !== 'work') return;
+      back = (async () => {
+        await new Promise((resolve) => setTimeout(resolve, 30));
+        await world.cluster.server.stop('immediate');
+        await world.cluster.restart();
+      })();
+    });
+    expect([outcome.status, await ended(world, operation)]).toEqual([
+      'SUCCEEDED',
+      expect.objectContaining({ state: 'done' }),
+    ]);
+    for (const tenant of everyone()) expect(await columns(tenant)).toContain('restarted');
+  }, 60_000);
+
+  it('a worker that was thought dead records nothing for homes that another one has taken', async () => {
+    const wanted = next('late-worker', 'alter table notes add column late_worker text');
+    const operation = await begin(world, wanted);
+    const migrator = migratorOf(world, wanted);
+    await step(migrator, { operation, step: 'plan', input: {} });
+    const { leaseTargets, recordOutcomes } = await import(
+      '../../../functions/lib/catalog/migration-targets.ts'
+    );
+    const stale = '00000000-0000-4000-8000-000000000001';
+    await world.asProvisioner('catalog', async (catalog) => {
+      const taken = await leaseTargets(catalog, {
+        operationId: operation,
+        ring: 0,
+        slot: 0,
+        lease: stale,
+        size: 5,
+      });
+      expect(taken.length).toBeGreaterThan(0);
+      const again = await leaseTargets(catalog, {
+        operationId: operation,
+        ring: 0,
+        slot: 0,
+        lease: '00000000-0000-4000-8000-000000000002',
+        size: 5,
+      });
+      expect(again.map(({ targetId }) => targetId)).toEqual(taken.map(({ targetId }) => targetId));
+      await recordOutcomes(
+        catalog,
+        operation,
+        stale,
+        taken.map(({ targetId }) => ({ targetId, applied: [], reason: 'from the dead' })),
+      );
+    });
+    const { outcome } = await run(migrator, operation);
+    expect(outcome.status).toBe('SUCCEEDED');
+    expect((await ended(world, operation)).targets.filter(({ reason }) => reason !== null)).toEqual([]);
+  });
+});

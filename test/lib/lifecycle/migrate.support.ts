@@ -1,0 +1,124 @@
+import { readFileSync } from 'node:fs';
+import { findHome, presentHome } from '../../../functions/lib/catalog/tenants.ts';
+import {
+  beginMigration,
+  type MigrateRequest,
+  type Migrator,
+  migrateOperation,
+  migrateSteps,
+} from '../../../functions/lib/lifecycle/migrate.ts';
+import { workerSlots } from '../../../functions/lib/lifecycle/migrate-work.ts';
+import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
+import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
+import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
+import type { Release } from '../../../functions/lib/migrations/release.ts';
+import { FunctionError } from '../../../infra/local/lambda/environment.ts';
+import { loadMachine } from '../../../infra/local/state-machines/definition.ts';
+import { runMachine } from '../../../infra/local/state-machines/engine.ts';
+import type { HistoryEvent } from '../../../infra/local/state-machines/history.ts';
+import type { TestTenant, World } from '../../support/world.ts';
+
+const machine = loadMachine(
+  'migrate-tenants.asl.json',
+  readFileSync(new URL('../../../stepfunctions/migrate-tenants.asl.json', import.meta.url), 'utf8'),
+  { MigrateTenants: 'migrate-tenants' },
+);
+
+export const request = (more: Partial<MigrateRequest> = {}): MigrateRequest => ({
+  canaries: [],
+  percent: 10,
+  tolerated: 0,
+  ...more,
+});
+
+/** The release that a world was made with, and these files after its own. */
+export const releaseWith = ({ release }: World, ...files: MigrationFile[]): Release => ({
+  ...release,
+  home: [...release.home, ...files],
+});
+
+export const file = parseMigration;
+
+export const migratorOf = (world: World, release: Release, more: Partial<Migrator> = {}): Migrator => ({
+  plane: world.plane,
+  release,
+  probe: async () => {},
+  workers: workerSlots.length,
+  clock: Date.now,
+  ...more,
+});
+
+/** One step as its function runs it; `before` may kill what it runs on. */
+export const step = (migrator: Migrator, event: StepEvent) =>
+  runStep(migrator, event, migrateOperation, migrateSteps, ({ step, input }) =>
+    step === 'work' ? `/${input.slot}` : '',
+  );
+
+export const begin = (world: World, release: Release, wanted = request()) =>
+  world.asProvisioner(
+    'catalog',
+    async (catalog) => (await beginMigration(catalog, release, wanted)).operationId,
+  );
+
+/** The machine's own file, run as the local cloud does; waits last a thousandth. */
+export async function run(
+  migrator: Migrator,
+  operation: string,
+  onStep: (event: StepEvent) => Promise<void> | void = () => {},
+) {
+  const history: HistoryEvent[] = [];
+  const outcome = await runMachine(machine, {
+    input: { operation, slots: [...workerSlots] },
+    execution: {
+      id: `arn:aws:states:eu-west-1:111122223333:execution:migrate-tenants:${operation}`,
+      name: operation,
+    },
+    machineId: 'arn:aws:states:eu-west-1:111122223333:stateMachine:migrate-tenants',
+    clockFactor: 0.001,
+    signal: new AbortController().signal,
+    record: (event) => history.push(event),
+    async invoke(_, payload) {
+      try {
+        await onStep(payload as StepEvent);
+        return await step(migrator, payload as StepEvent);
+      } catch (error) {
+        const { name, message, stack } = error as Error;
+        throw new FunctionError(name, message, stack);
+      }
+    },
+  });
+  return { outcome, history };
+}
+
+export async function migrate(
+  world: World,
+  release: Release,
+  wanted = request(),
+  more: Partial<Migrator> = {},
+) {
+  const operation = await begin(world, release, wanted);
+  const ran = await run(migratorOf(world, release, more), operation);
+  return { operation, ...ran, ...(await ended(world, operation)) };
+}
+
+export const ended = (world: World, operation: string) =>
+  world.asProvisioner('catalog', async (catalog) => {
+    const { state, reason, failedStep } = await readOperation(catalog, operation);
+    const { rows } = await catalog.query(
+      `select t.slug, m.kind, m.ring, m.state, m.reason, m.applied, m.version from catalog.migration_targets m
+         left join catalog.homes h on h.home_id = m.target_id left join catalog.tenants t on t.tenant_id = h.tenant_id
+        where operation_id = $1 order by ring, slug`,
+      [operation],
+    );
+    return { state, reason, failedStep, targets: rows as { [name: string]: never }[] };
+  });
+
+export const versionOf = (world: World, tenant: TestTenant) =>
+  world.asProvisioner('catalog', async (catalog) => {
+    const { homeId } = await presentHome(catalog, tenant.id);
+    await findHome(catalog, homeId);
+    const { rows } = await catalog.query('select schema_version from catalog.homes where home_id = $1', [
+      homeId,
+    ]);
+    return rows[0]!.schema_version as string | null;
+  });
