@@ -3,11 +3,18 @@ import type { APIGatewayProxyEvent, APIGatewayProxyResult } from 'aws-lambda';
 import { answerAdmin } from '../lib/admin/api.ts';
 import { createWorkflows } from '../lib/aws/step-functions.ts';
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { readRelease } from '../lib/migrations/migrator.ts';
 import { readAdminSettings } from '../lib/settings.ts';
 
 const settings = readAdminSettings();
 const logger = new Logger({ serviceName: 'admin' });
 const workflows = createWorkflows();
+
+let known: ReturnType<typeof readRelease> | undefined;
+const release = () => {
+  known ??= readRelease();
+  return known;
+};
 
 let plane: ReturnType<typeof createControlPlane> | undefined;
 async function admin() {
@@ -16,7 +23,7 @@ async function admin() {
   plane.catch(() => {
     plane = undefined;
   });
-  return { plane: await plane, workflows, settings };
+  return { plane: await plane, workflows, release, settings };
 }
 
 /** The admin API. Its gateway has checked who asks. */

@@ -35,6 +35,7 @@ export type ErrorCode =
   | 'operation_ended' // a step came after its operation's end
   | 'probe_failed' // a tenant's data path does not hold
   | 'name_taken' // a resource of that name is somebody else's
+  | 'wrong_strategy' // what is asked for does not go with how the tenant is kept apart
   | 'wrong_status' // the lifecycle has no such step from where the tenant is
   | 'internal';
 

@@ -18,6 +18,8 @@ export interface AdminWorld {
   admin: Admin;
   publicKey: Awaited<ReturnType<typeof newSigningKey>>['publicKey'];
   /** What the state machine was asked for; it does not run. */
+  /** What was not the caller's. */
+  faults: unknown[];
   started: { machine: string; name: string; input: unknown }[];
   ask(
     method: string,
@@ -35,8 +37,10 @@ export async function startAdmin(): Promise<AdminWorld> {
   const signing = JSON.stringify({ private: pair.privateKey, public: pair.publicKey });
   await world.secrets.write('tenancy/api-key-signing', signing);
   const started: AdminWorld['started'] = [];
+  const faults: unknown[] = [];
   const admin: Admin = {
     plane: world.plane,
+    release: async () => world.release,
     workflows: {
       async start(machine, name, input) {
         started.push({ machine, name, input });
@@ -61,6 +65,7 @@ export async function startAdmin(): Promise<AdminWorld> {
     admin,
     publicKey: pair.publicKey,
     started,
+    faults,
     async ask(method, path, body, headers = {}, query) {
       const event: Partial<APIGatewayProxyEvent> = {
         httpMethod: method,
@@ -73,7 +78,7 @@ export async function startAdmin(): Promise<AdminWorld> {
       const answer = await answerAdmin(
         async () => admin,
         event as APIGatewayProxyEvent,
-        () => {},
+        (error) => faults.push(error),
       );
       return { status: answer.statusCode, body: JSON.parse(answer.body) };
     },

@@ -5,6 +5,7 @@ import { readCliSettings } from '../../lib/settings.ts';
 import { CommandFailure, connect } from './connection.ts';
 import { operationsTable, watchOperations } from './follow.ts';
 import { keyCommands } from './keys.ts';
+import { migrateCommands } from './migrate.ts';
 import { createOutput, json } from './output.ts';
 import { tenantCommands } from './tenants.ts';
 
@@ -24,6 +25,7 @@ const client = connect(readCliSettings);
 
 tenantCommands(program, client, output);
 keyCommands(program, client, output);
+migrateCommands(program, client, output);
 program
   .command('operations [id]')
   .description('what runs and what ran; one of them with its steps')

@@ -16,6 +16,8 @@ const statusOf: Partial<Record<ErrorCode, number>> = {
   idempotency_conflict: 409,
   operation_running: 409,
   wrong_status: 409,
+  wrong_strategy: 409,
+  migration_refused: 409,
   busy: 503,
   unavailable: 503,
 };

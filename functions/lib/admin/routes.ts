@@ -2,7 +2,9 @@ import type { z } from 'zod';
 import { TenantryError } from '../errors.ts';
 import type { Admin } from './admin.ts';
 import { createTenant, newTenant } from './create.ts';
+import { findDrift } from './drift.ts';
 import { createKey, listKeys, newKey, revokeKey } from './keys.ts';
+import { haltMigration, newPin, newRun, pin, planMigration, resumeMigration, runMigration, showMigration, unpin } from './migrations.ts';
 import { listOperations, showOperation } from './operations.ts';
 import { changeService, listTenants, showTenant } from './tenants.ts';
 import { whyTenant } from './why.ts';
@@ -86,17 +88,59 @@ export const adminRoutes: readonly AdminRoute[] = [
     path: '/tenants/*/keys/*/revoke',
     run: async (admin, { params: [slug, key] }) => ok(await revokeKey(admin, slug!, key!)),
   },
+  {
+    method: 'POST',
+    path: '/migrations',
+    run: async (admin, { body, idempotencyKey }) => ({
+      status: 202,
+      body: await runMigration(admin, parse(newRun, body), idempotencyKey),
+    }),
+  },
+  {
+    method: 'POST',
+    path: '/migrations/plan',
+    run: async (admin, { body }) => ok(await planMigration(admin, parse(newRun, body))),
+  },
+  {
+    method: 'POST',
+    path: '/migrations/resume',
+    run: async (admin, { idempotencyKey }) => ({ status: 202, body: await resumeMigration(admin, idempotencyKey) }),
+  },
+  { method: 'POST', path: '/migrations/halt', run: async (admin) => ok(await haltMigration(admin)) },
+  {
+    method: 'GET',
+    path: '/migrations/drift',
+    run: async (admin, { query }) => ok(await findDrift(admin, query.tenant, query.after)),
+  },
+  { method: 'GET', path: '/migrations/latest', run: async (admin) => ok(await showMigration(admin)) },
+  {
+    method: 'GET',
+    path: '/migrations/*',
+    run: async (admin, { params: [id] }) => ok(await showMigration(admin, operationId(id!))),
+  },
+  {
+    method: 'POST',
+    path: '/tenants/*/pin',
+    run: async (admin, { params: [slug], body }) => ok(await pin(admin, slug!, parse(newPin, body))),
+  },
+  {
+    method: 'POST',
+    path: '/tenants/*/unpin',
+    run: async (admin, { params: [slug] }) => ok(await unpin(admin, slug!)),
+  },
   { method: 'GET', path: '/operations', run: async (admin) => ok(await listOperations(admin)) },
   {
     method: 'GET',
     path: '/operations/*',
-    async run(admin, { params: [id] }) {
-      if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id!))
-        throw new TenantryError('unknown_operation', 'There is no such operation.');
-      return ok(await showOperation(admin, id!));
-    },
+    run: async (admin, { params: [id] }) => ok(await showOperation(admin, operationId(id!))),
   },
 ];
+
+/** @throws TenantryError `unknown_operation` */
+function operationId(id: string): string {
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)) return id;
+  throw new TenantryError('unknown_operation', 'There is no such operation.');
+}
 
 /** @throws TenantryError `invalid_request` that names every fault */
 function parse<T extends z.ZodType>(schema: T, body: unknown): z.output<T> {

@@ -58,10 +58,13 @@ export async function beginMigration(
   request: MigrateRequest,
   idempotencyKey?: string,
 ): Promise<Operation> {
-  await plannedFor(catalog, release, request);
+  const { version, digest } = await plannedFor(catalog, release, request);
   const asked = { ...request };
   const wanted = { kind: 'migrate', request: asked, input: asked, idempotencyKey } as const;
-  return (await beginOperation(catalog, wanted)).operation;
+  const { operation } = await beginOperation(catalog, wanted);
+  // With it, so that it can be halted before its first step.
+  await recordRun(catalog, { operationId: operation.operationId, version, digest, tolerated: request.tolerated });
+  return operation;
 }
 
 /**

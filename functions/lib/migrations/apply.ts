@@ -3,7 +3,7 @@ import { TenantryError } from '../errors.ts';
 import { everyTenant, type MasterKeys, signContext } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, type Isolation, isolations } from '../isolation/isolation.ts';
-import { lockHistories, pendingOf } from './history.ts';
+import { lockHistories, makeHistory, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { refused } from './refused.ts';
 
@@ -72,6 +72,15 @@ async function heldLocks(connection: ControlConnection): Promise<number> {
 function byIsolation(pending: readonly { target: MigrationTarget }[]): Map<Isolation, Home[]> {
   const homes = pending.map(({ target }) => target.home);
   return Map.groupBy(homes, ({ strategy }) => isolations[strategy]);
+}
+
+/** In a transaction of the caller's, as tenancy_owner: these files in a schema that has none yet. */
+export async function applyFiles(
+  connection: ControlConnection,
+  target: MigrationTarget,
+  files: readonly MigrationFile[],
+): Promise<void> {
+  await connection.query(`${makeHistory(target.home.schema)};\n${script(target, files, Date.now())}`);
 }
 
 /** One text for the whole batch: sent one by one, its statements would cost a round trip each. */

@@ -11,7 +11,7 @@ export interface ConcurrentStatement {
 
 const name = '([a-z_][a-z0-9_]*)';
 const create = new RegExp(
-  `^create\\s+(unique\\s+)?index\\s+concurrently\\s+${name}\\s+on\\s+${name}\\b([\\s\\S]*)$`,
+  `^create\\s+(unique\\s+)?index\\s+concurrently\\s+${name}\\s+on\\s+${name}(\\s*(?:using\\s|\\()[\\s\\S]*)$`,
   'i',
 );
 const drop = new RegExp(`^drop\\s+index\\s+concurrently\\s+${name}$`, 'i');

@@ -31,6 +31,15 @@ export async function lockHistories(
   return readHistories(connection, schemas);
 }
 
+/** Without a lock: for looking only. A home that has no table of it yet has no history. */
+export async function readHistory(connection: ControlConnection, { schema }: Home): Promise<History> {
+  const { rows } = await connection.query<{ known: boolean }>(
+    `select to_regclass(format('%I._migrations', $1::text)) is not null as known`,
+    [schema],
+  );
+  return rows[0]!.known ? (await readHistories(connection, [schema])).get(schema)! : new Map();
+}
+
 /** Every schema must have its table. */
 async function readHistories(connection: ControlConnection, schemas: readonly string[]) {
   const { rows } = await connection.query<{ schema: string; name: string; checksum: string; done: boolean }>(
@@ -49,7 +58,7 @@ async function readHistories(connection: ControlConnection, schemas: readonly st
 }
 
 /** `applied_at` is infinity from the begin of a statement that knows no transaction to its end. */
-const makeHistory = (schema: string) =>
+export const makeHistory = (schema: string) =>
   `create table if not exists "${schema}"._migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())`;
 
 /**

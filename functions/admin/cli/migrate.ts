@@ -1,0 +1,168 @@
+import { setTimeout } from 'node:timers/promises';
+import { type Command, InvalidArgumentError } from 'commander';
+import type { DriftPage } from '../../lib/admin/drift.ts';
+import type { PinView, PlanView, RunView } from '../../lib/admin/migrations.ts';
+import { type AdminClient, CommandFailure } from './connection.ts';
+import { duration, json, type Output, table } from './output.ts';
+import { tenantPath } from './tenants.ts';
+
+const list = (text: string) => text.split(',').filter(Boolean);
+
+export function migrateCommands(program: Command, client: AdminClient, output: () => Output): void {
+  const migrate = program.command('migrate').description('bring all tenants to this release’s schema');
+  const options = (command: Command) =>
+    command
+      .option('--version <version>', 'up to this migration; without it, the newest')
+      .option('--canaries <tenants>', 'who goes first, comma-separated; without it, one home of each strategy', list)
+      .option('--percent <percent>', 'of each tier, after the canaries', wholeNumber)
+      .option('--tolerated <homes>', 'how many may break before the run halts', wholeNumber);
+
+  options(migrate.command('plan'))
+    .description('what a run would do: homes, rings, files and their locks; nothing is changed')
+    .action(async (request) => {
+      const { body } = await client.post<PlanView>('/migrations/plan', request);
+      output().print(output().json ? json(body) : planText(body));
+    });
+
+  options(migrate.command('run'))
+    .description('migrate all homes, ring by ring')
+    .option('--idempotency-key <key>', 'the same key and request: the same run')
+    .option('--no-wait', 'return when it has begun')
+    .action(async ({ idempotencyKey, wait, ...request }) => {
+      const { body } = await client.post<RunView>('/migrations', request, idempotencyKey);
+      await finish(client, output(), body, wait);
+    });
+
+  migrate
+    .command('resume')
+    .description('go on with what the last run left: only homes that are behind are touched')
+    .option('--no-wait', 'return when it has begun')
+    .action(async ({ wait }) => {
+      const { body } = await client.post<RunView>('/migrations/resume', {});
+      await finish(client, output(), body, wait);
+    });
+
+  migrate
+    .command('halt')
+    .description('stop the run; batches that are under way end first')
+    .action(async () => {
+      const { body } = await client.post<RunView>('/migrations/halt', {});
+      output().print(output().json ? json(body) : runText(body));
+    });
+
+  migrate
+    .command('status [run]')
+    .description('the last run, or one of `operations`')
+    .action(async (run: string | undefined) => {
+      const { body } = await client.get<RunView>(`/migrations/${encodeURIComponent(run ?? 'latest')}`);
+      output().print(output().json ? json(body) : runText(body));
+    });
+
+  migrate
+    .command('pin <tenant> <version>')
+    .description('keep a tenant at a version')
+    .requiredOption('--reason <text>', 'why; reported by every run')
+    .option('--days <days>', 'until it expires', wholeNumber, 30)
+    .action(async (slug: string, version: string, { reason, days }) => {
+      const { body } = await client.post<PinView>(tenantPath(slug, '/pin'), { version, reason, days });
+      output().print(output().json ? json(body) : `${slug} stays at ${body.version} until ${body.until.slice(0, 10)}.`);
+    });
+
+  migrate
+    .command('unpin <tenant>')
+    .description('let a tenant follow again')
+    .action(async (slug: string) => {
+      const { body } = await client.post<object>(tenantPath(slug, '/unpin'), {});
+      output().print(output().json ? json(body) : `${slug} follows the next run.`);
+    });
+
+  migrate
+    .command('drift [tenant]')
+    .description('compare homes with what their version should be')
+    .action(async (slug: string | undefined) => {
+      const drifts: DriftPage['drifts'][number][] = [];
+      let checked = 0;
+      for (let after: string | null = ''; after !== null; ) {
+        const of: string = slug === undefined ? '' : `&tenant=${encodeURIComponent(slug)}`;
+        const page: DriftPage = (await client.get<DriftPage>(`/migrations/drift?after=${encodeURIComponent(after)}${of}`)).body;
+        drifts.push(...page.drifts);
+        checked += page.checked;
+        after = page.next;
+        output().progress(`${checked} homes compared`, false);
+      }
+      output().endProgress();
+      if (output().json) output().print(json({ checked, drifts }));
+      else if (drifts.length === 0) output().print(`${checked} homes are what their versions should be.`);
+      else output().print(table(['tenant', 'object', 'drift'], drifts.map(({ tenant, object, drift }) => [tenant ?? '(shared tables)', object, drift])));
+      if (drifts.length > 0) throw new CommandFailure(1, 'drift', `${drifts.length} differences in ${checked} homes.`);
+    });
+}
+
+async function finish(client: AdminClient, output: Output, begun: RunView, waits: boolean): Promise<void> {
+  const run = waits ? await followRun(client, output, begun) : begun;
+  output.print(output.json ? json(run) : runText(run));
+  if (run.operation.state === 'failed')
+    throw new CommandFailure(
+      1,
+      'operation_failed',
+      `The run halted at ${run.operation.failedStep}: ${run.operation.reason}\nWhen that is mended: npm run tenants -- migrate resume`,
+    );
+  if (run.operation.state === 'running') output.note('It is on its way: npm run tenants -- migrate status');
+}
+
+async function followRun(client: AdminClient, output: Output, begun: RunView): Promise<RunView> {
+  let last = '';
+  for (let asked = 0; ; asked++) {
+    const { body: run } = await client.get<RunView>(`/migrations/${begun.operation.id}`);
+    if (run.operation.state !== 'running') {
+      output.endProgress();
+      return run;
+    }
+    const text = progressOf(run);
+    output.progress(text, text !== last);
+    last = text;
+    await setTimeout(asked < 60 ? 500 : 2_000);
+  }
+}
+
+function progressOf({ rings, operation }: RunView, now = Date.now()): string {
+  const sum = (part: keyof Omit<RunView['rings'][number], 'ring'>) => rings.reduce((total, ring) => total + ring[part], 0);
+  const [done, broken] = [sum('done'), sum('quarantined')];
+  const all = done + broken + sum('pending') + sum('working');
+  const ring = rings.find(({ pending, working }) => pending + working > 0)?.ring ?? operation.step ?? 'starting';
+  const passed = now - Date.parse(operation.startedAt);
+  const left = done > 0 && done < all ? `, about ${duration((passed / done) * (all - done))} left` : '';
+  return `${ring}: ${done} of ${all} homes done, ${broken} quarantined, ${duration(passed)}${left}`;
+}
+
+function runText({ operation, version, rings, named }: RunView): string {
+  const rows = rings.map(({ ring, pending, working, done, quarantined, pinned }) => [
+    ring,
+    ...[pending, working, done, quarantined, pinned].map(String),
+  ]);
+  const parts = [
+    `Run ${operation.id} to ${version}: ${operation.state}${operation.reason ? `, ${operation.reason}` : ''}`,
+    rings.length === 0 ? 'Every home was there already.' : table(['ring', 'pending', 'working', 'done', 'quarantined', 'pinned'], rows),
+  ];
+  if (named.length > 0)
+    parts.push(table(['tenant', 'ring', 'state', 'reason'], named.map(({ slug, ring, state, reason }) => [slug ?? '(shared tables)', ring, state, reason])));
+  return parts.join('\n');
+}
+
+function planText({ version, total, targets, files }: PlanView): string {
+  if (total === 0) return `Every home is at ${version}. Nothing to do.`;
+  const rows = targets.map(({ tenant, ring, from, to, pinned }) => [tenant ?? '(shared tables)', ring, from ?? '', pinned ?? to]);
+  const locks = files.flatMap(({ file, statements }) =>
+    statements.map(({ statement, lock, blocks, note }, index) => [index === 0 ? file : '', statement, lock, note ? `${blocks}; ${note}` : blocks]),
+  );
+  return [
+    `To ${version}: ${total} ${total === 1 ? 'home' : 'homes'}${total > targets.length ? `, the first ${targets.length} of them` : ''}`,
+    table(['tenant', 'ring', 'from', 'to'], rows),
+    ...(locks.length > 0 ? [table(['file', 'statement', 'lock', 'blocks'], locks)] : []),
+  ].join('\n');
+}
+
+function wholeNumber(text: string): number {
+  if (!/^(0|[1-9]\d{0,4})$/.test(text)) throw new InvalidArgumentError('It has to be a whole number.');
+  return Number(text);
+}

@@ -1,0 +1,98 @@
+import { type ControlConnection, openConnection } from '../database/connect.ts';
+import { ConnectFailure } from '../database/failure.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { adminEndpoint } from '../lifecycle/control-plane.ts';
+import { type Drift, driftOf } from '../migrations/drift.ts';
+import { type MigrationTarget, sharedHome } from '../migrations/migrator.ts';
+import { type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
+import { type Admin, withCatalog } from './admin.ts';
+import { findTenant } from './tenants.ts';
+
+export interface DriftPage {
+  /** Homes looked at; the shared tables of a cluster are one. */
+  readonly checked: number;
+  readonly drifts: readonly (Drift & { /** null: the shared tables. */ readonly tenant: string | null })[];
+  /** Where to go on. */
+  readonly next: string | null;
+}
+
+/** As many as fit well into one answer of the API: each is some ten milliseconds. */
+const pageSize = 100;
+
+interface PlacedHome {
+  readonly key: string;
+  readonly slug: string | null;
+  readonly target: Omit<MigrationTarget, 'keys'>;
+  readonly place: { clusterId: string; host: string; port: number; database: string };
+}
+
+/** Compares homes with what their version should be; one tenant's, or a page of all. @throws TenantryError `unknown_tenant` */
+export async function findDrift(admin: Admin, slug: string | undefined, after = ''): Promise<DriftPage> {
+  const { home: files } = await admin.release();
+  const homes = await withCatalog(admin, async (catalog) =>
+    placedHomes(catalog, slug === undefined ? undefined : (await findTenant(catalog, slug)).tenant_id, after),
+  );
+  const drifts: DriftPage['drifts'][number][] = [];
+  for (const [, here] of Map.groupBy(homes, ({ place }) => `${place.clusterId}/${place.database}`)) {
+    const endpoint = adminEndpoint(admin.plane, here[0]!.place);
+    try {
+      const { connection, close } = await openConnection(endpoint);
+      try {
+        const references = new Map();
+        for (const { slug, target } of here) {
+          const found = await driftOf(connection, { ...target, keys: admin.plane.keys }, files, references);
+          drifts.push(...found.map((drift) => ({ tenant: slug, ...drift })));
+        }
+      } finally {
+        await close();
+      }
+    } catch (error) {
+      if (!(error instanceof ConnectFailure)) throw error;
+      drifts.push(...here.map(({ slug }) => ({ tenant: slug, object: 'its database', drift: 'does not answer' })));
+    }
+  }
+  const isLast = slug !== undefined || homes.length < pageSize;
+  return { checked: homes.length, drifts, next: isLast ? null : homes.at(-1)!.key };
+}
+
+async function placedHomes(
+  catalog: ControlConnection,
+  tenant: TenantId | undefined,
+  after: string,
+): Promise<PlacedHome[]> {
+  const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
+  const { rows } = await catalog.query(
+    `select * from (
+       select concat_ws('/', h.cluster_id, h.database_name, h.home_id) as key, t.slug, h.home_id, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
+              h.database_id, h.database_name, h.cluster_id, c.admin_host, c.admin_port
+         from catalog.homes h join catalog.tenants t on t.home_id = h.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
+        where h.strategy = any ($1) and t.status in ('active', 'suspended') and ($2::uuid is null or t.tenant_id = $2)
+       union all
+       select concat_ws('/', c.cluster_id, c.database_name, ''), null, null, null, null, null, null, null,
+              c.database_id, c.database_name, c.cluster_id, c.admin_host, c.admin_port
+         from catalog.clusters c where c.database_id is not null
+          and ($2::uuid is null or exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
+                                            where t.tenant_id = $2 and h.cluster_id = c.cluster_id and not h.strategy = any ($1)))
+     ) h where key > $3 order by key limit $4`,
+    [owning, tenant ?? null, after, pageSize],
+  );
+  return rows.map((row) => ({
+    key: row.key,
+    slug: row.slug,
+    target: {
+      databaseId: row.database_id,
+      home:
+        row.home_id === null
+          ? sharedHome
+          : {
+              homeId: row.home_id,
+              tenant: row.tenant_id,
+              strategy: row.strategy as Strategy,
+              schema: row.schema_name,
+              login: row.login,
+              epoch: Number(row.epoch),
+            },
+    },
+    place: { clusterId: row.cluster_id, host: row.admin_host, port: row.admin_port, database: row.database_name },
+  }));
+}

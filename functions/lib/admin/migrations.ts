@@ -1,0 +1,216 @@
+import { z } from 'zod';
+import { pinTenant, unpinTenant } from '../catalog/migration-pins.ts';
+import { previewTargets, ringNames } from '../catalog/migration-plan.ts';
+import { countTargets, haltRun, type NamedTarget, namedTargets, readRun } from '../catalog/migration-runs.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { beginMigration, type MigrateRequest, plannedFor } from '../lifecycle/migrate.ts';
+import { workerSlots } from '../lifecycle/migrate-work.ts';
+import { type StatementLock, statementLocks } from '../migrations/locks.ts';
+import { filesUpTo, newestState } from '../migrations/release.ts';
+import { type Admin, withCatalog } from './admin.ts';
+import { type OperationView, operationViews } from './operations.ts';
+import { findTenant } from './tenants.ts';
+
+export const newRun = z.strictObject({
+  version: z.string().optional(),
+  canaries: z.array(z.string()).max(1_000).default([]),
+  percent: z.int().min(0).max(100).default(10),
+  tolerated: z.int().min(0).default(0),
+});
+export type NewRunBody = z.output<typeof newRun>;
+
+export const newPin = z.strictObject({
+  version: z.string(),
+  reason: z.string().min(1).max(500),
+  days: z.int().min(1).max(365),
+});
+export type NewPinBody = z.output<typeof newPin>;
+
+/** Of the fleet, these many are named; the rest is counted. */
+const named = 50;
+
+export interface RingView {
+  readonly ring: string;
+  readonly pending: number;
+  readonly working: number;
+  readonly done: number;
+  readonly quarantined: number;
+  readonly pinned: number;
+}
+
+export interface RunView {
+  readonly operation: OperationView;
+  readonly version: string;
+  readonly tolerated: number;
+  readonly rings: readonly RingView[];
+  /** Quarantined and pinned ones, with the reason; the first 50. */
+  readonly named: readonly (Omit<NamedTarget, 'ring'> & { readonly ring: string })[];
+}
+
+export interface PlanView {
+  readonly version: string;
+  /** Homes that would be changed or held back, the shared tables of a cluster counted as one. */
+  readonly total: number;
+  readonly targets: readonly {
+    readonly tenant: string | null;
+    readonly ring: string;
+    readonly from: string | null;
+    readonly to: string;
+    readonly pinned: string | null;
+  }[];
+  /** What the files that some home lacks would lock. */
+  readonly files: readonly { readonly file: string; readonly statements: readonly StatementLock[] }[];
+}
+
+/** What `runMigration` would do now. Nothing is changed. @throws TenantryError `migration_refused` */
+export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanView> =>
+  withCatalog(admin, async (catalog) => {
+    const release = await admin.release();
+    const plan = await plannedFor(catalog, release, asked(request));
+    await requireCanaries(catalog, request.canaries);
+    const { targets, total } = await previewTargets(catalog, plan, named);
+    const from = targets.map((target) => (target.from === null ? 0 : (filesUpTo(release, target.from)?.length ?? 0)));
+    const lacking = plan.files.slice(Math.min(plan.files.length, ...from));
+    return {
+      version: plan.version,
+      total,
+      targets: targets.map(({ slug, ring, from, to, pinned }) => ({
+        tenant: slug,
+        ring: ringNames[ring]!,
+        from,
+        to,
+        pinned,
+      })),
+      files: lacking.map((file) => ({ file: file.name, statements: statementLocks(file) })),
+    };
+  });
+
+/**
+ * Begins a run over all homes; the state machine carries it out.
+ * @throws TenantryError `migration_refused`, `operation_running`, `idempotency_conflict`, `unknown_tenant`
+ */
+export async function runMigration(
+  admin: Admin,
+  request: NewRunBody,
+  idempotencyKey: string | undefined,
+): Promise<RunView> {
+  const operation = await withCatalog(admin, async (catalog) => {
+    await requireCanaries(catalog, request.canaries);
+    return beginMigration(catalog, await admin.release(), asked(request), idempotencyKey);
+  });
+  // Safe to repeat: the execution has the operation's name.
+  if (operation.state === 'running')
+    await admin.workflows.start(admin.settings.migrateMachine, operation.operationId, {
+      operation: operation.operationId,
+      slots: workerSlots,
+    });
+  return showMigration(admin, operation.operationId);
+}
+
+/** As the last run, over what is left: homes that are where they shall be are no targets. @throws as `runMigration`, `wrong_status` */
+export async function resumeMigration(admin: Admin, idempotencyKey: string | undefined): Promise<RunView> {
+  const last = await withCatalog(admin, async (catalog) => {
+    const { rows } = await catalog.query(
+      `select state, input from catalog.operations where kind = 'migrate' order by started_at desc limit 1`,
+    );
+    return rows[0] as { state: string; input: NewRunBody } | undefined;
+  });
+  if (last === undefined || last.state !== 'failed')
+    throw new TenantryError('wrong_status', 'The last run has not failed: there is nothing to resume.');
+  return runMigration(admin, last.input, idempotencyKey);
+}
+
+/** Its workers end the batch they are at. @throws TenantryError `wrong_status` when none is under way */
+export async function haltMigration(admin: Admin): Promise<RunView> {
+  const id = await latest(admin);
+  if (!(await withCatalog(admin, (catalog) => haltRun(catalog, id))))
+    throw new TenantryError('wrong_status', 'No run is under way.');
+  return showMigration(admin, id);
+}
+
+/** The last run, or the one that is named. @throws TenantryError `unknown_operation` */
+export async function showMigration(admin: Admin, id?: string): Promise<RunView> {
+  const operationId = id ?? (await latest(admin));
+  return withCatalog(admin, async (catalog) => {
+    const [operation] = await operationViews(catalog, { operationId, limit: 1 });
+    if (operation?.kind !== 'migrate') throw new TenantryError('unknown_operation', 'There is no such run.');
+    const run = await readRun(catalog, operationId);
+    return {
+      operation,
+      version: run?.version ?? '',
+      tolerated: run?.tolerated ?? 0,
+      rings: (await countTargets(catalog, operationId)).map(({ ring, counts: { leased, ...counts } }) => ({
+        ring: ringNames[ring]!,
+        working: leased,
+        ...counts,
+      })),
+      named: (await namedTargets(catalog, operationId, named)).map((target) => ({
+        ...target,
+        ring: ringNames[target.ring]!,
+      })),
+    };
+  });
+}
+
+/**
+ * Holds a tenant at a version, or lets it go as far as that one, until the pin expires.
+ * @throws TenantryError `unknown_tenant`, `migration_refused`; `wrong_strategy` for one whose tables are shared
+ */
+export const pin = (admin: Admin, slug: string, { version, reason, days }: NewPinBody, now = Date.now()): Promise<PinView> =>
+  withCatalog(admin, async (catalog) => {
+    const { tenant_id, strategy } = await findTenant(catalog, slug);
+    if (!isolations[strategy].ownsTables)
+      throw new TenantryError(
+        'wrong_strategy',
+        `${slug} shares its tables with others, which are all at one version. Move it to a schema or a database of its own first.`,
+      );
+    const release = await admin.release();
+    const files = filesUpTo(release, version);
+    if (files === undefined)
+      throw new TenantryError(
+        'migration_refused',
+        `There is no migration ${version}. The newest is ${newestState(release).version}.`,
+      );
+    const name = files.at(-1)!.name.replace(/\.sql$/, '');
+    const until = new Date(now + days * 86_400_000);
+    await pinTenant(catalog, tenant_id, { version: name, reason, until });
+    return { tenant: slug, version: name, reason, until: until.toISOString() };
+  });
+
+export interface PinView {
+  readonly tenant: string;
+  readonly version: string;
+  readonly reason: string;
+  readonly until: string;
+}
+
+/** The next run takes it along. @throws TenantryError `unknown_tenant`; `wrong_status` when it has none */
+export const unpin = (admin: Admin, slug: string): Promise<{ tenant: string }> =>
+  withCatalog(admin, async (catalog) => {
+    const { tenant_id } = await findTenant(catalog, slug);
+    if (!(await unpinTenant(catalog, tenant_id))) throw new TenantryError('wrong_status', `${slug} has no pin.`);
+    return { tenant: slug };
+  });
+
+/** In one form, whoever asks: what an idempotency key is compared by. */
+const asked = ({ version, canaries, percent, tolerated }: NewRunBody): MigrateRequest => ({
+  ...(version !== undefined && { version }),
+  canaries: [...canaries].sort(),
+  percent,
+  tolerated,
+});
+
+/** A canary that does not exist would let the second ring go first. */
+async function requireCanaries(catalog: ControlConnection, canaries: readonly string[]): Promise<void> {
+  for (const slug of canaries) await findTenant(catalog, slug);
+}
+
+async function latest(admin: Admin): Promise<string> {
+  const { rows } = await withCatalog(admin, (catalog) =>
+    catalog.query(`select operation_id from catalog.operations where kind = 'migrate' order by started_at desc limit 1`),
+  );
+  if (rows[0] === undefined) throw new TenantryError('unknown_operation', 'There has been no run yet.');
+  return rows[0].operation_id;
+}

@@ -1,0 +1,110 @@
+import { randomUUID } from 'node:crypto';
+import type { ControlConnection } from '../database/connect.ts';
+import { asRole } from '../isolation/homes.ts';
+import { type Home, isolations } from '../isolation/isolation.ts';
+import { applyFiles, type MigrationTarget } from './apply.ts';
+import { type History, readHistory } from './history.ts';
+import { type MigrationFile, versionOf } from './migration-file.ts';
+
+/** One way in which a home is not what its version should be. */
+export interface Drift {
+  readonly object: string;
+  readonly drift: string;
+}
+
+type Shape = ReadonlyMap<string, string>;
+
+/**
+ * As tenancy_provisioner, in the home's database: compares the home with one that is made here, from the files that the
+ * home says it has, in a transaction that is rolled back. `references`: what was made so far, by version.
+ */
+export async function driftOf(
+  connection: ControlConnection,
+  target: MigrationTarget,
+  files: readonly MigrationFile[],
+  references: Map<string, Shape>,
+): Promise<Drift[]> {
+  const { home } = target;
+  const history = await asRole(connection, 'tenancy_owner', () => readHistory(connection, home));
+  const drifts = historyDrifts(history, files);
+  const applied = files.filter(({ name }) => history.get(name)?.isDone);
+  const key = `${isolations[home.strategy].ownsTables} ${applied.map(({ checksum }) => checksum).join()}`;
+  const reference = references.get(key) ?? (await referenceShape(connection, target, applied));
+  references.set(key, reference);
+  const actual = await asRole(connection, 'tenancy_owner', () => shapeOf(connection, home));
+  return [...drifts, ...differences(reference, actual), ...(await auditDrifts(connection, home))];
+}
+
+function historyDrifts(history: History, files: readonly MigrationFile[]): Drift[] {
+  const known = new Map(files.map(({ name, checksum }) => [name, checksum]));
+  return [...history].flatMap(([name, { checksum, isDone }]) => {
+    const object = `migration ${name}`;
+    if (!known.has(name)) return [{ object, drift: 'was applied, and is not in this release' }];
+    if (known.get(name) !== checksum) return [{ object, drift: 'was edited after it was applied' }];
+    return isDone ? [] : [{ object, drift: 'has begun and not ended: `npm run tenants -- migrate run`' }];
+  });
+}
+
+function differences(reference: Shape, actual: Shape): Drift[] {
+  const missing = [...reference].filter(([object]) => !actual.has(object));
+  const foreign = [...actual].filter(([object]) => !reference.has(object));
+  const changed = [...actual].filter(
+    ([object, definition]) => reference.has(object) && reference.get(object) !== definition,
+  );
+  return [
+    ...missing.map(([object]) => ({ object, drift: 'is missing' })),
+    ...foreign.map(([object]) => ({ object, drift: 'is in no migration' })),
+    ...changed.map(([object, definition]) => ({
+      object,
+      drift: `is \`${definition}\`, should be \`${reference.get(object)}\``,
+    })),
+  ];
+}
+
+async function auditDrifts(connection: ControlConnection, home: Home): Promise<Drift[]> {
+  const findings = await asRole(connection, 'tenancy_owner', () =>
+    isolations[home.strategy].check(connection, [home]),
+  );
+  return findings.map(({ object, finding }) => ({ object, drift: finding }));
+}
+
+async function shapeOf(connection: ControlConnection, { schema, login }: Home): Promise<Shape> {
+  const { rows } = await connection.query<{ object: string; definition: string }>(
+    'select object, definition from tenancy.home_shape($1, $2)',
+    [schema, login],
+  );
+  return new Map(rows.map(({ object, definition }) => [object, definition]));
+}
+
+class MadeForLooking extends Error {
+  readonly shape: Shape;
+  constructor(shape: Shape) {
+    super(`made only to be looked at`);
+    this.shape = shape;
+  }
+}
+
+/** A home beside the others that nobody ever sees: its transaction ends in a rollback. */
+async function referenceShape(
+  connection: ControlConnection,
+  target: MigrationTarget,
+  files: readonly MigrationFile[],
+): Promise<Shape> {
+  const schema = `reference_${randomUUID().replaceAll('-', '')}`;
+  const reference: Home = { ...target.home, schema };
+  try {
+    return await asRole(connection, 'tenancy_owner', async () => {
+      await connection.query(`create schema ${schema}`);
+      await applyFiles(connection, { ...target, home: reference }, files.map(inTransaction));
+      await isolations[reference.strategy].protect(connection, [reference]);
+      throw new MadeForLooking(await shapeOf(connection, reference));
+    });
+  } catch (error) {
+    if (error instanceof MadeForLooking) return error.shape;
+    throw new Error(`A reference home at ${versionOf(files)} could not be made`, { cause: error });
+  }
+}
+
+/** On an empty table it makes no difference, but that it may stand in a transaction. */
+const inTransaction = (file: MigrationFile): MigrationFile =>
+  file.concurrent === undefined ? file : { ...file, sql: file.sql.replace(/\bconcurrently\b/i, '') };

@@ -1,0 +1,141 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseMigration } from '../../functions/lib/migrations/migration-file.ts';
+import type { Release } from '../../functions/lib/migrations/release.ts';
+import { migratorOf, releaseWith, run } from '../lib/lifecycle/migrate.support.ts';
+import { type AdminWorld, code, startAdmin } from './support.ts';
+
+let it_: AdminWorld;
+let release: Release;
+beforeAll(async () => {
+  const made = await startAdmin();
+  release = releaseWith(
+    made.world,
+    parseMigration('9701-tag.sql', 'alter table notes add column tag text;\ncreate index notes_tag on notes (tag);'),
+  );
+  it_ = { ...made, admin: Object.assign(made.admin, { release: async () => release }) };
+}, 120_000);
+afterAll(() => it_?.world.close());
+
+const ask: AdminWorld['ask'] = (...request) => it_.ask(...request);
+const carryOut = async (operation: string) => (await run(migratorOf(it_.world, release), operation)).outcome.status;
+
+describe('migrations over the admin API', () => {
+  it('plans: which homes, from where to where, and what each statement locks', async () => {
+    const { status, body } = await ask('POST', '/migrations/plan', {});
+    expect(status).toBe(200);
+    expect(body).toMatchObject({ version: '9701-tag', total: 5 });
+    expect(body.targets.at(-1)).toEqual({ tenant: null, ring: 'shared', from: null, to: '9701-tag', pinned: null });
+    expect(body.targets[0]).toMatchObject({ ring: 'canary', from: '9000-notes', to: '9701-tag' });
+    const file = body.files.find(({ file }: { file: string }) => file === '9701-tag.sql');
+    expect(file.statements).toMatchObject([
+      { lock: 'ACCESS EXCLUSIVE', blocks: 'reads and writes' },
+      { statement: 'create index notes_tag on notes (tag)', lock: 'SHARE', blocks: 'writes' },
+    ]);
+    // Nothing has begun.
+    expect(code(await ask('GET', '/migrations/latest'))).toEqual([404, 'unknown_operation']);
+  });
+
+  it('refuses what cannot be: no such version, no such canary, a percentage of 101', async () => {
+    expect(code(await ask('POST', '/migrations', { version: '8888' }))).toEqual([409, 'migration_refused']);
+    expect(code(await ask('POST', '/migrations', { canaries: ['nobody-here'] }))).toEqual([404, 'unknown_tenant']);
+    expect(code(await ask('POST', '/migrations', { percent: 101 }))).toEqual([400, 'invalid_request']);
+    expect(code(await ask('POST', '/migrations/resume', {}))).toEqual([409, 'wrong_status']);
+    expect(code(await ask('POST', '/migrations/halt', {}))).toEqual([404, 'unknown_operation']);
+    expect(code(await ask('GET', '/migrations/not-an-id'))).toEqual([404, 'unknown_operation']);
+  });
+
+  it('pins a tenant with tables of its own, and says what to do with one that shares them', async () => {
+    expect(code(await ask('POST', '/tenants/rls-a/pin', { version: '9000', reason: 'audit', days: 3 }))).toEqual([
+      409,
+      'wrong_strategy',
+    ]);
+    expect(code(await ask('POST', '/tenants/schema-b/pin', { version: '8000', reason: 'audit', days: 3 }))).toEqual([
+      409,
+      'migration_refused',
+    ]);
+    const { status, body } = await ask('POST', '/tenants/schema-b/pin', { version: '9000', reason: 'audit', days: 3 });
+    expect([status, body.version]).toEqual([200, '9000-notes']);
+  });
+
+  it('runs by the state machine, once for one key, and reports rings and names', async () => {
+    const begun = await ask('POST', '/migrations', {}, { 'Idempotency-Key': 'release-1' });
+    expect(begun.status).toBe(202);
+    const again = await ask('POST', '/migrations', {}, { 'Idempotency-Key': 'release-1' });
+    expect(again.body.operation.id).toBe(begun.body.operation.id);
+    expect(code(await ask('POST', '/migrations', { percent: 5 }, { 'Idempotency-Key': 'release-1' }))).toEqual([
+      409,
+      'idempotency_conflict',
+    ]);
+    expect(code(await ask('POST', '/migrations', {}))).toEqual([409, 'operation_running']);
+    const { id } = begun.body.operation;
+    expect(it_.started.filter(({ name }) => name === id)).toEqual(
+      Array(2).fill({
+        machine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:migrate-tenants',
+        name: id,
+        input: { operation: id, slots: [0, 1, 2, 3] },
+      }),
+    );
+    expect(await carryOut(id)).toBe('SUCCEEDED');
+    const { body } = await ask('GET', '/migrations/latest');
+    expect(body.operation).toMatchObject({ id, kind: 'migrate', state: 'done', tenant: null });
+    expect(body.rings.find(({ ring }: { ring: string }) => ring === 'shared')).toEqual({
+      ring: 'shared',
+      pending: 0,
+      working: 0,
+      done: 1,
+      quarantined: 0,
+      pinned: 0,
+    });
+    expect(body.named).toMatchObject([{ slug: 'schema-b', state: 'pinned', reason: expect.stringContaining('audit') }]);
+    expect((await ask('GET', '/tenants/schema-a')).body.schemaVersion).toBe('9701-tag');
+    expect((await ask('GET', '/tenants/schema-b')).body.schemaVersion).toBe('9000-notes');
+  });
+
+  it('resumes what a halted run has left, and unpins', async () => {
+    expect((await ask('POST', '/tenants/schema-b/unpin', {})).status).toBe(200);
+    expect(code(await ask('POST', '/tenants/schema-b/unpin', {}))).toEqual([409, 'wrong_status']);
+    const begun = await ask('POST', '/migrations', { tolerated: 3 });
+    expect((await ask('POST', '/migrations/halt', {})).status).toBe(200);
+    expect(await carryOut(begun.body.operation.id)).toBe('FAILED');
+    expect((await ask('GET', '/migrations/latest')).body.operation.reason).toBe('An operator has halted the run.');
+    const resumed = await ask('POST', '/migrations/resume', {});
+    expect(resumed.body).toMatchObject({ operation: { state: 'running' } });
+    expect(await carryOut(resumed.body.operation.id)).toBe('SUCCEEDED');
+    expect((await ask('GET', '/tenants/schema-b')).body.schemaVersion).toBe('9701-tag');
+  });
+
+  it('finds drift: what is missing, foreign or changed in a home, in every strategy', async () => {
+    const whole = await ask('GET', '/migrations/drift');
+    expect(it_.faults).toEqual([]);
+    expect(whole.body).toEqual({ checked: 5, drifts: [], next: null });
+    const { schema: own, rls } = it_.world.tenants;
+    const change = (tenant: typeof own.a, sql: string) =>
+      it_.world.asProvisioner(tenant, (connection) =>
+        connection.query(
+          `begin; set local role tenancy_owner; set local search_path = ${tenant.home.schema}; ${sql}; commit`,
+        ),
+      );
+    await change(own.a, 'drop index notes_tag; alter table notes add column mine text; alter table notes alter column body drop not null');
+    await change(rls.a, 'create index notes_amount on notes (amount)');
+    const { body } = await ask('GET', '/migrations/drift');
+    expect(body.drifts).toEqual(
+      expect.arrayContaining([
+        { tenant: 'schema-a', object: 'index notes_tag', drift: 'is missing' },
+        { tenant: 'schema-a', object: 'column notes.mine', drift: 'is in no migration' },
+        { tenant: 'schema-a', object: 'column notes.body', drift: 'is `text`, should be `text not null`' },
+        { tenant: null, object: 'index notes_amount', drift: 'is in no migration' },
+      ]),
+    );
+    expect(body.drifts).toHaveLength(4);
+    expect((await ask('GET', '/migrations/drift', undefined, {}, { tenant: 'schema-b' })).body).toEqual({
+      checked: 1,
+      drifts: [],
+      next: null,
+    });
+    // Looking leaves nothing behind.
+    const left = await it_.world.asProvisioner(own.a, (connection) =>
+      connection.query("select nspname from pg_namespace where nspname like 'reference%'"),
+    );
+    expect(left.rows).toEqual([]);
+  });
+});
