@@ -20,12 +20,13 @@ const access = createAccess({ settings });
 
 async function admit(principal: Principal): Promise<AdmittedTenant> {
   const route = await access.resolve(principal);
-  const { tenant, slug, strategy, epoch } = route;
+  const { tenant, slug, strategy, epoch, schemaVersion } = route;
   return {
     id: tenant,
     slug,
     strategy,
     epoch,
+    schemaVersion,
     async open(tool, limits) {
       const { current, keys } = await access.masterKeys();
       const others = [...keys].filter(([id]) => id !== current);

@@ -236,6 +236,7 @@ export const routeOf = (tenant: TestTenant) => ({
   status: 'active' as const,
   strategy: tenant.strategy,
   epoch: tenant.home.epoch,
+  schemaVersion: null,
   homeId: tenant.home.homeId,
   databaseId: tenant.home.databaseId,
   database: tenant.home.database,

@@ -19,6 +19,7 @@ interface ResolveRow {
   cluster_id: string;
   host: string;
   port: number;
+  schema_version: string | null;
 }
 
 /**
@@ -48,6 +49,7 @@ export async function resolveRoute(
     status: row.status,
     strategy: row.strategy,
     epoch: Number(row.epoch),
+    schemaVersion: row.schema_version,
     homeId: row.home_id,
     databaseId: row.database_id,
     database: row.database_name,

@@ -7,6 +7,7 @@ export interface Route {
   readonly status: TenantStatus;
   readonly strategy: Strategy;
   readonly epoch: number;
+  readonly schemaVersion: string | null;
   readonly homeId: string;
   readonly databaseId: string;
   readonly database: string;

@@ -13,6 +13,8 @@ export interface AdmittedTenant {
   readonly slug: string;
   readonly strategy: Strategy;
   readonly epoch: number;
+  /** `0001-inventory`; null while nobody has recorded it. */
+  readonly schemaVersion: string | null;
   open(tool: string, limits: Pick<CallLimits, 'mode' | 'deadline' | 'signal'>): Promise<OpenedCall>;
 }
 

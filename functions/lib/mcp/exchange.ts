@@ -1,6 +1,6 @@
 import { type Caller, failed, type Log, runTool, type ToolResult } from './call.ts';
 import { type Refusal, tenantRefusals } from './refusal.ts';
-import { mayUse, type RegisteredTool, type Registry, type ToolDescriptor } from './registry.ts';
+import { fitsSchema, mayUse, type RegisteredTool, type Registry, type ToolDescriptor } from './registry.ts';
 
 export interface CallParams {
   readonly name: string;
@@ -24,8 +24,12 @@ export type Family = 'legacy' | 'modern';
 /** The auth of a principal that no authorizer gives: the product itself, past API Gateway. */
 export const productAuth = 'verify';
 
-function offered(found: RegisteredTool | undefined, { principal }: Caller): RegisteredTool | undefined {
-  return found?.isInternal && principal.auth !== productAuth ? undefined : found;
+function offered(
+  found: RegisteredTool | undefined,
+  { principal, tenant }: Caller,
+): RegisteredTool | undefined {
+  if (found === undefined || !fitsSchema(found.tool, tenant.schemaVersion)) return undefined;
+  return found.isInternal && principal.auth !== productAuth ? undefined : found;
 }
 
 export function createExchange(
@@ -37,7 +41,9 @@ export function createExchange(
 ): Exchange {
   const exchange: Exchange = {
     // Clients of the modern family ask for a scope they lack when they are refused; the older ones can't, and only see what they may use.
-    tools: family === 'modern' ? registry.list : registry.listFor(caller.granted),
+    tools: family === 'modern'
+      ? registry.list(caller.tenant.schemaVersion)
+      : registry.listFor(caller.granted, caller.tenant.schemaVersion),
     has: (name) => registry.find(name) !== undefined,
     async call(params) {
       const found = offered(registry.find(params.name), caller);

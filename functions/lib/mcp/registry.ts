@@ -29,10 +29,10 @@ export interface RegisteredTool {
 
 export interface Registry {
   find(name: unknown): RegisteredTool | undefined;
-  /** All of them, for clients that can ask for the scopes they lack. */
-  readonly list: readonly ToolDescriptor[];
-  /** Those that the scopes allow. */
-  listFor(granted: ReadonlySet<string>): readonly ToolDescriptor[];
+  /** Those that work with the home's schema; all of these, for clients that can ask for the scopes they lack. */
+  list(schemaVersion: string | null): readonly ToolDescriptor[];
+  /** Of these, what the scopes allow. */
+  listFor(granted: ReadonlySet<string>, schemaVersion: string | null): readonly ToolDescriptor[];
 }
 
 const toolName = /^[a-z][a-z0-9_]{0,63}$/;
@@ -50,25 +50,45 @@ export function createRegistry(tools: readonly Tool[], internal: readonly Tool[]
     if (byName.has(tool.name)) throw new TypeError(`Two tools are named "${tool.name}": rename one.`);
     const input = tool.input.strict();
     byName.set(tool.name, { tool, input, isInternal });
+    for (const number of [tool.schema?.from, tool.schema?.to])
+      if (number !== undefined && !/^\d{4}$/.test(number))
+        throw new TypeError(`Tool "${tool.name}": its schema "${number}" is not a migration's four digits.`);
     if (!isInternal) list.push(describe(tool, input));
   }
 
   const known = [...new Set(tools.flatMap((tool) => tool.scopes))].sort();
+  const dependsOnSchema = tools.some(({ schema }) => schema !== undefined);
   const lists = new LRUCache<string, readonly ToolDescriptor[]>({ max: maxLists });
 
   return {
     find: (name) => (typeof name === 'string' ? byName.get(name) : undefined),
-    list,
-    listFor(granted) {
-      const key = known.filter((scope) => granted.has(scope)).join(' ');
-      let visible = lists.get(key);
-      if (!visible) {
-        visible = list.filter(({ name }) => mayUse(byName.get(name)!.tool, granted));
-        lists.set(key, visible);
-      }
-      return visible;
+    list: (schemaVersion) =>
+      dependsOnSchema
+        ? remembered(`${schemaVersion}`, ({ tool }) => fitsSchema(tool, schemaVersion))
+        : list,
+    listFor(granted, schemaVersion) {
+      const scopes = known.filter((scope) => granted.has(scope)).join(' ');
+      const key = dependsOnSchema ? `${scopes} ${schemaVersion}` : `${scopes} `;
+      return remembered(key, ({ tool }) => mayUse(tool, granted) && fitsSchema(tool, schemaVersion));
     },
   };
+
+  function remembered(key: string, shows: (tool: RegisteredTool) => boolean): readonly ToolDescriptor[] {
+    let visible = lists.get(key);
+    if (!visible) {
+      visible = list.filter(({ name }) => shows(byName.get(name)!));
+      lists.set(key, visible);
+    }
+    return visible;
+  }
+}
+
+/** A home whose version nobody has recorded yet has every tool that asks for none. */
+export function fitsSchema({ schema }: Tool, version: string | null): boolean {
+  if (schema === undefined) return true;
+  if (version === null) return false;
+  const number = version.slice(0, 4);
+  return number >= (schema.from ?? '0000') && number <= (schema.to ?? '9999');
 }
 
 export function mayUse(tool: Tool, granted: ReadonlySet<string>): boolean {

@@ -45,6 +45,12 @@ export interface Tool<I extends z.ZodObject = z.ZodObject, O extends z.ZodObject
    */
   readonly scopes: readonly string[];
   readonly annotations: ToolAnnotations;
+  /**
+   * The migrations between which it works, by their numbers: `{ from: '0004' }` for one that reads a column of
+   * `0004-*.sql`, `{ to: '0006' }` for one that 0007 takes the ground from. A tenant whose home is elsewhere does not see
+   * the tool. Without it: every version.
+   */
+  readonly schema?: { readonly from?: string; readonly to?: string };
   run(input: z.output<I>, helpers: ToolHelpers): Promise<z.input<O>>;
 }
 

@@ -20,6 +20,7 @@ export async function warmUp(): Promise<void> {
       slug: 'nobody',
       strategy: 'rls',
       epoch: 0,
+      schemaVersion: null,
       open: async () => ({ db, cursor }),
     }),
   });

@@ -1,4 +1,5 @@
 import { refused } from './refused.ts';
+import { splitList } from './split-statements.ts';
 
 /** The one statement of a file with `-- no-transaction`. */
 export interface ConcurrentStatement {
@@ -58,15 +59,8 @@ const other = (file: string) =>
       'names without schema, quotes or `if exists`',
   );
 
-/** The plain columns among an index's key: what stands between the first parentheses, split at its own commas. */
+/** The plain columns among an index's key: what stands between the first parentheses. */
 function keyColumns(text: string): string[] {
-  const columns: string[] = [''];
-  let depth = 0;
-  for (const character of text.slice(text.indexOf('('))) {
-    if (character === ')' && --depth === 0) break;
-    if (character === ',' && depth === 1) columns.push('');
-    else if (depth > 0) columns[columns.length - 1] += character;
-    if (character === '(') depth += 1;
-  }
-  return columns.map((column) => column.trim().split(/\s/)[0]!.toLowerCase());
+  const key = text.slice(text.indexOf('(') + 1);
+  return splitList(key).map((column) => column.trim().split(/[\s)]/)[0]!.toLowerCase());
 }

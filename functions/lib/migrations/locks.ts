@@ -1,5 +1,5 @@
 import type { MigrationFile } from './migration-file.ts';
-import { splitStatements } from './split-statements.ts';
+import { splitList, splitStatements } from './split-statements.ts';
 
 /** What a statement keeps others from, by PostgreSQL's own table of lock modes. */
 export interface StatementLock {
@@ -35,10 +35,26 @@ const rules: readonly Rule[] = [
 
 const other: Omit<StatementLock, 'statement'> = { lock: 'no lock on a table', blocks: 'nobody' };
 
+const severity: readonly StatementLock['blocks'][] = ['nobody', 'writes', 'reads and writes'];
+
+function lockOf(text: string): Omit<StatementLock, 'statement'> {
+  const { form: _, ...lock } = rules.find(({ form }) => form.test(text)) ?? { form: /./, ...other };
+  return lock;
+}
+
+/** `alter table t a, b` as `alter table t a` and `alter table t b`. */
+function actionsOf(text: string): string[] {
+  const subject = /^alter\s+table\s+(if\s+exists\s+)?(only\s+)?\S+\s+/i.exec(text)?.[0];
+  if (subject === undefined) return [text];
+  return splitList(text.slice(subject.length)).map((action) => subject + action);
+}
+
 /** For people who are about to run it: told from the text alone. The tables of new homes are empty, and nobody waits there. */
 export function statementLocks({ sql }: MigrationFile): StatementLock[] {
   return splitStatements(sql).statements.map((text) => {
-    const { form: _, ...lock } = rules.find(({ form }) => form.test(text)) ?? { form: /./, ...other };
+    // Of all that one ALTER TABLE does, what keeps most people out.
+    const locks = actionsOf(text).map(lockOf);
+    const lock = locks.toSorted((a, b) => severity.indexOf(b.blocks) - severity.indexOf(a.blocks))[0]!;
     const words = text.replaceAll(/\s+/g, ' ');
     return { statement: words.length > 80 ? `${words.slice(0, 79)}…` : words, ...lock };
   });

@@ -53,3 +53,16 @@ function endOfComment(sql: string, start: number): number | undefined {
   }
   return undefined;
 }
+
+/** At the commas that stand in no parentheses; ends at a parenthesis that none has opened. */
+export function splitList(text: string): string[] {
+  const parts: string[] = [''];
+  let depth = 0;
+  for (const character of text) {
+    if (character === ')' && depth-- === 0) break;
+    if (character === '(') depth += 1;
+    if (character === ',' && depth === 0) parts.push('');
+    else parts[parts.length - 1] += character;
+  }
+  return parts.map((part) => part.trim());
+}

@@ -26,6 +26,7 @@ export function admitted(principal: Principal): AdmittedTenant {
     slug: id === acme ? 'acme' : 'globex',
     strategy: 'rls',
     epoch: 1,
+    schemaVersion: null,
     async open(tool) {
       const untouched = () => Promise.reject(new Error('these tests have no database'));
       return {

@@ -31,6 +31,7 @@ const endpoint = createEndpoint({
     slug: 'some-tenant',
     strategy: 'rls',
     epoch: 1,
+    schemaVersion: null,
     open: async () => ({ db: { stats: () => ({ rows: 0 }) } }) as unknown as OpenedCall,
   }),
   log: () => {},
