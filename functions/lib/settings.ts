@@ -190,6 +190,45 @@ const adminSettings = z
     issuers: env.ISSUERS,
   }));
 
+const canarySettings = z
+  .object({
+    ...database,
+    /** The cluster that also holds the catalog. */
+    CATALOG_CLUSTER_ID: z.uuid(),
+    /** Name of the function through which the canaries' tool calls go. */
+    MCP_FUNCTION: z.string().min(1),
+    /** ARN of the state machine that makes a canary where there is none. */
+    PROVISION_MACHINE: z.string().startsWith('arn:'),
+    /** Name of the secret with the pair that signs API keys: only that it is there is looked at. */
+    SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
+  })
+  .transform((env) => ({
+    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    credentials: env.CREDENTIALS,
+    contextKeySecret: env.CONTEXT_KEY_SECRET,
+    tls: env.DATABASE_TLS,
+    region: env.AWS_REGION,
+    mcpFunction: env.MCP_FUNCTION,
+    provisionMachine: env.PROVISION_MACHINE,
+    signingKeySecret: env.SIGNING_KEY_SECRET,
+  }));
+
+const healthSettings = z
+  .object({
+    CATALOG_HOST: database.CATALOG_HOST,
+    CATALOG_PORT: database.CATALOG_PORT,
+    CATALOG_DATABASE: z.string().min(1).default('tenantry_catalog'),
+    CREDENTIALS: database.CREDENTIALS,
+    DATABASE_TLS: database.DATABASE_TLS,
+    AWS_REGION: database.AWS_REGION,
+  })
+  .transform((env) => ({
+    catalog: { host: env.CATALOG_HOST, port: env.CATALOG_PORT, database: env.CATALOG_DATABASE },
+    credentials: env.CREDENTIALS,
+    tls: env.DATABASE_TLS,
+    region: env.AWS_REGION,
+  }));
+
 const cliSettings = z
   .object({
     /** A deployed admin API, e.g. https://abc.execute-api.eu-west-1.amazonaws.com/prod; without it, the local cloud. */
@@ -201,6 +240,8 @@ const cliSettings = z
   .transform((env) => ({ adminUrl: env.TENANTRY_ADMIN_URL, folder: env.TENANTRY_STATE, port: env.PORT }));
 
 export type AdminSettings = z.output<typeof adminSettings>;
+export type CanarySettings = z.output<typeof canarySettings>;
+export type HealthSettings = z.output<typeof healthSettings>;
 export type CliSettings = z.output<typeof cliSettings>;
 export type McpSettings = z.output<typeof mcpSettings>;
 export type ControlSettings = z.output<typeof controlSettings>;
@@ -223,6 +264,14 @@ export const readMigrateSettings = (env: Environment = process.env): z.output<ty
 
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readAdminSettings = (env: Environment = process.env): AdminSettings => read(adminSettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readCanarySettings = (env: Environment = process.env): CanarySettings =>
+  read(canarySettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readHealthSettings = (env: Environment = process.env): HealthSettings =>
+  read(healthSettings, env);
 
 /** Of the command line. @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readCliSettings = (env: Environment = process.env): CliSettings => read(cliSettings, env);

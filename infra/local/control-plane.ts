@@ -48,6 +48,12 @@ export function secretsOf(store: SecretStore): Secrets {
       const secret = store.find(name);
       if (secret) await store.remove(secret);
     },
+    list: async (prefix, limit) =>
+      store
+        .all()
+        .map(({ name }) => name)
+        .filter((name) => name.startsWith(prefix))
+        .slice(0, limit),
   };
 }
 

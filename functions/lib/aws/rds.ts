@@ -37,6 +37,17 @@ export interface Instances {
   remove(identifier: string, tenant: TenantId): Promise<void>;
 }
 
+/** An instance of the account, in whatever state. */
+export interface KnownInstance {
+  readonly identifier: string;
+  /** RDS's own word, e.g. `available`, `stopped`. */
+  readonly status: string;
+  readonly host: string | undefined;
+  readonly port: number | undefined;
+  /** Of ours alone. */
+  readonly tenant: string | undefined;
+}
+
 export const instanceName = (homeId: string) => `tenantry-${homeId.replaceAll('-', '')}`;
 
 const master = 'tenantry_master';
@@ -174,4 +185,25 @@ export function createInstances(settings: InstanceSettings): Instances {
       }
     },
   };
+}
+
+/** Every instance that RDS shows us. */
+export async function listInstances(): Promise<KnownInstance[]> {
+  const sdk = await import('@aws-sdk/client-rds');
+  const client = new sdk.RDSClient({ maxAttempts: 3 });
+  const known: KnownInstance[] = [];
+  let Marker: string | undefined;
+  do {
+    const page = await client.send(new sdk.DescribeDBInstancesCommand({ Marker, MaxRecords: 100 }));
+    for (const { DBInstanceIdentifier, DBInstanceStatus, Endpoint, TagList } of page.DBInstances ?? [])
+      known.push({
+        identifier: DBInstanceIdentifier!,
+        status: DBInstanceStatus ?? 'unknown',
+        host: Endpoint?.Address,
+        port: Endpoint?.Port,
+        tenant: TagList?.find(({ Key }) => Key === tenantTag)?.Value,
+      });
+    Marker = page.Marker;
+  } while (Marker !== undefined);
+  return known;
 }

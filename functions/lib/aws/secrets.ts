@@ -10,6 +10,8 @@ export interface Secrets {
   write(name: string, value: string): Promise<void>;
   /** At once, without a recovery window: for what was never used. Done when there is none. */
   remove(name: string): Promise<void>;
+  /** Names that begin with `prefix`, at most `limit` of them. @throws RetryableError `unavailable` */
+  list(prefix: string, limit: number): Promise<string[]>;
 }
 
 /** Secrets Manager. The client is loaded at its first use: it is a good part of a function's load time. */
@@ -78,6 +80,24 @@ export function createSecrets(): Secrets {
         .catch((error) => {
           if (!(error instanceof sdk.ResourceNotFoundException)) throw error;
         });
+    },
+    async list(prefix, limit) {
+      const { sdk, client } = await load();
+      const names: string[] = [];
+      let NextToken: string | undefined;
+      do {
+        const Filters = [{ Key: 'name' as const, Values: [prefix] }];
+        const command = new sdk.ListSecretsCommand({ Filters, MaxResults: 100, NextToken });
+        const page = await client.send(command).catch((cause: unknown) => {
+          throw new RetryableError('unavailable', 'The secrets could not be listed. Try again.', 2, {
+            cause,
+          });
+        });
+        names.push(...(page.SecretList ?? []).flatMap(({ Name }) => Name ?? []));
+        NextToken = page.NextToken;
+      } while (NextToken !== undefined && names.length < limit);
+      // AWS looks for the words of the prefix, wherever they stand.
+      return names.filter((name) => name.startsWith(prefix)).slice(0, limit);
     },
   };
 }

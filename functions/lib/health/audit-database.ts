@@ -1,0 +1,151 @@
+import type { ControlConnection } from '../database/connect.ts';
+import { type AuditRow, dataRoles } from './audit-server.ts';
+
+/** One schema of this database that holds tenants' tables, and the login it is for. */
+export interface HomeSchema {
+  readonly schema: string;
+  readonly login: string;
+}
+
+/** What tenants' logins may execute. `capture` runs as a trigger only. */
+const entrances = ['tenancy.enter(text)', 'tenancy.verify(text)', 'tenancy.current_tenant()'];
+const definers = [...entrances.slice(1), 'tenancy.maintained_tenant()', 'tenancy.capture()'];
+const catalogEntrances = ['catalog.resolve(text,text)', 'catalog.health()'];
+
+/** Reads or runs what is outside: a way round every wall. */
+const dangerous = [
+  ...['dblink', 'postgres_fdw', 'file_fdw', 'adminpack', 'lo', 'aws_s3', 'aws_lambda', 'pg_cron', 'log_fdw'],
+  ...[
+    'plpython3u',
+    'plperlu',
+    'pltclu',
+    'tds_fdw',
+    'oracle_fdw',
+    'mysql_fdw',
+    'pageinspect',
+    'pg_buffercache',
+  ],
+  ...['pgrowlocks', 'pg_visibility', 'pg_walinspect', 'pg_surgery'],
+];
+
+/**
+ * A database beyond the tables of its homes: everything in it that a tenant's login could use. Of a home's own tables
+ * speaks `tenancy.audit`. `homes`: the schemas that hold tenants here.
+ */
+export async function auditDatabase(
+  connection: ControlConnection,
+  homes: readonly HomeSchema[],
+): Promise<AuditRow[]> {
+  const { rows } = await connection.query<AuditRow>(databaseAudit, [
+    homes.map(({ schema }) => schema),
+    homes.map(({ login }) => login),
+    [...entrances, ...catalogEntrances],
+    [...definers, ...catalogEntrances],
+    dangerous,
+  ]);
+  return rows;
+}
+
+/** Of a function that tenants' logins may call: who may, by its access list or by PostgreSQL's default (everybody). */
+const executors = "aclexplode(coalesce(p.proacl, acldefault('f', p.proowner)))";
+const mayTenants = '(a.grantee = 0 or a.grantee in (select oid from data))';
+/** What an extension brought along is judged as an extension. */
+const notExtension = (catalog: string, oid: string) =>
+  `not exists (select from pg_catalog.pg_depend e where e.classid = 'pg_catalog.${catalog}'::regclass and e.objid = ${oid} and e.deptype = 'e')`;
+
+const databaseAudit = `
+with data as materialized (select oid, rolname from pg_catalog.pg_roles where rolname ~ ${dataRoles}),
+homes as materialized (
+  select n.oid as namespace, h.schema, h.login from unnest($1::text[], $2::text[]) h(schema, login)
+    left join pg_catalog.pg_namespace n on n.nspname = h.schema),
+schemas as materialized (
+  select n.*, n.oid in (select namespace from homes) or n.nspname = 'shared' as is_home from pg_catalog.pg_namespace n
+   where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'),
+-- By way of the dependencies on their schema: pg_class has no index on it, and homes have most of its rows.
+outside as materialized (
+  select c.* from schemas s join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_namespace'::regclass and d.refobjid = s.oid
+      and d.classid = 'pg_catalog.pg_class'::regclass
+    join pg_catalog.pg_class c on c.oid = d.objid
+   where not s.is_home and ${notExtension('pg_class', 'c.oid')})
+
+select 'rights' as check, g.rolname as login, format('schema %s', s.nspname) as object,
+       format('%s is granted to %s', a.privilege_type, coalesce(w.rolname, 'PUBLIC')) as finding,
+       format('revoke all on schema %I from %s', s.nspname, coalesce(quote_ident(w.rolname), 'public')) as remedy
+  from schemas s cross join aclexplode(s.nspacl) a
+  left join data g on g.oid = a.grantee
+  left join pg_catalog.pg_roles w on w.oid = a.grantee
+  left join homes h on h.namespace = s.oid and h.login = g.rolname
+ where a.grantee <> s.nspowner and (a.grantee = 0 or g.oid is not null or s.is_home)
+   and (a.is_grantable or a.privilege_type <> 'USAGE' or not (h.login is not null
+     or s.nspname in ('tenancy', 'extensions') and g.rolname in ('tenancy_app', 'tenancy_tenants')
+     or s.nspname = 'shared' and g.rolname = 'tenancy_app'
+     or s.nspname = 'catalog' and g.rolname = 'tenancy_catalog_reader'))
+   and not (w.rolname = 'tenancy_provisioner' or s.nspname = 'extensions' and w.rolname = 'tenancy_owner')
+union all
+select 'owners', h.login, format('schema %s', s.nspname), format('is owned by %s', pg_get_userbyid(s.nspowner)), format('alter schema %I owner to tenancy_owner', s.nspname)
+  from schemas s left join homes h on h.namespace = s.oid where s.is_home and pg_get_userbyid(s.nspowner) <> 'tenancy_owner'
+union all
+select 'owners', null, format('schema %s', s.nspname), format('is owned by %s', pg_get_userbyid(s.nspowner)), format('alter schema %I owner to tenancy_keeper', s.nspname)
+  from schemas s where s.nspname in ('tenancy', 'catalog') and pg_get_userbyid(s.nspowner) <> 'tenancy_keeper'
+union all
+select 'rights', g.rolname, c.oid::regclass::text, format('%s is granted to %s', a.privilege_type, coalesce(g.rolname, 'PUBLIC')),
+       format('revoke all on %s from %s', c.oid::regclass, coalesce(quote_ident(g.rolname), 'public'))
+  from outside c cross join aclexplode(c.relacl) a left join data g on g.oid = a.grantee where ${mayTenants}
+union all
+select 'rights', g.rolname, format('%s.%s', c.oid::regclass, t.attname), format('%s is granted to %s', a.privilege_type, coalesce(g.rolname, 'PUBLIC')),
+       format('revoke all (%I) on %s from %s', t.attname, c.oid::regclass, coalesce(quote_ident(g.rolname), 'public'))
+  from outside c join pg_catalog.pg_attribute t on t.attrelid = c.oid cross join aclexplode(t.attacl) a left join data g on g.oid = a.grantee where ${mayTenants}
+union all
+select distinct 'owners', null, c.oid::regclass::text, format('is owned by %s', pg_get_userbyid(c.relowner)), format('alter table %s owner to tenancy_keeper', c.oid::regclass)
+  from outside c join schemas s on s.oid = c.relnamespace where s.nspname in ('tenancy', 'catalog') and pg_get_userbyid(c.relowner) <> 'tenancy_keeper'
+union all
+-- The server's own objects: more than PostgreSQL itself grants on them.
+select 'rights', g.rolname, p.oid::regprocedure::text, format('EXECUTE is granted to %s', coalesce(g.rolname, 'PUBLIC')),
+       format('revoke execute on function %s from %s', p.oid::regprocedure, coalesce(quote_ident(g.rolname), 'public'))
+  from pg_catalog.pg_proc p cross join aclexplode(p.proacl) a left join data g on g.oid = a.grantee
+  left join pg_catalog.pg_init_privs i on i.classoid = 'pg_catalog.pg_proc'::regclass and i.objoid = p.oid and i.objsubid = 0
+ where p.oid < 16384 and p.pronamespace = 'pg_catalog'::regnamespace and ${mayTenants}
+   and not exists (select from aclexplode(coalesce(i.initprivs, acldefault('f', p.proowner))) b where b.grantee = a.grantee)
+union all
+select 'rights', g.rolname, c.oid::regclass::text, format('%s is granted to %s', a.privilege_type, coalesce(g.rolname, 'PUBLIC')),
+       format('revoke all on %s from %s', c.oid::regclass, coalesce(quote_ident(g.rolname), 'public'))
+  from pg_catalog.pg_class c cross join aclexplode(c.relacl) a left join data g on g.oid = a.grantee
+  left join pg_catalog.pg_init_privs i on i.classoid = 'pg_catalog.pg_class'::regclass and i.objoid = c.oid and i.objsubid = 0
+ where c.oid < 16384 and c.relnamespace = 'pg_catalog'::regnamespace and ${mayTenants}
+   and not exists (select from aclexplode(coalesce(i.initprivs, acldefault('r', c.relowner))) b where b.grantee = a.grantee and b.privilege_type = a.privilege_type)
+union all
+select distinct 'functions', null::name, p.oid::regprocedure::text, 'runs with the rights of ' || pg_get_userbyid(p.proowner) || ' and can be reached by tenants',
+       format('drop it, or alter function %s security invoker', p.oid::regprocedure)
+  from pg_catalog.pg_proc p join schemas s on s.oid = p.pronamespace
+ where p.prosecdef and ${notExtension('pg_proc', 'p.oid')} and p.oid::regprocedure::text <> all ($4)
+   -- In a home's schema the adopting team's, with tenancy_owner's rights and a fixed path: tenancy.audit looks at that.
+   and (not s.is_home or pg_get_userbyid(p.proowner) <> 'tenancy_owner')
+   and (exists (select from ${executors} a where ${mayTenants}) or exists (select from pg_catalog.pg_trigger t where t.tgfoid = p.oid and not t.tgisinternal))
+union all
+select 'functions', g.rolname, p.oid::regprocedure::text, format('EXECUTE is granted to %s', coalesce(g.rolname, 'PUBLIC')),
+       format('revoke execute on function %s from %s', p.oid::regprocedure, coalesce(quote_ident(g.rolname), 'public'))
+  from pg_catalog.pg_proc p join schemas s on s.oid = p.pronamespace cross join ${executors} a left join data g on g.oid = a.grantee
+ where s.nspname in ('tenancy', 'catalog') and ${mayTenants} and p.oid::regprocedure::text <> all ($3)
+union all
+select 'functions', null, p.oid::regprocedure::text, 'is marked LEAKPROOF: it sees rows before row security does', format('alter function %s not leakproof', p.oid::regprocedure)
+  from pg_catalog.pg_proc p where p.proleakproof and p.oid >= 16384 and ${notExtension('pg_proc', 'p.oid')}
+union all
+select 'owners', r.rolname, pg_describe_object(o.classid, o.objid, o.objsubid), format('is owned by %s', r.rolname), format('reassign owned by %I to tenancy_owner', r.rolname)
+  from data r join pg_catalog.pg_shdepend o on o.refclassid = 'pg_catalog.pg_authid'::regclass and o.refobjid = r.oid and o.deptype = 'o'
+   and o.dbid = (select oid from pg_catalog.pg_database where datname = current_database())
+union all
+select 'rights', g.rolname, format('default privileges of %s', pg_get_userbyid(d.defaclrole)), format('grant %s to %s', a.privilege_type, coalesce(g.rolname, 'PUBLIC')),
+       'alter default privileges: revoke it'
+  from pg_catalog.pg_default_acl d cross join aclexplode(d.defaclacl) a left join data g on g.oid = a.grantee
+ where a.grantee <> d.defaclrole and ${mayTenants}
+union all
+select 'databases', g.rolname, format('database %s', b.datname), format('%s is granted to %s', a.privilege_type, g.rolname), format('revoke all on database %I from %I', b.datname, g.rolname)
+  from pg_catalog.pg_database b cross join aclexplode(b.datacl) a join data g on g.oid = a.grantee
+ where b.datname = current_database() and g.rolname ~ '^t_' and not exists (select from homes h where h.login = g.rolname)
+union all
+select 'extensions', null, format('extension %s', extname), 'reads or runs what is outside the database', format('drop extension %I', extname)
+  from pg_catalog.pg_extension where extname = any ($5)
+union all
+select 'extensions', null, format('foreign server %s', srvname), 'leads out of the database', format('drop server %I cascade', srvname) from pg_catalog.pg_foreign_server
+union all
+select 'replication', null, format('publication %s', pubname), 'hands out changes of tables', format('drop publication %I, if it is not yours', pubname) from pg_catalog.pg_publication`;

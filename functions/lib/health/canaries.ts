@@ -1,0 +1,114 @@
+import { randomUUID } from 'node:crypto';
+import type { Route } from '../catalog/route.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { beginOperation } from '../lifecycle/operations.ts';
+import type { ProvisionInput } from '../lifecycle/provision.ts';
+import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import { finding, type HealthFinding } from './findings.ts';
+import { part, type Watch } from './watch.ts';
+
+/** Two tenants of one strategy: what `a` can do to `b` is what any tenant could do to another. */
+export interface Pair {
+  readonly strategy: Strategy;
+  readonly a: Route;
+  readonly b: Route;
+}
+
+/** A canary that could not be made is tried again after this time, ms: a run every minute must not fill the list of operations. */
+const againAfterMs = 15 * 60_000;
+
+/** `a` and `b`. The slugs are reserved: no customer can have them. */
+const slugsOf = (strategy: Strategy) => [`canary-${strategy}-a`, `canary-${strategy}-b`] as const;
+
+/**
+ * The canaries of the strategies in use, and what is wrong with those that are not there. A missing one is provisioned
+ * as any tenant is, in the shared cluster: the wall of a database is the same there as on an instance of its own, which
+ * would cost one for nothing else. Safe to repeat.
+ */
+export async function canaries(
+  watch: Watch,
+  catalog: ControlConnection,
+  strategies: readonly Strategy[],
+): Promise<{ pairs: Pair[]; findings: HealthFinding[] }> {
+  const pairs: Pair[] = [];
+  const findings: HealthFinding[] = [];
+  for (const strategy of strategies) {
+    const routes: Route[] = [];
+    for (const slug of slugsOf(strategy)) {
+      const known = await findCanary(catalog, slug);
+      if (known !== undefined) routes.push(known);
+      else findings.push(...(await part(slug, () => provision(watch, catalog, slug, strategy))));
+    }
+    if (routes[0] && routes[1]) pairs.push({ strategy, a: routes[0], b: routes[1] });
+  }
+  return { pairs, findings };
+}
+
+async function findCanary(catalog: ControlConnection, slug: string): Promise<Route | undefined> {
+  const { rows } = await catalog.query<Route>(
+    `select t.tenant_id as tenant, t.slug, t.status, h.strategy, h.epoch::int, h.home_id as "homeId",
+            h.database_id as "databaseId", h.database_name as database, h.schema_name as schema, h.login,
+            h.cluster_id as "clusterId", c.host, c.port
+       from catalog.tenants t join catalog.homes h on h.home_id = t.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
+      where t.slug = $1 and t.is_canary and t.status = 'active'`,
+    [slug],
+  );
+  return rows[0];
+}
+
+interface Recorded {
+  readonly tenant: TenantId;
+  readonly is_canary: boolean;
+  readonly status: string;
+  readonly operation: string | null;
+  readonly state: string | null;
+  readonly reason: string | null;
+  readonly ms: number | null;
+}
+
+async function provision(
+  watch: Watch,
+  catalog: ControlConnection,
+  slug: string,
+  strategy: Strategy,
+): Promise<HealthFinding[]> {
+  await catalog.query(
+    `insert into catalog.tenants (slug, tier, strategy, is_canary) values ($1, $2, $3, true) on conflict (slug) do nothing`,
+    [slug, 'starter', strategy],
+  );
+  const { rows } = await catalog.query<Recorded>(
+    `select t.tenant_id as tenant, t.is_canary, t.status, o.operation_id as operation, o.state, o.reason,
+            (extract(epoch from now() - o.started_at) * 1000)::float8 as ms
+       from catalog.tenants t
+       left join lateral (select * from catalog.operations o where o.tenant_id = t.tenant_id order by o.started_at desc limit 1) o on true
+      where t.slug = $1`,
+    [slug],
+  );
+  const { tenant, is_canary, status, operation, state, reason, ms } = rows[0]!;
+  const red = (text: string, remedy: string) => [finding('canaries', [strategy], slug, text, remedy)];
+  if (!is_canary)
+    return red('is a tenant of that slug and no canary', 'give the tenant another slug: this one is ours');
+  if (!['provisioning', 'failed'].includes(status))
+    return red(`is ${status}`, `npm run tenants -- resume ${slug}`);
+  if (operation !== null && ms! < againAfterMs) {
+    // On its way, and too young to worry about.
+    if (state === 'running') return [];
+    return red(`could not be made: ${reason}`, `npm run tenants -- why ${slug}`);
+  }
+  if (state === 'running') {
+    // Whoever ran it is gone, or was never told: an execution of that name that runs or has ended is not begun twice.
+    await watch.provision(operation!);
+    return red('has been on its way for too long', `npm run tenants -- why ${slug}`);
+  }
+  const input: ProvisionInput = {
+    homeId: randomUUID(),
+    slug,
+    tier: 'starter',
+    strategy,
+    placement: 'shared-cluster',
+  };
+  const request = { slug, strategy, canary: true };
+  const begun = await beginOperation(catalog, { kind: 'provision', tenant, request, input: { ...input } });
+  await watch.provision(begun.operation.operationId);
+  return [];
+}

@@ -1,0 +1,90 @@
+import type { ControlConnection } from '../database/connect.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { type HomeState, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
+
+/** A server, as the control plane reaches it. */
+export interface Server {
+  readonly clusterId: string;
+  readonly kind: 'shared' | 'dedicated';
+  readonly host: string;
+  readonly port: number;
+  /** Of a shared one: the database that takes new homes. */
+  readonly database: string | null;
+  readonly databaseId: string | null;
+}
+
+/** A home with tables of its own. */
+export interface OwnedHome {
+  readonly homeId: string;
+  readonly tenant: TenantId;
+  readonly slug: string;
+  readonly strategy: Strategy;
+  readonly clusterId: string;
+  readonly database: string;
+  readonly databaseId: string;
+  readonly schema: string;
+  readonly login: string;
+  readonly epoch: number;
+  readonly state: HomeState;
+}
+
+/** What the catalog says, as far as one run looks. */
+export interface Picture {
+  /** With a tenant that is served, or was and will be. */
+  readonly strategies: readonly Strategy[];
+  readonly servers: readonly Server[];
+  /** Ids of tenants and homes that an operation is changing: what is half there is no finding. */
+  readonly busy: ReadonlySet<string>;
+  /** The canaries', and the next of the others by their ids. */
+  readonly homes: readonly OwnedHome[];
+}
+
+const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
+
+export async function readPicture(catalog: ControlConnection, after: string, size: number): Promise<Picture> {
+  const used = await catalog.query<{ strategy: Strategy }>(
+    `select distinct strategy from catalog.tenants where not is_canary and status in ('provisioning', 'active', 'suspended')`,
+  );
+  const servers = await catalog.query<Server>(
+    `select cluster_id as "clusterId", kind, admin_host as host, admin_port as port, database_name as database, database_id as "databaseId"
+       from catalog.clusters order by kind desc, created_at`,
+  );
+  const running = await catalog.query<{ tenant: string | null; home: string | null }>(
+    `select tenant_id as tenant, input ->> 'homeId' as home from catalog.operations where state = 'running'`,
+  );
+  const canaries = await catalog.query<OwnedHome>(ownedHomes('t.is_canary'), [owning]);
+  // From there to the end, and on from the beginning.
+  const sample = await catalog.query<OwnedHome>(
+    `select * from (${ownedHomes('not t.is_canary and h.home_id > $2 order by h.home_id limit $3')}) later
+     union all
+     select * from (${ownedHomes('not t.is_canary and h.home_id <= $2 order by h.home_id limit $3')}) earlier
+     limit $3`,
+    [owning, after, size],
+  );
+  return {
+    strategies: strategies.filter((strategy) => used.rows.some((row) => row.strategy === strategy)),
+    servers: servers.rows,
+    busy: new Set(running.rows.flatMap(({ tenant, home }) => [tenant, home].filter((id) => id !== null))),
+    homes: [...canaries.rows, ...sample.rows],
+  };
+}
+
+const ownedHomes = (condition: string) => `
+  select h.home_id as "homeId", h.tenant_id as tenant, t.slug, h.strategy, h.cluster_id as "clusterId", h.database_name as database,
+         h.database_id as "databaseId", h.schema_name as schema, h.login, h.epoch::int, h.state
+    from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
+   where h.strategy = any ($1::text[]) and h.state in ('open', 'read_only', 'fenced', 'suspended') and ${condition}`;
+
+/** Every home of one database, with the login that it is for. */
+export async function homesIn(
+  catalog: ControlConnection,
+  clusterId: string,
+  database: string,
+): Promise<{ schema: string; login: string; strategy: Strategy }[]> {
+  const { rows } = await catalog.query<{ schema: string; login: string; strategy: Strategy }>(
+    `select distinct schema_name as schema, login, strategy from catalog.homes
+      where cluster_id = $1 and database_name = $2 and state <> 'moved'`,
+    [clusterId, database],
+  );
+  return rows;
+}

@@ -1,0 +1,231 @@
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import type { MasterKeys } from '../isolation/context.ts';
+import { type ControlPlane, catalogEndpoint } from '../lifecycle/control-plane.ts';
+import { auditDatabase } from './audit-database.ts';
+import { canaries, type Pair } from './canaries.ts';
+import { type Check, checks, finding, type HealthFinding, type HealthState, stateOf } from './findings.ts';
+import { type OwnedHome, type Picture, readPicture } from './picture.ts';
+import { type HealthReport, type Next, readNext, saveRecord } from './record.ts';
+import { auditInstances, auditOperations, auditQuarantine, auditSecrets } from './upkeep.ts';
+import { type Place, type Visit, visit } from './visit.ts';
+import { tryWalls } from './walls.ts';
+import { inParallel, part, reasonOf, takingTurns, type Watch } from './watch.ts';
+
+/** Homes with tables of their own that one run looks at: two thousand come round in less than an hour. */
+const homesAtOnce = 48;
+/** No further home is begun after this time, ms. */
+const homesMs = 2_000;
+/** Databases looked into at once: each is a connection of the reserve. */
+const width = 4;
+const kept = 200;
+
+export interface HealthRun {
+  readonly state: HealthState;
+  readonly report: HealthReport;
+}
+
+/**
+ * One run: tries the walls with the canaries' logins, audits every server and the databases whose turn it is, compares
+ * the catalog with what is there, and records what it found. Undefined: another run is under way.
+ * @throws when the catalog can't be reached: then there is no record, and its absence is the alarm
+ */
+export async function runCanary(
+  watch: Watch,
+  signingKeySecret: string,
+  clock = Date.now,
+): Promise<HealthRun | undefined> {
+  return withConnection(catalogEndpoint(watch.plane as ControlPlane), async (connection) => {
+    await connection.query("set statement_timeout = '5s'");
+    const catalog = takingTurns(connection);
+    const { rows } = await catalog.query<{ first: boolean }>(
+      `select pg_try_advisory_lock(hashtext('tenancy.canary'), 0) as first`,
+    );
+    if (!rows[0]!.first) return undefined;
+    const started = clock();
+    const next = await readNext(catalog);
+    const seen = await look(watch, catalog, signingKeySecret, next, started);
+    const run = { state: stateOf(seen.report.findings), report: { ...seen.report, ms: clock() - started } };
+    await saveRecord(catalog, new Date(started), run.state, run.report, seen.next);
+    return run;
+  });
+}
+
+async function look(
+  watch: Watch,
+  catalog: ControlConnection,
+  signingKeySecret: string,
+  next: Next,
+  now: number,
+): Promise<{ report: Omit<HealthReport, 'ms'>; next: Next }> {
+  const picture = await readPicture(catalog, next.after, homesAtOnce);
+  const { keys, findings: keyless } = await readKeys(watch, picture);
+  const dedicated = await lookAtInstances(watch, picture);
+  const places = placesOf(picture, dedicated.away);
+  const made = await canaries(watch, catalog, picture.strategies);
+  const results: Visit[] = [];
+  const looked = new Set<string>();
+  const counts = { failed: 0, quarantined: 0 };
+
+  const found = await Promise.all([
+    ...made.pairs.map((pair) => walls(watch, keys, pair, now)),
+    ...made.pairs.map((pair) => dataPath(watch, pair)),
+    inParallel(places, width, async (place) => {
+      let result: Visit | undefined;
+      const findings = await part(`database ${place.database}`, async () => {
+        result = await visit(watch.plane, catalog, picture, keys, place, next.runtimes, now + homesMs);
+        return [...result.findings];
+      });
+      if (result !== undefined) results.push(result);
+      // One that can't be reached must not keep the others from their turn.
+      for (const homeId of result?.looked ?? place.homes.map((home) => home.homeId)) looked.add(homeId);
+      return findings;
+    }).then((each) => each.flat()),
+    part('the catalog’s database', async () =>
+      (await auditDatabase(catalog, [])).map(({ check, object, finding: text, remedy }) =>
+        finding(check as Check, picture.strategies, object, text, remedy),
+      ),
+    ),
+    part('operations', async () => {
+      const { failed, findings } = await auditOperations(catalog);
+      counts.failed = failed;
+      return findings;
+    }),
+    part('quarantined homes', async () => {
+      const { quarantined, findings } = await auditQuarantine(catalog);
+      counts.quarantined = quarantined;
+      return findings;
+    }),
+    part('secrets', () => auditSecrets(watch, catalog, picture, next.secrets, signingKeySecret)),
+  ]);
+  const findings = distinct([...keyless, ...made.findings, ...dedicated.findings, ...found.flat()]);
+  return {
+    report: {
+      strategies: picture.strategies,
+      checks: verdicts(findings),
+      findings: findings.slice(0, kept),
+      found: findings.length,
+      sessionLocks: results.reduce((sum, result) => sum + result.sessionLocks, 0),
+      operationsFailed: counts.failed,
+      homesQuarantined: counts.quarantined,
+      homes: looked.size,
+    },
+    next: {
+      after: lastInARow(picture.homes, looked, dedicated.away) ?? next.after,
+      secrets: (next.secrets + 1) % 16,
+      // What a place has seen for the first time is compared from now on; what was known stays as it was.
+      runtimes: Object.assign({}, ...results.map(({ runtimes }) => runtimes), next.runtimes),
+    },
+  };
+}
+
+async function lookAtInstances(watch: Watch, picture: Picture) {
+  try {
+    return auditInstances(picture, await watch.instances());
+  } catch (error) {
+    const text = `could not be listed: ${reasonOf(error)}`;
+    const findings = [finding('unfinished', [], 'dedicated instances', text, 'the next run tries it again')];
+    return { findings, away: new Set<string>() };
+  }
+}
+
+async function readKeys(
+  watch: Watch,
+  { strategies }: Picture,
+): Promise<{ keys: MasterKeys | undefined; findings: HealthFinding[] }> {
+  try {
+    return { keys: await watch.readKeys(), findings: [] };
+  } catch (error) {
+    const text = `can't be used: ${reasonOf(error)} New environments can't serve`;
+    const remedy = 'restore the secret within its recovery window';
+    return {
+      keys: undefined,
+      findings: [finding('signing_keys', strategies, 'secret tenancy/context-key', text, remedy)],
+    };
+  }
+}
+
+/** The shared databases, always; beside them the databases of the homes whose turn it is, except where nobody is up. */
+function placesOf({ servers, homes }: Picture, away: ReadonlySet<string>): Place[] {
+  const places = new Map<string, Place & { homes: OwnedHome[] }>();
+  for (const server of servers)
+    if (server.database !== null && server.databaseId !== null)
+      places.set(`${server.clusterId} ${server.database}`, {
+        server,
+        database: server.database,
+        databaseId: server.databaseId,
+        isShared: true,
+        homes: [],
+      });
+  for (const home of homes) {
+    const { clusterId, database, databaseId } = home;
+    const server = servers.find((each) => each.clusterId === clusterId);
+    if (server === undefined || away.has(clusterId)) continue;
+    const key = `${clusterId} ${database}`;
+    if (!places.has(key)) places.set(key, { server, database, databaseId, isShared: false, homes: [] });
+    places.get(key)!.homes.push(home);
+  }
+  return [...places.values()];
+}
+
+async function walls(
+  watch: Watch,
+  keys: MasterKeys | undefined,
+  pair: Pair,
+  now: number,
+): Promise<HealthFinding[]> {
+  if (keys === undefined) return [];
+  return part(`the canaries of ${pair.strategy}`, () => tryWalls(watch, keys, pair, now));
+}
+
+/** One canary that does not answer is that canary's own trouble; when neither does, nobody's call gets through. */
+async function dataPath(watch: Watch, { strategy, a, b }: Pair): Promise<HealthFinding[]> {
+  const failures = await Promise.all(
+    [a, b].map((route) =>
+      watch.probe(route.tenant).then(
+        () => undefined,
+        (error) => ({ slug: route.slug, reason: reasonOf(error) }),
+      ),
+    ),
+  );
+  const failed = failures.filter((failure) => failure !== undefined);
+  const risk = failed.length === 2 ? 'service' : 'none';
+  return failed.map(({ slug, reason }) =>
+    finding(
+      'data_path',
+      [strategy],
+      slug,
+      `a tool call failed: ${reason}`,
+      `npm run tenants -- health ${slug}`,
+      risk,
+    ),
+  );
+}
+
+const gravity = { isolation: 0, service: 1, none: 2 } as const;
+
+/** Once each, the worst first. */
+function distinct(findings: readonly HealthFinding[]): HealthFinding[] {
+  const each = new Map(findings.map((one) => [`${one.check} ${one.object} ${one.finding}`, one]));
+  return [...each.values()].sort((one, other) => gravity[one.risk] - gravity[other.risk]);
+}
+
+function verdicts(findings: readonly HealthFinding[]): Record<Check, 'ok' | 'red'> {
+  const red = new Set(findings.map(({ check }) => check));
+  const verdict = (check: string) => [check, red.has(check as Check) ? 'red' : 'ok'];
+  return Object.fromEntries(Object.keys(checks).map(verdict));
+}
+
+/** The last home up to which all were looked at, or can't be: the next run goes on behind it. */
+function lastInARow(
+  homes: readonly OwnedHome[],
+  looked: ReadonlySet<string>,
+  away: ReadonlySet<string>,
+): string | undefined {
+  let last: string | undefined;
+  for (const { homeId, slug, clusterId } of homes) {
+    if (slug.startsWith('canary-')) continue;
+    if (!looked.has(homeId) && !away.has(clusterId)) break;
+    last = homeId;
+  }
+  return last;
+}

@@ -1,0 +1,202 @@
+import type { KnownInstance } from '../aws/rds.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { loginSecretName } from '../isolation/credentials.ts';
+import { isolations } from '../isolation/isolation.ts';
+import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import { finding, type HealthFinding } from './findings.ts';
+import type { Picture, Server } from './picture.ts';
+import type { Watch } from './watch.ts';
+
+/** More names than this are looked at in sixteenths, one a run. */
+const secretsAtOnce = 300;
+/** Nobody works on an operation in which nothing has happened for so long: longer than any step may take. */
+const silentMinutes = 20;
+const shown = 20;
+
+/** Operations that failed for good, and such that nobody works on any more. */
+export async function auditOperations(
+  catalog: ControlConnection,
+): Promise<{ failed: number; findings: HealthFinding[] }> {
+  const { rows } = await catalog.query<{
+    id: string;
+    kind: string;
+    slug: string | null;
+    state: string;
+    step: string | null;
+    reason: string | null;
+    strategy: Strategy | null;
+  }>(
+    `select o.operation_id as id, o.kind, t.slug, t.strategy, o.state, o.failed_step as step, o.reason
+       from (select distinct on (kind, tenant_id) * from catalog.operations order by kind, tenant_id, started_at desc) o
+       left join catalog.tenants t using (tenant_id)
+      where coalesce(t.status, '') <> 'offboarded' and (o.state = 'failed' or o.state = 'running' and not exists (
+              select from catalog.operation_steps s where s.operation_id = o.operation_id
+                 and greatest(s.started_at, s.finished_at) > now() - make_interval(mins => $1))
+              and o.started_at < now() - make_interval(mins => $1))
+      order by o.started_at desc`,
+    [silentMinutes],
+  );
+  const findings = rows.slice(0, shown).map(({ id, kind, slug, state, step, reason, strategy }) => {
+    const text =
+      state === 'failed'
+        ? `failed at ${step}: ${reason}`
+        : `is running, but nothing has happened for ${silentMinutes} minutes`;
+    const run = slug === null ? `npm run tenants -- operations ${id}` : `npm run tenants -- why ${slug}`;
+    return finding('operations', strategy ? [strategy] : [], `${kind} ${slug ?? id}`, text, run);
+  });
+  return { failed: rows.filter(({ state }) => state === 'failed').length, findings };
+}
+
+/** Homes that the last migration has left as they were. The table is the migrator's, and may not be there yet. */
+export async function auditQuarantine(
+  catalog: ControlConnection,
+): Promise<{ quarantined: number; findings: HealthFinding[] }> {
+  const { rows } = await catalog.query<{ known: boolean }>(
+    `select to_regclass('catalog.migration_targets') is not null as known`,
+  );
+  if (!rows[0]!.known) return { quarantined: 0, findings: [] };
+  const homes = await catalog.query<{ home: string; slug: string | null; strategy: Strategy | null }>(
+    `select distinct m.home_id as home, t.slug, t.strategy
+       from catalog.migration_targets m left join catalog.homes h on h.home_id = m.home_id left join catalog.tenants t on t.tenant_id = h.tenant_id
+      where m.state = 'quarantined' order by 1`,
+  );
+  const findings = homes.rows
+    .slice(0, shown)
+    .map(({ home, slug, strategy }) =>
+      finding(
+        'quarantined',
+        strategy ? [strategy] : [],
+        `home ${home} of ${slug ?? 'the shared tables'}`,
+        'was left out by a migration: it serves on with its old tables',
+        'npm run tenants -- operations',
+      ),
+    );
+  return { quarantined: homes.rows.length, findings };
+}
+
+/** Dedicated instances beside the catalog's clusters. Nothing here wakes one: a stopped one is told by its status. */
+export function auditInstances(
+  { servers, busy }: Pick<Picture, 'servers' | 'busy'>,
+  instances: readonly KnownInstance[],
+): { findings: HealthFinding[]; away: Set<string> } {
+  const findings: HealthFinding[] = [];
+  const away = new Set<string>();
+  const at = (server: Server) =>
+    instances.find(({ host, port }) => host === server.host && port === server.port);
+  for (const server of servers.filter(({ kind }) => kind === 'dedicated')) {
+    const instance = at(server);
+    if (instance !== undefined && serving.test(instance.status)) continue;
+    away.add(server.clusterId);
+    if (busy.has(server.clusterId)) continue;
+    const object = `instance ${instance?.identifier ?? `at ${server.host}`}`;
+    const text = instance ? `is ${instance.status}: its tenant is not served` : 'is not there';
+    findings.push(
+      finding('instances', ['database'], object, text, 'start it, if nobody has stopped it on purpose'),
+    );
+  }
+  for (const { identifier, status, tenant, host, port } of instances) {
+    if (tenant === undefined || busy.has(tenant) || status === 'deleting') continue;
+    if (servers.some((server) => server.host === host && server.port === port)) continue;
+    findings.push(
+      finding(
+        'orphans',
+        [],
+        `instance ${identifier}`,
+        `is tenant ${tenant}'s, but the catalog knows no cluster there`,
+        'delete it, when you know what it is from',
+      ),
+    );
+  }
+  return { findings, away };
+}
+
+/** Statuses in which an instance answers. */
+const serving =
+  /^(available|backing-up|configuring-.*|modifying|maintenance|storage-.*|upgrading|renaming|resetting-master-credentials)$/;
+
+/** Tenants' secrets beside the homes that need them; no value is read. */
+export async function auditSecrets(
+  { plane, secrets }: Pick<Watch, 'plane' | 'secrets'>,
+  catalog: ControlConnection,
+  { busy, servers }: Pick<Picture, 'busy' | 'servers'>,
+  part: number,
+  signingKeySecret: string,
+): Promise<HealthFinding[]> {
+  const { rows } = await catalog.query<{
+    homeId: string;
+    tenant: TenantId;
+    slug: string;
+    strategy: Strategy;
+    schema: string;
+    login: string;
+    epoch: number;
+    clusterId: string;
+    kind: 'shared' | 'dedicated';
+  }>(
+    `select h.home_id as "homeId", h.tenant_id as tenant, t.slug, h.strategy, h.schema_name as schema, h.login, h.epoch::int, c.cluster_id as "clusterId", c.kind
+       from catalog.homes h join catalog.tenants t using (tenant_id) join catalog.clusters c using (cluster_id)
+      where h.strategy <> 'rls' and h.state <> 'moved'`,
+  );
+  const wanted = new Map<string, { slug: string; strategy: Strategy; isSure: boolean }>();
+  for (const home of rows) {
+    const secret = isolations[home.strategy].secret(home, home, plane.loginsUse);
+    if (secret)
+      wanted.set(secret.name, { slug: home.slug, strategy: home.strategy, isSure: !busy.has(home.tenant) });
+  }
+  const findings: HealthFinding[] = [];
+  const prefixes = ['mcp-tenant-db/', ...(plane.loginsUse === 'secret' ? ['tenancy-login/'] : [])];
+  for (const whole of prefixes) {
+    let prefix = whole;
+    let names = await secrets.list(prefix, secretsAtOnce);
+    if (names.length === secretsAtOnce) {
+      prefix = `${whole}${part.toString(16)}`;
+      names = await secrets.list(prefix, 16 * secretsAtOnce);
+      // Not even a sixteenth fits: what is missing can't be told from what was cut off.
+      if (names.length === 16 * secretsAtOnce) continue;
+    }
+    const there = new Set(names);
+    for (const [name, { slug, strategy, isSure }] of wanted)
+      if (isSure && name.startsWith(prefix) && !there.has(name))
+        findings.push(
+          finding(
+            'secrets',
+            [strategy],
+            `secret ${name} of ${slug}`,
+            'is not there: new connections fail',
+            `npm run tenants -- why ${slug}`,
+          ),
+        );
+    for (const name of names) {
+      if (wanted.has(name) || isOfCluster(name, servers) || [...busy].some((id) => holds(name, id))) continue;
+      findings.push(
+        finding(
+          'orphans',
+          [],
+          `secret ${name}`,
+          'is there, but no home needs it',
+          'delete it, when you know what it is from',
+        ),
+      );
+    }
+  }
+  if ((await secrets.list(signingKeySecret, 1)).length === 0)
+    findings.push(
+      finding(
+        'signing_keys',
+        [],
+        `secret ${signingKeySecret}`,
+        'is not there: no API key can be made',
+        'restore it within its recovery window',
+        'none',
+      ),
+    );
+  return findings;
+}
+
+const isOfCluster = (name: string, servers: readonly Server[]) =>
+  ['catalog', ...servers.map(({ clusterId }) => clusterId)].some((id) =>
+    ['tenancy_provisioner', 'tenancy_app', 'tenancy_catalog_reader'].some(
+      (login) => name === loginSecretName(id, login),
+    ),
+  );
+const holds = (name: string, id: string) => name.includes(id) || name.includes(id.replaceAll('-', ''));

@@ -1,0 +1,79 @@
+import type { KnownInstance } from '../aws/rds.ts';
+import type { Secrets } from '../aws/secrets.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { ConnectFailure } from '../database/failure.ts';
+import type { MasterKeys } from '../isolation/context.ts';
+import type { ControlPlane } from '../lifecycle/control-plane.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+import { finding, type HealthFinding } from './findings.ts';
+
+/** What a run works with; built once by the canary's handler. */
+export interface Watch {
+  /** Without the keys: they are part of what is watched, and read anew by every run. */
+  readonly plane: Omit<ControlPlane, 'keys'>;
+  readonly secrets: Pick<Secrets, 'list'>;
+  /** @throws TenantryError when they can't be read */
+  readKeys(): Promise<MasterKeys>;
+  /** The dedicated instances of the account, running or not. */
+  instances(): Promise<KnownInstance[]>;
+  /** A real tool call through the tenant's data path. @throws when it does not hold */
+  probe(tenant: TenantId): Promise<void>;
+  /** Lets an operation of kind `provision` run. */
+  provision(operationId: string): Promise<void>;
+}
+
+/** What part of a run found; a part that fails or takes too long leaves that as its finding. */
+export async function part(
+  object: string,
+  work: () => Promise<HealthFinding[]>,
+  ms = 15_000,
+): Promise<HealthFinding[]> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${ms / 1_000} s`)), ms);
+  });
+  try {
+    return await Promise.race([work(), late]);
+  } catch (error) {
+    const remedy = 'find out why; the next run tries it again';
+    return [finding('unfinished', [], object, `could not be checked: ${reasonOf(error)}`, remedy)];
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** For operators; `ConnectFailure` keeps PostgreSQL's own words in its cause. */
+export function reasonOf(error: unknown): string {
+  const { message, code } = (error instanceof ConnectFailure ? error.cause : error) as {
+    message?: string;
+    code?: string;
+  };
+  return [message ?? String(error), code && `(${code})`].filter(Boolean).join(' ').slice(0, 300);
+}
+
+/** `work` on each item, `width` of them at a time, in their order. */
+export async function inParallel<T, R>(
+  items: readonly T[],
+  width: number,
+  work: (item: T) => Promise<R>,
+): Promise<R[]> {
+  const results: R[] = [];
+  const queue = items.entries();
+  const worker = async () => {
+    for (const [index, item] of queue) results[index] = await work(item);
+  };
+  await Promise.all(Array.from({ length: width }, worker));
+  return results;
+}
+
+/** One connection for parts that run side by side: their statements take turns. None of them may open a transaction. */
+export function takingTurns(connection: ControlConnection): ControlConnection {
+  let turn: Promise<unknown> = Promise.resolve();
+  return {
+    query(text, values) {
+      const result = turn.then(() => connection.query(text, values));
+      turn = result.catch(() => {});
+      return result as never;
+    },
+  };
+}
