@@ -1,6 +1,8 @@
 import { Logger } from '@aws-lambda-powertools/logger';
+import type { APIGatewayProxyEvent } from 'aws-lambda';
 import manifest from '../../package.json' with { type: 'json' };
 import type { Principal } from '../lib/auth/principal.ts';
+import { createPoolTeller } from '../lib/health/pool-teller.ts';
 import { createAccess } from '../lib/isolation/access.ts';
 import type { AdmittedTenant, Log } from '../lib/mcp/call.ts';
 import { createCursors } from '../lib/mcp/cursor.ts';
@@ -54,4 +56,12 @@ const endpoint = createEndpoint({
 
 await warmUp();
 
-export const handler = awslambda.streamifyResponse(createHandler(endpoint, log));
+const serve = createHandler(endpoint, log);
+const tellPools = createPoolTeller(access.pools);
+
+export const handler = awslambda.streamifyResponse<APIGatewayProxyEvent, void>(
+  async (event, stream, context) => {
+    await serve(event, stream, context);
+    await tellPools();
+  },
+);

@@ -21,6 +21,8 @@ export interface PoolGauges {
   readonly waiting: number;
   /** Databases and logins that have a connection now. */
   readonly keys: number;
+  /** Calls that ever had to wait for a connection. */
+  readonly waits: number;
 }
 
 /** A connection lent to one call. One of the two methods ends the loan; a second call does nothing. */
@@ -78,6 +80,7 @@ export function createConnectionPools(limits: PoolLimits): ConnectionPools {
   const slots = new Map<symbol, string>();
   const waiting: Waiter[] = [];
   let closed = false;
+  let waits = 0;
 
   async function acquire(endpoint: Endpoint, signal: AbortSignal): Promise<Lease> {
     if (closed) throw shuttingDown();
@@ -146,6 +149,7 @@ export function createConnectionPools(limits: PoolLimits): ConnectionPools {
     const timer = setTimeout(() => waiter.refuse(allTaken()), limits.waitMs);
     signal.addEventListener('abort', onAbort, { once: true });
     waiting.push(waiter);
+    waits += 1;
     return promise;
   }
 
@@ -203,6 +207,7 @@ export function createConnectionPools(limits: PoolLimits): ConnectionPools {
       inUse: slots.size,
       waiting: waiting.length,
       keys: new Set([...idle.map(({ key }) => key), ...slots.values()]).size,
+      waits,
     }),
     close: async () => {
       closed = true;

@@ -54,7 +54,7 @@ describe('a connection', () => {
     expect(second.connection).toBe(first.connection);
     const third = await pools.acquire(other(), never);
     expect(third.connection).not.toBe(first.connection);
-    expect(pools.gauges()).toEqual({ connections: 2, idle: 0, inUse: 2, waiting: 0, keys: 2 });
+    expect(pools.gauges()).toEqual({ connections: 2, idle: 0, inUse: 2, waiting: 0, keys: 2, waits: 0 });
     second.release();
     third.release();
     expect(await sessions('app')).toMatchObject([{ application_name: 'tenantry' }]);
@@ -94,7 +94,7 @@ describe('a connection', () => {
       admin.query("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'"),
     );
     while (pools.gauges().idle > 0) await settle();
-    expect(pools.gauges()).toEqual({ connections: 0, idle: 0, inUse: 0, waiting: 0, keys: 0 });
+    expect(pools.gauges()).toEqual({ connections: 0, idle: 0, inUse: 0, waiting: 0, keys: 0, waits: 0 });
     (await pools.acquire(app(), never)).release();
   });
 
@@ -121,7 +121,7 @@ describe('the cap', () => {
     const c = await pools.acquire(server.endpoint({ database: 'template1', login: 'app' }), never);
     expect(b.connection.gone).toBe(true);
     expect(a.connection.gone).toBe(false);
-    expect(pools.gauges()).toEqual({ connections: 2, idle: 1, inUse: 1, waiting: 0, keys: 2 });
+    expect(pools.gauges()).toEqual({ connections: 2, idle: 1, inUse: 1, waiting: 0, keys: 2, waits: 0 });
     c.release();
   });
 
