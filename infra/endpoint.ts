@@ -19,6 +19,8 @@ export const routes = [
   // Clients probe with GET for a login before they post: they must get 401 first, and 405 (from the function) with a token.
   { method: 'GET', path: '/mcp', target: 'mcp', authorized: true },
   { method: 'DELETE', path: '/mcp', target: 'mcp', authorized: true },
+  // For load balancers, status pages and people: one word about the whole, nothing about anybody.
+  { method: 'GET', path: '/health', target: 'health', authorized: false },
   // RFC 9728: clients look at the path-inserted address first, then at the root.
   { method: 'GET', path: '/.well-known/oauth-protected-resource/mcp', target: 'metadata', authorized: false },
   { method: 'GET', path: '/.well-known/oauth-protected-resource', target: 'metadata', authorized: false },

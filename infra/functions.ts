@@ -15,6 +15,8 @@ export interface FunctionRow {
   readonly inVpc: boolean;
   /** Serves tenants' agents, or operates tenants: what the data plane's stack deploys is the first. */
   readonly plane: 'data' | 'control';
+  /** Called by itself, every so many minutes. */
+  readonly scheduleMinutes?: number;
 }
 
 export const functions = [
@@ -37,6 +39,16 @@ export const functions = [
     memoryMb: 512,
     streaming: false,
     inVpc: false,
+    plane: 'data',
+  },
+  {
+    name: 'health',
+    entry: 'functions/health/handler.ts',
+    // One question to the catalog; a load balancer or a person waits for it.
+    timeoutSeconds: 10,
+    memoryMb: 256,
+    streaming: false,
+    inVpc: true,
     plane: 'data',
   },
   {
@@ -68,6 +80,17 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'control',
+  },
+  {
+    name: 'health-canary',
+    entry: 'functions/health-canary/handler.ts',
+    // A run takes a few seconds; one that takes longer than until the next is given up.
+    timeoutSeconds: 55,
+    memoryMb: 512,
+    streaming: false,
+    inVpc: true,
+    plane: 'control',
+    scheduleMinutes: 1,
   },
 ] as const satisfies readonly FunctionRow[];
 

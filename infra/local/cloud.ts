@@ -21,6 +21,7 @@ import { functionVariables, startFunctions, watchFunctions } from './functions.t
 import { startAdminGateway, writeAdminFile } from './gateway/admin.ts';
 import { startGateway } from './gateway/gateway.ts';
 import type { LambdaHost } from './lambda/host.ts';
+import { createHealthTeller, startSchedules } from './schedule.ts';
 import type { LocalSettings } from './settings.ts';
 import { clusterIdOf, openCloudState, postgresFolder } from './state.ts';
 import { loadMachines } from './state-machines/definition.ts';
@@ -123,6 +124,8 @@ export async function startCloud(
   onClose(admin.close);
   onClose(writeAdminFile(folder, publicUrl, admin));
   await executions.resume();
+  const schedules = startSchedules(host, createHealthTeller(console.log));
+  onClose(schedules.close);
   const watcher = watchFunctions(root, () => {
     progress('Files below functions/ changed: loading them');
     void host.reload();

@@ -43,6 +43,14 @@ export function functionVariables(facts: FunctionFacts): Record<FunctionName, Re
       API_KEY_ISSUER: publicUrl,
       TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
     },
+    health: data,
+    'health-canary': {
+      ...data,
+      CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      MCP_FUNCTION: 'tenantry-mcp',
+      PROVISION_MACHINE: facts.provisionMachine,
+      SIGNING_KEY_SECRET: signingKeySecret,
+    },
     admin: {
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,

@@ -5,7 +5,7 @@ import { PolicyStatement, type Role } from 'aws-cdk-lib/aws-iam';
 import type { Construct } from 'constructs';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { McpApi } from '../constructs/mcp-api.ts';
-import { TenancyFunction } from '../constructs/tenancy-function.ts';
+import { TenancyFunction, type TenancyFunctionProps } from '../constructs/tenancy-function.ts';
 import { functionNamed } from '../functions.ts';
 import type { Settings } from '../settings.ts';
 
@@ -16,6 +16,8 @@ const contextKeySecret = 'tenancy/context-key';
 
 /** Logins of the data plane: the shared one, a home's own, and the one that may only look up routes. No control-plane login matches. */
 const logins = ['tenancy_app', 't_*', 'tenancy_catalog_reader'];
+
+type Network = NonNullable<TenancyFunctionProps['network']>;
 
 export interface EndpointStackProps extends StackProps {
   readonly settings: Settings;
@@ -28,10 +30,17 @@ export class EndpointStack extends Stack {
     const { settings, tools } = props;
     super(scope, id, { ...props, ...(settings.region && { env: { region: settings.region } }) });
     const api = new McpApi(this, 'McpApi', settings);
-    const mcp = this.mcpFunction(settings, api.publicUrl);
+    const network = {
+      vpc: this.existingVpc(settings),
+      securityGroups: settings.network.securityGroupIds.map((group) =>
+        SecurityGroup.fromSecurityGroupId(this, group, group, { mutable: false }),
+      ),
+    };
+    const mcp = this.mcpFunction(settings, api.publicUrl, network);
     const authorizer = this.authorizerFunction(settings, api.publicUrl, tools);
+    const health = this.healthFunction(settings, network);
     api.serve(
-      { mcp: mcp.lambda, authorizer: authorizer.lambda },
+      { mcp: mcp.lambda, authorizer: authorizer.lambda, health: health.lambda },
       {
         publicUrl: api.publicUrl,
         issuers: settings.issuers.map(({ issuer }) => issuer),
@@ -40,18 +49,13 @@ export class EndpointStack extends Stack {
     );
   }
 
-  private mcpFunction(settings: Settings, publicUrl: string): TenancyFunction {
+  private mcpFunction(settings: Settings, publicUrl: string, network: Network): TenancyFunction {
     const mcp = new TenancyFunction(this, 'Mcp', {
       row: functionNamed('mcp'),
       root,
       retention: settings.logRetentionDays,
       reservedConcurrency: settings.concurrency.reserved,
-      network: {
-        vpc: this.existingVpc(settings),
-        securityGroups: settings.network.securityGroupIds.map((group) =>
-          SecurityGroup.fromSecurityGroupId(this, group, group, { mutable: false }),
-        ),
-      },
+      network,
       environment: {
         PUBLIC_URL: publicUrl,
         ALLOWED_ORIGINS: settings.allowedOrigins.join(','),
@@ -83,6 +87,30 @@ export class EndpointStack extends Stack {
         TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
       },
     });
+  }
+
+  /** Asked by everybody, so it may do next to nothing: log in as the one who may look up a word and a route. */
+  private healthFunction(settings: Settings, network: Network): TenancyFunction {
+    const health = new TenancyFunction(this, 'Health', {
+      row: functionNamed('health'),
+      root,
+      retention: settings.logRetentionDays,
+      // A flood of questions ends here: what it takes, it does not take from the data path.
+      reservedConcurrency: 5,
+      network,
+      environment: {
+        CATALOG_HOST: settings.catalog.host,
+        CATALOG_PORT: String(settings.catalog.port),
+        CREDENTIALS: 'iam',
+        DATABASE_TLS: 'verify',
+        NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem',
+      },
+    });
+    const users = settings.clusters.map((cluster) =>
+      this.arnOf('rds-db', 'dbuser', `${cluster}/tenancy_catalog_reader`),
+    );
+    health.role.addToPrincipalPolicy(new PolicyStatement({ actions: ['rds-db:connect'], resources: users }));
+    return health;
   }
 
   /** All that the MCP function may do: log in as the data plane, read tenants' secrets and the context key. */

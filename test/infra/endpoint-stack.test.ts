@@ -103,6 +103,16 @@ describe('rights', () => {
     ]);
   });
 
+  it('let whoever answers GET /health log in as the catalog’s reader: nothing else', () => {
+    const rights = allowed(/^Health/)
+      .filter(({ Action }) => !/^(logs|xray):/.test(Action[0]!))
+      .map(({ Action, Resource }) => [
+        Action,
+        Resource.map((arn) => arn.replace(/^.*<AWS::AccountId>:/, '')),
+      ]);
+    expect(rights).toEqual([[['rds-db:connect'], ['dbuser:prx-0123456789abcdef0/tenancy_catalog_reader']]]);
+  });
+
   it('let the authorizer do nothing but log and trace', () => {
     const services = allowed(/^Authorizer/).flatMap(({ Action }) =>
       Action.map((action) => action.split(':')[0]),

@@ -77,13 +77,19 @@ describe('who may call', () => {
   test('unknown routes and methods are not found', async () => {
     for (const [method, path] of [
       ['GET', '/'],
-      ['GET', '/health'],
+      ['GET', '/healthz'],
+      ['POST', '/health'],
       ['PUT', '/mcp'],
       ['POST', '/mcp/'],
       ['OPTIONS', '/mcp'],
     ]) {
       expect((await fetch(base + path, { method: method!, headers: good })).status).toBe(404);
     }
+  });
+
+  test('the state of the whole is told without a token, with the function’s own status', async () => {
+    const answer = await fetch(`${base}/health`);
+    expect([answer.status, await answer.json()]).toEqual([503, { status: 'down' }]);
   });
 
   test('another host name is refused, even for public documents', async () => {

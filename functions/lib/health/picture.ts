@@ -55,10 +55,7 @@ export async function readPicture(catalog: ControlConnection, after: string, siz
   const canaries = await catalog.query<OwnedHome>(ownedHomes('t.is_canary'), [owning]);
   // From there to the end, and on from the beginning.
   const sample = await catalog.query<OwnedHome>(
-    `select * from (${ownedHomes('not t.is_canary and h.home_id > $2 order by h.home_id limit $3')}) later
-     union all
-     select * from (${ownedHomes('not t.is_canary and h.home_id <= $2 order by h.home_id limit $3')}) earlier
-     limit $3`,
+    `${ownedHomes('not t.is_canary')} order by h.home_id <= $2, h.home_id limit $3`,
     [owning, after, size],
   );
   return {

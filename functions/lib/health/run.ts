@@ -33,6 +33,7 @@ export async function runCanary(
   watch: Watch,
   signingKeySecret: string,
   clock = Date.now,
+  size = homesAtOnce,
 ): Promise<HealthRun | undefined> {
   return withConnection(catalogEndpoint(watch.plane as ControlPlane), async (connection) => {
     await connection.query("set statement_timeout = '5s'");
@@ -43,7 +44,7 @@ export async function runCanary(
     if (!rows[0]!.first) return undefined;
     const started = clock();
     const next = await readNext(catalog);
-    const seen = await look(watch, catalog, signingKeySecret, next, started);
+    const seen = await look(watch, catalog, signingKeySecret, next, started, size);
     const run = { state: stateOf(seen.report.findings), report: { ...seen.report, ms: clock() - started } };
     await saveRecord(catalog, new Date(started), run.state, run.report, seen.next);
     return run;
@@ -56,8 +57,9 @@ async function look(
   signingKeySecret: string,
   next: Next,
   now: number,
+  size: number,
 ): Promise<{ report: Omit<HealthReport, 'ms'>; next: Next }> {
-  const picture = await readPicture(catalog, next.after, homesAtOnce);
+  const picture = await readPicture(catalog, next.after, size);
   const { keys, findings: keyless } = await readKeys(watch, picture);
   const dedicated = await lookAtInstances(watch, picture);
   const places = placesOf(picture, dedicated.away);

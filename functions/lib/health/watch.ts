@@ -33,7 +33,7 @@ export async function part(
     timer = setTimeout(() => reject(new Error(`no answer within ${ms / 1_000} s`)), ms);
   });
   try {
-    return await Promise.race([work(), late]);
+    return await Promise.race([onceMore(work), late]);
   } catch (error) {
     const remedy = 'find out why; the next run tries it again';
     return [finding('unfinished', [], object, `could not be checked: ${reasonOf(error)}`, remedy)];
@@ -41,6 +41,13 @@ export async function part(
     clearTimeout(timer);
   }
 }
+
+/** A server that was busy for the moment of a handshake is no news. */
+const onceMore = <T>(work: () => Promise<T>): Promise<T> =>
+  work().catch((error) => {
+    if (error instanceof ConnectFailure) return work();
+    throw error;
+  });
 
 /** For operators; `ConnectFailure` keeps PostgreSQL's own words in its cause. */
 export function reasonOf(error: unknown): string {

@@ -73,7 +73,7 @@ export async function victimsOf({ plane }: RunningSystem): Promise<Party[]> {
               h.database_id as "databaseId", h.database_name as database, h.schema_name as schema, h.login,
               h.cluster_id as "clusterId", c.host, c.port
          from catalog.tenants t join catalog.homes h on h.home_id = t.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
-        where t.status = 'active' order by h.strategy, t.created_at`,
+        where t.status = 'active' and not t.is_canary order by h.strategy, t.created_at`,
     ),
   );
   return Promise.all(

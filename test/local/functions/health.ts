@@ -1,0 +1,6 @@
+/** Answers whoever asks. */
+export const handler = async () => ({
+  statusCode: 503,
+  headers: { 'content-type': 'application/json' },
+  body: '{"status":"down"}',
+});
