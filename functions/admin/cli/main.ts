@@ -4,6 +4,7 @@ import { TenantryError } from '../../lib/errors.ts';
 import { readCliSettings } from '../../lib/settings.ts';
 import { CommandFailure, connect } from './connection.ts';
 import { operationsTable, watchOperations } from './follow.ts';
+import { healthCommand } from './health.ts';
 import { keyCommands } from './keys.ts';
 import { migrateCommands } from './migrate.ts';
 import { createOutput, json } from './output.ts';
@@ -26,6 +27,7 @@ const client = connect(readCliSettings);
 tenantCommands(program, client, output);
 keyCommands(program, client, output);
 migrateCommands(program, client, output);
+healthCommand(program, client, output);
 program
   .command('operations [id]')
   .description('what runs and what ran; one of them with its steps')

@@ -52,11 +52,14 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
   program
     .command('list')
     .description('all tenants')
-    .action(async () => {
+    .option('--canaries', 'with the product’s own, which try the walls')
+    .action(async ({ canaries }) => {
       const tenants: TenantSummary[] = [];
       for (let after: string | null = ''; after !== null; ) {
         const page: { tenants: TenantSummary[]; next: string | null } = (
-          await client.get<{ tenants: TenantSummary[]; next: string | null }>(`/tenants?after=${after}`)
+          await client.get<{ tenants: TenantSummary[]; next: string | null }>(
+            `/tenants?after=${after}${canaries ? '&canaries=true' : ''}`,
+          )
         ).body;
         tenants.push(...page.tenants);
         after = page.next;

@@ -32,7 +32,7 @@ export interface OperationWithSteps extends OperationView {
   }[];
 }
 
-/** The newest first, those that run before all others. */
+/** The newest first, those that run before all others; of the product's own canaries only what did not go well. */
 export const listOperations = async (admin: Admin): Promise<{ operations: OperationView[] }> =>
   withCatalog(admin, async (catalog) => ({ operations: await operationViews(catalog, { limit: 50 }) }));
 
@@ -73,6 +73,7 @@ export async function operationViews(
                                      and p.input->'placement' is not distinct from o.input->'placement'
                                    order by p.started_at desc limit 10) p) e on o.state = 'running'
       where ($1::uuid is null or o.operation_id = $1) and ($2::uuid is null or o.tenant_id = $2)
+        and ($1 is not null or $2 is not null or o.state <> 'done' or not coalesce(t.is_canary, false))
       order by o.state = 'running' desc, o.started_at desc limit $3`,
     [of.operationId ?? null, of.tenant ?? null, of.limit],
   );

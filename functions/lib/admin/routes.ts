@@ -3,6 +3,7 @@ import { TenantryError } from '../errors.ts';
 import type { Admin } from './admin.ts';
 import { createTenant, newTenant } from './create.ts';
 import { findDrift } from './drift.ts';
+import { showHealth, showTenantHealth } from './health.ts';
 import { createKey, listKeys, newKey, revokeKey } from './keys.ts';
 import { haltMigration, newPin, newRun, pin, planMigration, resumeMigration, runMigration, showMigration, unpin } from './migrations.ts';
 import { listOperations, showOperation } from './operations.ts';
@@ -48,7 +49,7 @@ export const adminRoutes: readonly AdminRoute[] = [
   {
     method: 'GET',
     path: '/tenants',
-    run: async (admin, { query }) => ok(await listTenants(admin, query.after)),
+    run: async (admin, { query }) => ok(await listTenants(admin, query.after, query.canaries === 'true')),
   },
   {
     method: 'GET',
@@ -127,6 +128,12 @@ export const adminRoutes: readonly AdminRoute[] = [
     method: 'POST',
     path: '/tenants/*/unpin',
     run: async (admin, { params: [slug] }) => ok(await unpin(admin, slug!)),
+  },
+  {
+    method: 'GET',
+    path: '/health',
+    run: async (admin, { query: { tenant } }) =>
+      ok(tenant === undefined ? await showHealth(admin) : await showTenantHealth(admin, tenant)),
   },
   { method: 'GET', path: '/operations', run: async (admin) => ok(await listOperations(admin)) },
   {

@@ -41,16 +41,17 @@ export interface HomeView {
 
 const pageSize = 500;
 
-/** By slug; `next` is where to go on. */
+/** By slug; `next` is where to go on. The product's own canaries only when asked for: they are no customers. */
 export async function listTenants(
   admin: Admin,
   after = '',
+  canaries = false,
 ): Promise<{ tenants: TenantSummary[]; next: string | null }> {
   const { rows } = await withCatalog(admin, (catalog) =>
-    catalog.query('select * from catalog.tenants where slug > $1 order by slug limit $2', [
-      after,
-      pageSize + 1,
-    ]),
+    catalog.query(
+      'select * from catalog.tenants where slug > $1 and (not is_canary or $3) order by slug limit $2',
+      [after, pageSize + 1, canaries],
+    ),
   );
   const tenants = rows.slice(0, pageSize).map((row) => summary(row as TenantRow));
   return { tenants, next: rows.length > pageSize ? tenants.at(-1)!.slug : null };
@@ -114,6 +115,7 @@ interface FoundTenant extends TenantRow {
   epoch: string;
   database_name: string;
   schema_name: string;
+  login: string;
   cluster_id: string;
   cluster_kind: 'shared' | 'dedicated';
   host: string;
@@ -125,7 +127,7 @@ interface FoundTenant extends TenantRow {
 /** @throws TenantryError `unknown_tenant` */
 export async function findTenant(catalog: ControlConnection, slug: string): Promise<FoundTenant> {
   const { rows } = await catalog.query<FoundTenant>(
-    `select t.*, h.home_id as shown_home, h.state as home_state, h.epoch, h.database_name, h.schema_name,
+    `select t.*, h.home_id as shown_home, h.state as home_state, h.epoch, h.database_name, h.schema_name, h.login,
             c.cluster_id, c.kind as cluster_kind, c.host, c.port, c.admin_host, c.admin_port
        from catalog.tenants t
        left join lateral (select * from catalog.homes o where o.tenant_id = t.tenant_id

@@ -52,4 +52,4 @@ export const slug = z
   .min(3)
   .max(40)
   .regex(/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/, 'use a-z, 0-9 and single hyphens, starting with a letter')
-  .refine((value) => !reserved.has(value), 'this word is reserved');
+  .refine((value) => !reserved.has(value) && !value.startsWith('canary-'), 'this word is reserved');

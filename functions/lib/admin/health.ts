@@ -1,0 +1,59 @@
+import { TenantryError } from '../errors.ts';
+import type { HealthState } from '../health/findings.ts';
+import { type HealthReport, lastRecord, staleAfterSeconds } from '../health/record.ts';
+import { type TenantHealth, tenantHealth } from '../health/tenant.ts';
+import { type Admin, withCatalog } from './admin.ts';
+import { findTenant } from './tenants.ts';
+
+/** What the last run of the canary has found, with names: for operators. */
+export interface HealthView {
+  /** As `GET /health` says it: `down` also when the record is missing or old. */
+  readonly state: HealthState;
+  /** Of the record; null: the canary has never finished a run. */
+  readonly ageSeconds: number | null;
+  readonly report: HealthReport | null;
+}
+
+export interface TenantHealthView extends TenantHealth {
+  readonly tenant: string;
+  readonly strategy: string;
+  readonly status: string;
+  /** Of the whole. */
+  readonly state: HealthState;
+}
+
+export async function showHealth(admin: Admin): Promise<HealthView> {
+  const record = await withCatalog(admin, lastRecord);
+  const isStale = record === undefined || record.ageSeconds > staleAfterSeconds;
+  return {
+    state: isStale ? 'down' : record.state,
+    ageSeconds: record ? Math.round(record.ageSeconds) : null,
+    report: record?.report ?? null,
+  };
+}
+
+/** @throws TenantryError `unknown_tenant`; `wrong_status` when it has no home to look at */
+export async function showTenantHealth(admin: Admin, slug: string): Promise<TenantHealthView> {
+  const { row, record } = await withCatalog(admin, async (catalog) => ({
+    row: await findTenant(catalog, slug),
+    record: await lastRecord(catalog),
+  }));
+  if (row.shown_home === null)
+    throw new TenantryError('wrong_status', `The tenant ${slug} is ${row.status} and has no home yet.`);
+  const home = {
+    tenant: row.tenant_id,
+    strategy: row.strategy,
+    homeId: row.shown_home,
+    schema: row.schema_name,
+    login: row.login,
+    epoch: Number(row.epoch),
+    state: row.home_state,
+    database: row.database_name,
+    clusterId: row.cluster_id,
+    adminHost: row.admin_host,
+    adminPort: row.admin_port,
+  };
+  const { state } = await showHealth(admin);
+  const health = await tenantHealth(admin.plane, home, record);
+  return { tenant: slug, strategy: row.strategy, status: row.status, state, ...health };
+}

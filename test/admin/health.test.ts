@@ -1,0 +1,93 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { runOnce, startWatching } from '../lib/health/support.ts';
+import { strategies } from '../support/world.ts';
+import { type AdminWorld, code, startAdmin } from './support.ts';
+
+let admin: AdminWorld;
+beforeAll(async () => {
+  admin = await startAdmin();
+});
+afterAll(() => admin?.world.close());
+
+const health = async (slug?: string) =>
+  (await admin.ask('GET', '/health', undefined, {}, slug === undefined ? {} : { tenant: slug })).body;
+
+it('is down before anybody has watched, and then what the canary found', async () => {
+  expect(await health()).toEqual({ state: 'down', ageSeconds: null, report: null });
+  await runOnce(await startWatching(admin.world));
+  const { state, ageSeconds, report } = await health();
+  expect([state, report.findings]).toEqual(['ok', []]);
+  expect(ageSeconds).toBeLessThan(180);
+  expect(report.strategies).toEqual(strategies);
+});
+
+it('keeps the canaries out of the list of tenants and of what was done, unless they are asked for', async () => {
+  const slugs = async (query?: Record<string, string>) =>
+    (await admin.ask('GET', '/tenants', undefined, {}, query)).body.tenants.map(
+      ({ slug }: { slug: string }) => slug,
+    );
+  expect((await slugs()).filter((slug: string) => slug.startsWith('canary-'))).toEqual([]);
+  expect(
+    (await slugs({ canaries: 'true' })).filter((slug: string) => slug.startsWith('canary-')),
+  ).toHaveLength(6);
+  const { operations } = (await admin.ask('GET', '/operations')).body;
+  expect(operations.filter(({ tenant }: { tenant: string }) => tenant.startsWith('canary-'))).toEqual([]);
+  const taken = await admin.ask('POST', '/tenants', { slug: 'canary-rls-c', tier: 'starter' });
+  expect(code(taken)).toEqual([400, 'slug_invalid']);
+});
+
+describe('of one tenant', () => {
+  it.each(strategies)('%s: what belongs to its strategy, and null for the others', async (strategy) => {
+    const field = { rls: 'rls_context', schema: 'schema_routing', database: 'tenant_pools' }[strategy];
+    const none = { rls_context: null, schema_routing: null, tenant_pools: null };
+    expect(await health(`${strategy}-a`)).toEqual({
+      tenant: `${strategy}-a`,
+      strategy,
+      status: 'active',
+      state: 'ok',
+      ...none,
+      [field]: 'ok',
+      control_plane: 'ok',
+      active_pool_count: expect.any(Number),
+      connection_budget: {
+        max_connections: expect.any(Number),
+        connections: expect.any(Number),
+        login_limit: strategy === 'rls' ? -1 : 20,
+      },
+    });
+  });
+
+  it('says what is wrong as it is now, before the canary comes by', async () => {
+    const { a } = admin.world.tenants.schema;
+    const alter = (path: string) =>
+      admin.world.asProvisioner(a, (connection) =>
+        connection.query(`alter role ${a.home.login} set search_path = ${path}`),
+      );
+    await alter('public');
+    expect((await health('schema-a')).schema_routing).toContain('has a search path of its own');
+    expect((await health('schema-b')).schema_routing).toBe('ok');
+    await alter("''");
+    expect((await health('schema-a')).schema_routing).toBe('ok');
+  });
+
+  it('answers for a tenant whose database is shut', async () => {
+    const { a } = admin.world.tenants.database;
+    const open = (may: boolean) =>
+      admin.world.asProvisioner(admin.world.tenants.rls.a, (connection) =>
+        connection.query(`alter database ${a.home.database} allow_connections ${may}`),
+      );
+    await open(false);
+    const shut = await health('database-a');
+    expect(shut.tenant_pools).toMatch(/^its database can't be reached/);
+    expect([shut.active_pool_count, shut.connection_budget]).toEqual([null, null]);
+    await open(true);
+    expect((await health('database-a')).tenant_pools).toBe('ok');
+  });
+
+  it('is refused for nobody', async () => {
+    expect(code(await admin.ask('GET', '/health', undefined, {}, { tenant: 'nobody' }))).toEqual([
+      404,
+      'unknown_tenant',
+    ]);
+  });
+});
