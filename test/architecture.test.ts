@@ -129,6 +129,8 @@ const long: Record<string, string> = {
   'infra/local/emulator/rds-instances.ts':
     'one state machine: the steps of an instance’s life must agree with each other',
   'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
+  'test/lib/health/mutation.test.ts':
+    'one table: every way to sabotage a system, and what the next run says of it',
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',
   'test/local/start.test.ts': 'one life of the local cloud, from its first start to its last signal',

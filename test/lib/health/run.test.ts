@@ -1,28 +1,277 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { recordCluster } from '../../../functions/lib/catalog/clusters.ts';
+import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { runCanary } from '../../../functions/lib/health/run.ts';
 import type { Watch } from '../../../functions/lib/health/watch.ts';
+import { loginSecretName, tenantSecretName } from '../../../functions/lib/isolation/credentials.ts';
+import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import { catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
+import { suspend } from '../../../functions/lib/lifecycle/suspend.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
-import { runOnce, startWatching, told } from './support.ts';
+import { runOnce, signingKeySecret, startWatching, told, watchOf } from './support.ts';
 
 let world: World;
 let watch: Watch;
 beforeAll(async () => {
-  world = await startWorld();
-  watch = await startWatching(world);
-});
+  world = await startWorld({ rds: true });
+  watch = await startWatching(world, true);
+}, 120_000);
 afterAll(() => world?.close());
 
+const inCatalog = <T>(text: string, values?: unknown[]) =>
+  world.asProvisioner('catalog', (catalog) => catalog.query<T>(text, values));
+
+/** What is wrong after `wreck`; green again after `mend`. */
+async function sabotaged(wreck: () => Promise<unknown>, mend: () => Promise<unknown>) {
+  await wreck();
+  const run = await runOnce(watch).finally(mend);
+  expect(told(await runOnce(watch))).toEqual([]);
+  return { state: run.state, text: told(run).join('\n') };
+}
+
 describe('a healthy system', () => {
-  it('is green in every check, run after run, with two canaries of each strategy in use', async () => {
-    for (let round = 0; round < 3; round += 1) {
-      const run = await runOnce(watch);
-      expect(told(run)).toEqual([]);
-      expect(run.state).toBe('ok');
-      expect(run.report.strategies).toEqual(strategies);
-    }
-    const { rows } = await world.asProvisioner('catalog', (catalog) =>
-      catalog.query('select slug, status from catalog.tenants where is_canary order by slug'),
+  it('is green in every check, with two canaries of each strategy in use', async () => {
+    const run = await runOnce(watch);
+    expect(told(run)).toEqual([]);
+    expect([run.state, run.report.strategies]).toEqual(['ok', strategies]);
+    expect(Object.values(run.report.checks)).not.toContain('red');
+    const { rows } = await inCatalog(
+      'select slug, status from catalog.tenants where is_canary order by slug',
     );
     const slugs = ['database', 'rls', 'schema'].flatMap((name) => [`canary-${name}-a`, `canary-${name}-b`]);
     expect(rows).toEqual(slugs.map((slug) => ({ slug, status: 'active' })));
   });
+
+  it('stays green while tenants come, are suspended and resumed', async () => {
+    let busy = true;
+    const coming = (async () => {
+      while (busy) {
+        const tenant = await world.addTenant('rls');
+        await suspend(world.plane, tenant.id);
+      }
+    })();
+    for (let round = 0; round < 3; round += 1) expect(told(await runOnce(watch))).toEqual([]);
+    busy = false;
+    await coming;
+  });
+
+  it('is watched by one run at a time', async () => {
+    await withConnection(catalogEndpoint(world.plane), async (other) => {
+      await other.query(`select pg_advisory_lock(hashtext('tenancy.canary'), 0)`);
+      expect(await runCanary(watch, signingKeySecret)).toBeUndefined();
+    });
+    expect(await runCanary(watch, signingKeySecret)).toBeDefined();
+  });
+
+  it('needs no table of the adopting team’s', async () => {
+    const { rows } = await inCatalog<{ text: string }>(
+      `select report::text as text from catalog.health_runs order by run_id desc limit 1`,
+    );
+    expect(rows[0]!.text).not.toMatch(/items|stock|notes/);
+  });
+});
+
+describe('what is not in a database', () => {
+  it('a canary that was taken away is made again', async () => {
+    await inCatalog(
+      `update catalog.tenants set slug = 'taken-away', is_canary = false where slug = 'canary-rls-a'`,
+    );
+    await runOnce(watch);
+    expect(told(await runOnce(watch))).toEqual([]);
+    const { rows } = await inCatalog(`select status from catalog.tenants where slug = 'canary-rls-a'`);
+    expect(rows).toEqual([{ status: 'active' }]);
+  });
+
+  it('a canary that can’t be made is said, and not begun again every minute', async () => {
+    await inCatalog(
+      `update catalog.tenants set slug = 'taken-too', is_canary = false where slug = 'canary-rls-b'`,
+    );
+    const failing: Watch = {
+      ...watch,
+      provision: async (operation) => {
+        await inCatalog(
+          `update catalog.operations set state = 'failed', failed_step = 'migrate', reason = 'planned', finished_at = now() where operation_id = $1`,
+          [operation],
+        );
+      },
+    };
+    await runOnce(failing);
+    for (let round = 0; round < 2; round += 1) {
+      const run = await runOnce(failing);
+      expect(told(run)).toContain('canaries: canary-rls-b could not be made: planned');
+      expect(run.state).toBe('degraded');
+    }
+    const { rows } = await inCatalog(
+      `select count(*)::int as n from catalog.operations join catalog.tenants using (tenant_id) where slug = 'canary-rls-b'`,
+    );
+    expect(rows).toEqual([{ n: 1 }]);
+    await inCatalog(
+      `update catalog.operations set started_at = now() - interval '16 minutes' where reason = 'planned'`,
+    );
+    await runOnce(watch);
+    expect(told(await runOnce(watch))).toEqual([]);
+  });
+
+  it('a tenant whose secret is gone, and a secret that nobody needs', async () => {
+    const { a } = world.tenants.database;
+    const name = tenantSecretName(a.id);
+    const kept = await world.secrets.read(name, true);
+    const gone = await sabotaged(
+      () => world.secrets.remove(name),
+      () => world.secrets.write(name, kept),
+    );
+    expect(gone.text).toContain(`secrets: secret ${name} of database-a is not there`);
+    const stray = loginSecretName(a.home.clusterId, `t_${'0'.repeat(32)}`);
+    const orphan = await sabotaged(
+      () => world.secrets.write(stray, '{}'),
+      () => world.secrets.remove(stray),
+    );
+    expect([orphan.state, orphan.text]).toEqual([
+      'degraded',
+      `orphans: secret ${stray} is there, but no home needs it`,
+    ]);
+  });
+
+  it('the signing keys’ secret that is gone, or that is another', async () => {
+    const name = 'tenancy/context-key';
+    const kept = await world.secrets.read(name, true);
+    const mend = () => world.secrets.write(name, kept);
+    const gone = await sabotaged(() => world.secrets.remove(name), mend);
+    expect(gone.state).toBe('down');
+    expect(gone.text).toContain(`signing_keys: secret ${name} can't be used`);
+    const another = JSON.stringify({ current: 'k1', keys: { k1: Buffer.alloc(32, 7).toString('base64') } });
+    const altered = await sabotaged(() => world.secrets.write(name, another), mend);
+    expect(altered.text).toContain(
+      'signing_keys: signing key k1 of database tenantry is not the one we sign with',
+    );
+    expect(altered.text).toContain('unknown_keys: signing key k1 of database tenantry is accepted');
+    const minting = await sabotaged(
+      () => world.secrets.remove(signingKeySecret),
+      () => world.secrets.write(signingKeySecret, '{}'),
+    );
+    expect([minting.state, minting.text]).toEqual([
+      'degraded',
+      expect.stringContaining(`secret ${signingKeySecret}`),
+    ]);
+  });
+
+  it('a session that keeps an advisory lock', async () => {
+    const { a } = world.tenants.rls;
+    await world.asLogin(a, async (connection) => {
+      await connection.query('select pg_advisory_lock(1)');
+      const { report, state } = await runOnce(watch);
+      expect(report.sessionLocks).toBe(1);
+      expect([state, report.findings.map(({ check, strategies }) => [check, strategies])]).toEqual([
+        'degraded',
+        [['session_locks', ['rls']]],
+      ]);
+    });
+    expect((await runOnce(watch)).report.sessionLocks).toBe(0);
+  });
+
+  it('homes that a migration has left out', async () => {
+    const { a } = world.tenants.schema;
+    await inCatalog(
+      'begin; set local role tenancy_keeper; create table catalog.migration_targets (home_id uuid, state text); grant all on catalog.migration_targets to tenancy_provisioner; commit',
+    );
+    await inCatalog(`insert into catalog.migration_targets values ($1, 'quarantined'), ($2, 'done')`, [
+      a.home.homeId,
+      randomUUID(),
+    ]);
+    const run = await runOnce(watch);
+    expect(run.report.homesQuarantined).toBe(1);
+    expect(told(run)).toEqual([expect.stringContaining(`quarantined: home ${a.home.homeId} of schema-a`)]);
+    await inCatalog('begin; set local role tenancy_keeper; drop table catalog.migration_targets; commit');
+  });
+});
+
+describe('a tenant’s database', () => {
+  it('that is shut', async () => {
+    const { a } = world.tenants.database;
+    const open = (may: boolean) => () =>
+      world.asProvisioner(world.tenants.rls.a, (connection) =>
+        connection.query(`alter database ${a.home.database} allow_connections ${may}`),
+      );
+    const { state, text } = await sabotaged(open(false), open(true));
+    expect(state).toBe('degraded');
+    expect(text).toContain(`homes: database ${a.home.database} of database-a lets nobody in`);
+  });
+
+  it('on an instance that was stopped is told, and not woken', async () => {
+    const clusterId = randomUUID();
+    const { instances } = world.emulator;
+    await instances!.create({
+      identifier: 'tenantry-dedicated',
+      region: 'eu-west-1',
+      masterUsername: 'master',
+      tags: [],
+      deletionProtection: false,
+      shown: { DBInstanceClass: 'db.t4g.micro', AllocatedStorage: 20, EngineVersion: '17' },
+    });
+    const { port } = await instances!.settled('tenantry-dedicated');
+    const at = { host: '127.0.0.1', port, adminHost: '127.0.0.1', adminPort: port };
+    await world.asProvisioner('catalog', (catalog) =>
+      recordCluster(catalog, { clusterId, kind: 'dedicated', region: 'eu-west-1', ...at }),
+    );
+    expect(told(await runOnce(watch))).toEqual([]);
+    await instances!.stop('tenantry-dedicated');
+    await instances!.settled('tenantry-dedicated');
+    for (let round = 0; round < 2; round += 1) {
+      const run = await runOnce(watch);
+      expect(told(run)).toEqual([
+        'instances: instance tenantry-dedicated is stopped: its tenant is not served',
+      ]);
+      expect(run.state).toBe('degraded');
+    }
+    expect(instances!.all().find(({ identifier }) => identifier === 'tenantry-dedicated')?.status).toBe(
+      'stopped',
+    );
+    await inCatalog('delete from catalog.clusters where cluster_id = $1', [clusterId]);
+  });
+});
+
+it('comes round to every home, however many there are, and does not stop at one that is away', async () => {
+  const { a } = world.tenants.database;
+  const homes = [world.tenants.schema.a, world.tenants.schema.b];
+  for (let more = 0; more < 4; more += 1) homes.push(await world.addTenant('schema'));
+  const inHomes = (text: (schema: string, tenant: string, login: string) => string) =>
+    world.asProvisioner(world.tenants.rls.a, async (connection) => {
+      for (const { home, id } of homes)
+        await asRole(connection, 'tenancy_owner', () => connection.query(text(home.schema, id, home.login)));
+    });
+  const open = (may: boolean) =>
+    world.asProvisioner(world.tenants.rls.a, (connection) =>
+      connection.query(`alter database ${a.home.database} allow_connections ${may}`),
+    );
+  await inHomes((schema) => `alter table ${schema}.notes drop constraint tenancy_home`);
+  await open(false);
+  const found: string[][] = [];
+  // Three at a time of eight, as it goes with thousands and forty-eight.
+  for (let round = 0; round < 4; round += 1) {
+    const run = await runCanary(watch, signingKeySecret, Date.now, 3);
+    const objects = run!.report.findings
+      .filter(({ check }) => check === 'tables')
+      .map(({ object }) => object);
+    expect(objects.length).toBeLessThanOrEqual(3);
+    found.push(objects);
+  }
+  expect([...new Set(found.flat())].sort()).toEqual(homes.map(({ home }) => `${home.schema}.notes`).sort());
+  await open(true);
+  await inHomes(
+    (schema, tenant, login) => `select tenancy.protect_owned('${schema}', '${tenant}', '${login}')`,
+  );
+  expect(told(await runOnce(watch))).toEqual([]);
+});
+
+it('finishes without a record when the catalog is away, and with findings when the MCP function is', async () => {
+  const silent: Watch = {
+    ...watchOf(world, true),
+    probe: () => Promise.reject(new Error('no such function')),
+  };
+  const run = await runOnce(silent);
+  expect(run.state).toBe('down');
+  expect(told(run)).toContain('data_path: canary-rls-a a tool call failed: no such function');
+  const away = { ...watch, plane: { ...watch.plane, catalog: { ...watch.plane.catalog, port: 1 } } };
+  await expect(runCanary(away, signingKeySecret)).rejects.toThrow();
 });

@@ -1,0 +1,616 @@
+import { createHash } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { withConnection } from '../../../functions/lib/database/connect.ts';
+import type { Check, HealthState } from '../../../functions/lib/health/findings.ts';
+import type { Watch } from '../../../functions/lib/health/watch.ts';
+import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
+import { endpoint } from '../../support/cluster.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import { runOnce, startWatching, told } from './support.ts';
+
+/** A running system, sabotaged in one way after the other: the next run says what and where, and nothing once it is mended. */
+let world: World;
+let watch: Watch;
+let genuine: string;
+beforeAll(async () => {
+  world = await startWorld();
+  watch = await startWatching(world);
+  genuine = await world.asProvisioner(world.tenants.rls.a, (connection) =>
+    asRole(connection, 'tenancy_keeper', async () => {
+      const { rows } = await connection.query(
+        "select pg_get_functiondef('tenancy.current_tenant()'::regprocedure) as definition",
+      );
+      return rows[0]!.definition;
+    }),
+  );
+}, 120_000);
+afterAll(() => world?.close());
+
+interface Mutation {
+  readonly breach: string;
+  readonly as: 'tenancy_owner' | 'tenancy_keeper' | 'tenancy_provisioner' | 'superuser';
+  /** The shared database, the catalog's, or the own one of a `database` tenant. */
+  readonly in: 'shared' | 'own' | 'catalog';
+  readonly break: () => string;
+  readonly mend: () => string;
+  /** At least these are red. */
+  readonly red: readonly Check[];
+  readonly state: HealthState;
+  /** What an operator has to read. */
+  readonly names: () => string;
+}
+
+const a = (strategy: Strategy): TestTenant => world.tenants[strategy].a;
+const b = (strategy: Strategy): TestTenant => world.tenants[strategy].b;
+const own = 'tenant_id = (select tenancy.current_tenant())';
+const orphan = '0123456789abcdef0123456789abcdef';
+
+const mutations: readonly Mutation[] = [
+  // Shared tables.
+  {
+    breach: 'row security switched off',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => 'alter table shared.notes disable row level security',
+    mend: () => 'alter table shared.notes enable row level security',
+    red: ['tables'],
+    state: 'broken',
+    names: () => 'tables: shared.notes row-level security is not enabled and forced',
+  },
+  {
+    breach: 'row security switched off on the table that the canaries use',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => 'alter table shared.tenancy_probe disable row level security',
+    mend: () => 'alter table shared.tenancy_probe enable row level security',
+    red: ['tables', 'foreign_rows', 'foreign_writes', 'no_context', 'forged_context'],
+    state: 'broken',
+    names: () => 'canary-rls-a, shared.tenancy_probe sees 1 rows of other tenants',
+  },
+  {
+    breach: 'row security no longer forced',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => 'alter table shared.notes no force row level security',
+    mend: () => 'alter table shared.notes force row level security',
+    red: ['tables'],
+    state: 'broken',
+    names: () => 'tables: shared.notes row-level security is not enabled and forced',
+  },
+  {
+    breach: 'one more policy, that lets everything through',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => 'create policy everything on shared.notes using (true)',
+    mend: () => 'drop policy everything on shared.notes',
+    red: ['tables'],
+    state: 'broken',
+    names: () => 'tables: shared.notes.everything is a policy of its own',
+  },
+  {
+    breach: 'a guard that no longer looks at what is written',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () =>
+      ['tenancy_guard', 'tenancy_rows']
+        .map((name) => `alter policy ${name} on shared.tenancy_probe with check (true)`)
+        .join(';'),
+    mend: () =>
+      ['tenancy_guard', 'tenancy_rows']
+        .map((name) => `alter policy ${name} on shared.tenancy_probe with check (${own})`)
+        .join(';'),
+    red: ['tables', 'foreign_writes'],
+    state: 'broken',
+    names: () => 'can write a row of another tenant: was let through',
+  },
+  {
+    breach: 'a partition without protection',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () =>
+      `create table shared.events (tenant_id uuid not null, id uuid not null, primary key (tenant_id, id)) partition by hash (tenant_id);
+       create table shared.events_0 partition of shared.events for values with (modulus 1, remainder 0);
+       select tenancy.protect_shared('shared');
+       alter table shared.events_0 disable row level security`,
+    mend: () => 'drop table shared.events',
+    red: ['tables'],
+    state: 'broken',
+    names: () => 'tables: shared.events_0 row-level security is not enabled and forced',
+  },
+  {
+    breach: 'a column granted to everybody',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => 'grant select (body) on shared.notes to public',
+    mend: () => 'revoke select (body) on shared.notes from public',
+    red: ['tables'],
+    state: 'broken',
+    names: () => 'tables: shared.notes.body SELECT is granted on a column',
+  },
+  {
+    breach: 'a view with its owner’s rights',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () =>
+      'create view shared.peek as select * from shared.notes; grant select on shared.peek to tenancy_app',
+    mend: () => 'drop view shared.peek',
+    red: ['tables'],
+    state: 'broken',
+    names: () => 'tables: shared.peek is a view with its owner',
+  },
+  {
+    breach: 'another owner of a table',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'alter table shared.notes owner to tenancy_app',
+    mend: () => 'alter table shared.notes owner to tenancy_owner',
+    red: ['tables', 'owners'],
+    state: 'broken',
+    names: () => 'owners: table shared.notes is owned by tenancy_app',
+  },
+  // Logins.
+  {
+    breach: 'a login that row security does not bind',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'alter role tenancy_app bypassrls',
+    mend: () => 'alter role tenancy_app nobypassrls',
+    red: ['roles', 'foreign_rows', 'no_context'],
+    state: 'broken',
+    names: () => 'roles: role tenancy_app has BYPASSRLS',
+  },
+  {
+    breach: 'a login that makes roles',
+    as: 'superuser',
+    in: 'shared',
+    break: () => `alter role ${b('schema').home.login} createrole`,
+    mend: () => `alter role ${b('schema').home.login} nocreaterole`,
+    red: ['roles'],
+    state: 'broken',
+    names: () => `roles: role ${b('schema').home.login} has CREATEROLE`,
+  },
+  {
+    breach: 'an owner that can log in',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'alter role tenancy_owner login',
+    mend: () => 'alter role tenancy_owner nologin',
+    red: ['roles'],
+    state: 'broken',
+    names: () => 'roles: role tenancy_owner has LOGIN',
+  },
+  {
+    breach: 'a power role granted to a login',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'grant pg_read_all_data to tenancy_app',
+    mend: () => 'revoke pg_read_all_data from tenancy_app',
+    red: ['memberships'],
+    state: 'broken',
+    names: () => 'memberships: role tenancy_app is a member of pg_read_all_data',
+  },
+  {
+    breach: "membership in a neighbour's login",
+    as: 'superuser',
+    in: 'shared',
+    break: () => `grant ${b('schema').home.login} to ${a('schema').home.login}`,
+    mend: () => `revoke ${b('schema').home.login} from ${a('schema').home.login}`,
+    red: ['memberships'],
+    state: 'broken',
+    names: () => `role ${a('schema').home.login} is a member of ${b('schema').home.login}`,
+  },
+  {
+    breach: 'a stranger who may become the owner',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'create role mallory login; grant tenancy_owner to mallory',
+    mend: () => 'drop role mallory',
+    red: ['memberships'],
+    state: 'broken',
+    names: () => 'memberships: role mallory is a member of tenancy_owner',
+  },
+  {
+    breach: "a login whose search path leads to its neighbour's schema",
+    as: 'tenancy_provisioner',
+    in: 'shared',
+    break: () => `alter role ${a('schema').home.login} set search_path = ${b('schema').home.schema}`,
+    mend: () => `alter role ${a('schema').home.login} set search_path = ''`,
+    red: ['role_settings'],
+    state: 'degraded',
+    names: () => `role_settings: role ${a('schema').home.login} has no safe default of search_path`,
+  },
+  {
+    breach: 'a login without a time limit',
+    as: 'tenancy_provisioner',
+    in: 'shared',
+    break: () => 'alter role tenancy_app set statement_timeout = 0',
+    mend: () => "alter role tenancy_app set statement_timeout = '30s'",
+    red: ['role_settings'],
+    state: 'degraded',
+    names: () => 'role_settings: role tenancy_app has no safe default of statement_timeout',
+  },
+  // Functions and rights beside the tables.
+  {
+    breach: 'a function with its maker’s rights in a home',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () =>
+      `create function shared.peek() returns bigint language sql security definer as 'select count(*) from shared.notes'`,
+    mend: () => 'drop function shared.peek()',
+    red: ['tables'],
+    state: 'broken',
+    names: () => 'tables: shared.peek() is a SECURITY DEFINER function',
+  },
+  {
+    breach: 'a function with its maker’s rights beside the homes',
+    as: 'superuser',
+    in: 'shared',
+    break: () =>
+      `create function extensions.peek() returns bigint language sql security definer set search_path = pg_catalog, pg_temp
+         as 'select count(*) from shared.notes'`,
+    mend: () => 'drop function extensions.peek()',
+    red: ['functions'],
+    state: 'broken',
+    names: () => 'functions: extensions.peek() runs with the rights of postgres',
+  },
+  {
+    breach: 'one of the product’s own functions for everybody',
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () => 'grant execute on function tenancy.protect_shared(name) to public',
+    mend: () => 'revoke execute on function tenancy.protect_shared(name) from public',
+    red: ['functions'],
+    state: 'broken',
+    names: () => 'functions: tenancy.protect_shared(name) EXECUTE is granted to PUBLIC',
+  },
+  {
+    breach: 'a context that is believed without its signature',
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () =>
+      `create or replace function tenancy.current_tenant() returns uuid language sql stable security definer
+         as $$ select nullif(split_part(current_setting('tenancy.context', true), '.', 4), '')::uuid $$`,
+    mend: () => genuine,
+    red: ['runtime', 'forged_context'],
+    state: 'broken',
+    names: () => 'runtime: tenancy.current_tenant() was changed after its migration',
+  },
+  {
+    breach: 'the table of homes for everybody',
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () => 'grant select on tenancy.homes to tenancy_app',
+    mend: () => 'revoke select on tenancy.homes from tenancy_app',
+    red: ['rights'],
+    state: 'broken',
+    names: () => 'rights: tenancy.homes SELECT is granted to tenancy_app',
+  },
+  {
+    breach: "a neighbour's schema opened",
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => `grant usage on schema ${b('schema').home.schema} to ${a('schema').home.login}`,
+    mend: () => `revoke usage on schema ${b('schema').home.schema} from ${a('schema').home.login}`,
+    red: ['rights'],
+    state: 'broken',
+    names: () => `schema ${b('schema').home.schema} USAGE is granted to ${a('schema').home.login}`,
+  },
+  {
+    breach: 'server files for everybody',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'grant execute on function pg_read_file(text) to public',
+    mend: () => 'revoke execute on function pg_read_file(text) from public',
+    red: ['rights'],
+    state: 'broken',
+    names: () => 'rights: pg_read_file(text) EXECUTE is granted to PUBLIC',
+  },
+  {
+    breach: 'rights that new tables get by themselves',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => 'alter default privileges grant select on tables to public',
+    mend: () => 'alter default privileges revoke select on tables from public',
+    red: ['rights'],
+    state: 'broken',
+    names: () => 'rights: default privileges of tenancy_owner grant SELECT to PUBLIC',
+  },
+  // Databases.
+  {
+    breach: 'a database that everybody may enter',
+    as: 'tenancy_provisioner',
+    in: 'own',
+    break: () => `grant connect on database ${a('database').home.database} to public`,
+    mend: () => `revoke connect on database ${a('database').home.database} from public`,
+    red: ['databases'],
+    state: 'broken',
+    names: () => `databases: database ${a('database').home.database} CONNECT is granted to PUBLIC`,
+  },
+  {
+    breach: 'a second database for a login',
+    as: 'tenancy_provisioner',
+    in: 'own',
+    break: () => `grant connect on database ${a('database').home.database} to ${b('database').home.login}`,
+    mend: () => `revoke connect on database ${a('database').home.database} from ${b('database').home.login}`,
+    red: ['databases'],
+    state: 'broken',
+    names: () => `database ${a('database').home.database} CONNECT is granted to ${b('database').home.login}`,
+  },
+  {
+    breach: 'the catalog’s database for everybody',
+    as: 'tenancy_provisioner',
+    in: 'catalog',
+    break: () => 'grant connect on database tenantry_catalog to public',
+    mend: () => 'revoke connect on database tenantry_catalog from public',
+    red: ['databases'],
+    state: 'broken',
+    names: () => 'databases: database tenantry_catalog CONNECT is granted to PUBLIC',
+  },
+  {
+    breach: 'the catalog’s tables for its reader',
+    as: 'tenancy_keeper',
+    in: 'catalog',
+    break: () => 'grant select on catalog.tenants to tenancy_catalog_reader',
+    mend: () => 'revoke select on catalog.tenants from tenancy_catalog_reader',
+    red: ['rights'],
+    state: 'broken',
+    names: () => 'rights: catalog.tenants SELECT is granted to tenancy_catalog_reader',
+  },
+  {
+    breach: 'a way out of the database',
+    as: 'superuser',
+    in: 'shared',
+    break: () =>
+      "create extension postgres_fdw schema extensions; create server out foreign data wrapper postgres_fdw options (host '127.0.0.1')",
+    mend: () => 'drop extension postgres_fdw cascade',
+    red: ['extensions'],
+    state: 'broken',
+    names: () => 'extensions: extension postgres_fdw',
+  },
+  {
+    breach: 'a publication',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'create publication leak for table shared.notes',
+    mend: () => 'drop publication leak',
+    red: ['replication'],
+    state: 'degraded',
+    names: () => 'replication: publication leak',
+  },
+  // A tenant's own tables.
+  {
+    breach: 'no check of whose rows they are',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => `alter table ${a('schema').home.schema}.notes drop constraint tenancy_home`,
+    mend: () =>
+      `select tenancy.protect_owned('${a('schema').home.schema}', '${a('schema').id}', '${a('schema').home.login}')`,
+    red: ['tables'],
+    state: 'broken',
+    names: () => `${a('schema').home.schema}.notes does not refuse rows of other tenants`,
+  },
+  {
+    breach: 'a planted row of another tenant, the check put back over it',
+    as: 'tenancy_owner',
+    in: 'own',
+    break: () => plant(a('database'), b('database')),
+    mend: () => unplant(a('database')),
+    red: ['tables'],
+    state: 'broken',
+    names: () => 'tables: main.notes holds rows of another tenant',
+  },
+  {
+    breach: 'a planted row that names the tenant of shared tables',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => plant(a('schema'), a('rls')),
+    mend: () => unplant(a('schema')),
+    red: ['tables'],
+    state: 'broken',
+    names: () => `${a('schema').home.schema}.notes holds rows of another tenant`,
+  },
+  // The catalog beside what is there.
+  {
+    breach: 'a home that its database does not know',
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () => `delete from tenancy.homes where home_id = '${a('rls').home.homeId}'`,
+    mend: () => register(a('rls')),
+    red: ['homes'],
+    state: 'degraded',
+    names: () =>
+      `homes: home ${a('rls').home.homeId} of rls-a in tenantry is in the catalog, but its database does not know it`,
+  },
+  {
+    breach: 'a home that only its database knows',
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () =>
+      `insert into tenancy.homes (home_id, tenant_id, login, schema_name, epoch, state)
+       values ('01234567-89ab-4def-8123-456789abcdef', '01234567-89ab-4def-8123-456789abcdee', 'tenancy_app', 'shared', 1, 'open')`,
+    mend: () => `delete from tenancy.homes where home_id = '01234567-89ab-4def-8123-456789abcdef'`,
+    red: ['orphans'],
+    state: 'degraded',
+    names: () => 'orphans: home 01234567-89ab-4def-8123-456789abcdef in tenantry is admitted by its database',
+  },
+  {
+    breach: 'another epoch in the home than in the catalog',
+    as: 'tenancy_keeper',
+    in: 'own',
+    break: () => `update tenancy.homes set epoch = epoch + 1`,
+    mend: () => `update tenancy.homes set epoch = epoch - 1`,
+    red: ['homes'],
+    state: 'degraded',
+    names: () => 'is open at epoch 1 in the catalog, open at epoch 2 in its database',
+  },
+  {
+    breach: "a home that leads to its neighbour's schema",
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () =>
+      `update tenancy.homes set schema_name = '${b('schema').home.schema}' where home_id = '${a('schema').home.homeId}'`,
+    mend: () =>
+      `update tenancy.homes set schema_name = '${a('schema').home.schema}' where home_id = '${a('schema').home.homeId}'`,
+    red: ['homes'],
+    state: 'broken',
+    names: () => `homes: home ${a('schema').home.homeId} of schema-a in tenantry is`,
+  },
+  {
+    breach: 'a home in the catalog that is nowhere',
+    as: 'tenancy_provisioner',
+    in: 'catalog',
+    break: () =>
+      `update catalog.homes set schema_name = 'tenant_${orphan}' where home_id = '${b('schema').home.homeId}'`,
+    mend: () =>
+      `update catalog.homes set schema_name = '${b('schema').home.schema}' where home_id = '${b('schema').home.homeId}'`,
+    red: ['homes', 'tables', 'orphans'],
+    state: 'broken',
+    names: () => `homes: schema tenant_${orphan} of schema-b is not there`,
+  },
+  {
+    breach: 'a schema that nobody knows',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => `create schema tenant_${orphan}`,
+    mend: () => `drop schema tenant_${orphan}`,
+    red: ['orphans'],
+    state: 'degraded',
+    names: () => `orphans: schema tenant_${orphan} is there`,
+  },
+  {
+    breach: 'a login that nobody knows',
+    as: 'tenancy_provisioner',
+    in: 'shared',
+    break: () => `create role t_${orphan} nologin`,
+    mend: () => `drop role t_${orphan}`,
+    red: ['orphans'],
+    state: 'degraded',
+    names: () => `orphans: login t_${orphan} is there`,
+  },
+  {
+    breach: 'a database that nobody knows',
+    as: 'tenancy_provisioner',
+    in: 'shared',
+    break: () => `create database home_${orphan}`,
+    mend: () => `drop database home_${orphan}`,
+    red: ['orphans', 'databases'],
+    state: 'broken',
+    names: () => `orphans: database home_${orphan} is there`,
+  },
+  {
+    breach: 'a login that is gone',
+    as: 'tenancy_provisioner',
+    in: 'own',
+    break: () => `alter role ${a('database').home.login} nologin`,
+    mend: () => `alter role ${a('database').home.login} login`,
+    red: ['homes'],
+    state: 'degraded',
+    names: () => `homes: login ${a('database').home.login} of database-a lets nobody in`,
+  },
+  // Signatures.
+  {
+    breach: 'a signing key that is gone',
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () => 'create table tenancy.kept as select * from tenancy.keys; delete from tenancy.keys',
+    mend: () => 'insert into tenancy.keys select * from tenancy.kept; drop table tenancy.kept',
+    red: ['signing_keys', 'own_rows', 'data_path'],
+    state: 'down',
+    names: () => 'signing_keys: signing key k1 of database tenantry is not the one we sign with',
+  },
+  {
+    breach: 'a signing key that is somebody else’s',
+    as: 'tenancy_keeper',
+    in: 'own',
+    break: () =>
+      `insert into tenancy.keys (key_id, database_id, inner_pad, outer_pad) select 'evil', database_id, inner_pad, outer_pad from tenancy.keys`,
+    mend: () => `delete from tenancy.keys where key_id = 'evil'`,
+    red: ['unknown_keys'],
+    state: 'broken',
+    names: () => `unknown_keys: signing key evil of database ${a('database').home.database} is accepted`,
+  },
+  // Operations.
+  {
+    breach: 'a failed operation',
+    as: 'tenancy_provisioner',
+    in: 'catalog',
+    break: () =>
+      `insert into catalog.operations (operation_id, kind, tenant_id, state, input, request_digest, failed_step, reason, finished_at)
+       values ('01234567-89ab-4def-8123-456789abcdef', 'move', '${a('rls').id}', 'failed', '{}', '', 'copy', 'planned', now())`,
+    mend: () =>
+      `update catalog.operations set state = 'done' where operation_id = '01234567-89ab-4def-8123-456789abcdef'`,
+    red: ['operations'],
+    state: 'degraded',
+    names: () => 'operations: move rls-a failed at copy: planned',
+  },
+  {
+    breach: 'values of calls in the server’s log',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'alter role tenancy_provisioner set log_parameter_max_length = 100',
+    mend: () => 'alter role tenancy_provisioner reset log_parameter_max_length',
+    red: ['server'],
+    state: 'degraded',
+    names: () => 'server: parameter log_parameter_max_length is 100',
+  },
+];
+
+const plant = ({ home, id }: TestTenant, other: TestTenant) =>
+  `alter table ${home.schema}.notes drop constraint tenancy_home;
+   insert into ${home.schema}.notes (tenant_id, body) values ('${other.id}', 'planted');
+   alter table ${home.schema}.notes add constraint tenancy_home check (sha256(uuid_send(tenant_id)) = '\\x${sha(id)}'::bytea) not valid;`;
+const unplant = (tenant: TestTenant) =>
+  `delete from ${tenant.home.schema}.notes where tenant_id <> '${tenant.id}'; alter table ${tenant.home.schema}.notes validate constraint tenancy_home`;
+const sha = (id: string) =>
+  createHash('sha256')
+    .update(Buffer.from(id.replaceAll('-', ''), 'hex'))
+    .digest('hex');
+const register = ({ home, id }: TestTenant) =>
+  `insert into tenancy.homes (home_id, tenant_id, login, schema_name, epoch, state)
+   values ('${home.homeId}', '${id}', '${home.login}', '${home.schema}', ${home.epoch}, 'open')`;
+
+/** What the last one left is looked for once more by the run of the next. */
+let mended: string | undefined;
+
+describe.each(mutations)('$breach', ({ as, in: where, break: wreck, mend, red, state, names }) => {
+  it('is told by the next run, and no more by the one after its repair', async () => {
+    await execute(as, where, wreck());
+    try {
+      const run = await runOnce(watch);
+      const text = told(run).join('\n');
+      expect(text).toContain(names());
+      expect(
+        red.filter((check) => run.report.checks[check] !== 'red'),
+        text,
+      ).toEqual([]);
+      expect(run.state, text).toBe(state);
+      if (mended !== undefined && mended !== names()) expect(text).not.toContain(mended);
+    } finally {
+      await execute(as, where, mend());
+    }
+    mended = names();
+  });
+});
+
+it('is green again after all of them', async () => {
+  const run = await runOnce(watch);
+  expect(told(run)).toEqual([]);
+  expect(run.state).toBe('ok');
+});
+
+async function execute(as: Mutation['as'], where: Mutation['in'], text: string): Promise<void> {
+  const { server } = world.cluster;
+  const tenant = where === 'own' ? a('database') : a('rls');
+  const name = where === 'catalog' ? 'tenantry_catalog' : tenant.home.database;
+  if (as === 'superuser') {
+    const at = { host: server.host, port: server.port, database: name, login: 'postgres' };
+    await withConnection(endpoint(at, server.superuserPassword), (connection) => connection.query(text));
+    return;
+  }
+  await world.asProvisioner(where === 'catalog' ? 'catalog' : tenant, (connection) =>
+    as === 'tenancy_provisioner'
+      ? connection.query(text)
+      : asRole(connection, as, () => connection.query(text)),
+  );
+}
