@@ -24,7 +24,7 @@ const examples = (language: string) =>
   );
 
 describe('the documents', () => {
-  it.each(['README.md', 'ARCHITECTURE.md', 'SECURITY.md', 'CHANGELOG.md'])(
+  it.each(['README.md', 'ARCHITECTURE.md', 'SECURITY.md', 'RUNBOOK.md', 'CHANGELOG.md'])(
     '%s names only what exists',
     (document) => {
       const text = readFileSync(document, 'utf8');

@@ -1,0 +1,90 @@
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { checks } from '../functions/lib/health/findings.ts';
+import { metricNames } from '../functions/lib/health/metrics.ts';
+
+/** What the alarms link to. */
+const anchors = [
+  'isolation-in-doubt',
+  'canary-not-running',
+  'sessions-pinned',
+  'borrow-latency',
+  'errors-5xx',
+  'throttles',
+  'operations-failed',
+  'homes-quarantined',
+];
+
+const runbook = readFileSync('RUNBOOK.md', 'utf8');
+const anchorOf = (heading: string) => heading.toLowerCase().replaceAll(' ', '-');
+const sections = new Map(
+  runbook
+    .split(/^## /m)
+    .slice(1)
+    .map((text) => [anchorOf(text.slice(0, text.indexOf('\n'))), text]),
+);
+const helps = new Map<string, Promise<string>>();
+function help(command = ''): Promise<string> {
+  const args = ['functions/admin/cli/main.ts', ...(command ? [command] : []), '--help'];
+  if (!helps.has(command))
+    helps.set(
+      command,
+      promisify(execFile)(process.execPath, args).then(({ stdout }) => stdout),
+    );
+  return helps.get(command)!;
+}
+
+describe('every alarm', () => {
+  it('has its section, and every section its alarm', () => {
+    expect([...sections.keys()]).toEqual(anchors);
+  });
+
+  it.each(anchors)('%s: what it means, for whom, what to run and what to do then', (anchor) => {
+    const text = sections.get(anchor)!;
+    for (const part of ['**What it means.**', '**Who is affected.**', '**Run**', '**Then**'])
+      expect(text).toContain(part);
+    const [, run] = /\*\*Run\*\*\n\n```\n([\s\S]*?)```/.exec(text)!;
+    expect(run!.trim().split('\n').length).toBeGreaterThan(0);
+    for (const line of run!.trim().split('\n')) expect(line).toMatch(/^npm run tenants -- /);
+  });
+});
+
+describe('what it names', () => {
+  it('exists on the command line', async () => {
+    const known = Array.from((await help()).matchAll(/^ {2}([a-z]+) /gm), (match) => match[1]!);
+    const named = Array.from(runbook.matchAll(/npm run tenants -- ([a-z]+)((?: (?:--[a-z]+|<\w+>))*)/g));
+    expect(named.length).toBeGreaterThan(10);
+    for (const [text, command, rest] of named) {
+      expect(known, text).toContain(command);
+      for (const [option] of rest!.matchAll(/--[a-z]+/g))
+        expect(await help(command!), text).toContain(option);
+      const takesSlug = /<slug>|\[slug\]|\[id\]/.test(await help(command!));
+      if (/<\w+>/.test(rest!)) expect(takesSlug, text).toBe(true);
+    }
+  });
+
+  it('is a metric, a check or a file of ours', () => {
+    const codes = new Set(Array.from(runbook.matchAll(/`(\w+)`/g), (match) => match[1]!));
+    const ours = new Set<string>([...Object.values(metricNames), ...Object.keys(checks)]);
+    // A word of the checks' or metrics' form that is none of them is a mistake.
+    const foreign = new Set([
+      ...['DatabaseConnectionsCurrentlySessionPinned', 'DatabaseConnectionsBorrowLatency', 'Throttles'],
+      ...['tenancy_app', 'tenancy_provisioner', 'max_connections', 'active_pool_count', 'connection_budget'],
+    ]);
+    const named = [...codes].filter((code) => /_|^[A-Z][a-z]+[A-Z]/.test(code) && !foreign.has(code));
+    expect(named.filter((code) => !ours.has(code))).toEqual([]);
+    for (const metric of ['IsolationInDoubt', 'CanaryRuns', 'OperationsFailed', 'HomesQuarantined'])
+      expect(runbook).toContain(metric);
+    for (const [, path] of runbook.matchAll(/`((?:functions|infra|migrations)\/[\w./-]*)`/g))
+      expect(existsSync(path!), path).toBe(true);
+  });
+
+  it('says what every isolation check means', () => {
+    const dangerous = Object.entries(checks).filter(([, risk]) => risk === 'isolation');
+    expect(dangerous.map(([check]) => check).filter((check) => !runbook.includes(`\`${check}\``))).toEqual(
+      [],
+    );
+  });
+});
