@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import * as activeTenants from './active-tenants.ts';
 import { Ground, pgbouncerIsInstalled } from './ground.ts';
 import * as handler from './handler.ts';
+import * as health from './health.ts';
 import * as latency from './latency.ts';
 import { type Figure, holds } from './report.ts';
 import * as throughput from './throughput.ts';
@@ -23,7 +24,12 @@ for (const { family, method, medianMs, targetMs } of await handler.run(report)) 
 }
 const ground = await Ground.prepare();
 try {
-  const sections = [latency, warmAndCold, ...(pgbouncerIsInstalled ? [throughput, activeTenants] : [])];
+  const sections = [
+    latency,
+    warmAndCold,
+    ...(pgbouncerIsInstalled ? [throughput, activeTenants] : []),
+    health,
+  ];
   for (const section of sections) {
     report('');
     figures.push(...(await section.run(report, ground)));

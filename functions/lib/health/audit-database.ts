@@ -8,8 +8,10 @@ export interface HomeSchema {
 }
 
 /** What tenants' logins may execute. `capture` runs as a trigger only. */
-const entrances = ['tenancy.enter(text)', 'tenancy.verify(text)', 'tenancy.current_tenant()'];
-const definers = [...entrances.slice(1), 'tenancy.maintained_tenant()', 'tenancy.capture()'];
+const entrances = ['admit(text)', 'enter(text)', 'open_home(text)', 'verify(text)', 'current_tenant()'].map(
+  (name) => `tenancy.${name}`,
+);
+const definers = [...entrances.slice(2), 'tenancy.maintained_tenant()', 'tenancy.capture()'];
 const catalogEntrances = ['catalog.resolve(text,text)', 'catalog.health()'];
 
 /** Reads or runs what is outside: a way round every wall. */

@@ -13,8 +13,10 @@ import { inParallel, part, reasonOf, takingTurns, type Watch } from './watch.ts'
 
 /** Homes with tables of their own that one run looks at: two thousand come round in less than an hour. */
 const homesAtOnce = 48;
-/** No further home is begun after this time, ms. */
-const homesMs = 2_000;
+/** No further home is begun after this time, ms: what is left comes first in the next run. */
+const homesMs = 10_000;
+/** For a whole database, ms; with it a run still ends before the next. */
+const placeMs = 25_000;
 /** Databases looked into at once: each is a connection of the reserve. */
 const width = 4;
 const kept = 200;
@@ -73,10 +75,11 @@ async function look(
     ...made.pairs.map((pair) => dataPath(watch, pair)),
     inParallel(places, width, async (place) => {
       let result: Visit | undefined;
-      const findings = await part(`database ${place.database}`, async () => {
+      const inspect = async () => {
         result = await visit(watch.plane, catalog, picture, keys, place, next.runtimes, now + homesMs);
         return [...result.findings];
-      });
+      };
+      const findings = await part(`database ${place.database}`, inspect, placeMs);
       if (result !== undefined) results.push(result);
       // One that can't be reached must not keep the others from their turn.
       for (const homeId of result?.looked ?? place.homes.map((home) => home.homeId)) looked.add(homeId);

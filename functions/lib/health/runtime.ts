@@ -96,6 +96,6 @@ function digestOf(master: Buffer, databaseId: string): string {
 const look = `
   select (select md5(string_agg(concat(name, checksum), ',' order by name)) from tenancy._migrations) as version,
          (select jsonb_object_agg(p.oid::pg_catalog.regprocedure, md5(concat(pg_catalog.pg_get_functiondef(p.oid), pg_catalog.pg_get_userbyid(p.proowner))))
-            from pg_catalog.pg_proc p where p.pronamespace = 'tenancy'::pg_catalog.regnamespace and p.prokind = 'f') as functions,
+            from pg_catalog.pg_proc p where p.pronamespace = 'tenancy'::pg_catalog.regnamespace and p.prokind in ('f', 'p')) as functions,
          (select coalesce(jsonb_agg(jsonb_build_object('id', key_id, 'database', database_id, 'digest', encode(sha256(inner_pad || outer_pad), 'hex'))), '[]')
             from tenancy.keys) as keys`;

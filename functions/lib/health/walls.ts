@@ -56,7 +56,7 @@ const signer =
   (claims: Partial<ContextClaims> = {}, at = now) =>
     signContext(
       keys,
-      { databaseId, tenant, epoch, mode: 'w', purpose: 'verify', statementMs: 5_000, ...claims },
+      { databaseId, tenant, epoch, mode: 'w', purpose: 'call', statementMs: 5_000, ...claims },
       at,
     );
 

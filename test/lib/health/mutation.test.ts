@@ -590,7 +590,7 @@ describe.each(mutations)('$breach', ({ as, in: where, break: wreck, mend, red, s
       await execute(as, where, mend());
     }
     mended = names();
-  });
+  }, 90_000);
 });
 
 it('is green again after all of them', async () => {

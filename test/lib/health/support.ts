@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import { listInstances } from '../../../functions/lib/aws/rds.ts';
 import { type HealthRun, runCanary } from '../../../functions/lib/health/run.ts';
 import type { Watch } from '../../../functions/lib/health/watch.ts';
@@ -40,12 +41,15 @@ export function watchOf(world: World, isRds = false): Watch {
   };
 }
 
-/** On a machine that is too busy for a handshake, again: that is not what is tried here. */
+/** On a machine that is too busy for a handshake, or for the last run to end, again: that is not what is tried here. */
 export async function runOnce(watch: Watch, attempt = 1): Promise<HealthRun> {
   const run = await runCanary(watch, signingKeySecret);
-  if (run === undefined) throw new Error('Another run is under way.');
-  const isBusy = told(run).some((line) => /timeout expired|no answer within/.test(line));
-  return isBusy && attempt < 4 ? runOnce(watch, attempt + 1) : run;
+  const isBusy = !run || told(run).some((line) => /timeout expired|no answer within/.test(line));
+  if (!isBusy) return run;
+  if (attempt === 5)
+    throw new Error(`No run was finished: ${run ? told(run) : 'another one was under way.'}`);
+  await setTimeout(1_000);
+  return runOnce(watch, attempt + 1);
 }
 
 /** Makes the canaries, which the first run only asks for, and sees them once. */
