@@ -56,7 +56,7 @@ export const checks = {
 export type Check = keyof typeof checks;
 
 /** What is wrong, with the object's name: for operators, never for the public. */
-export interface HealthFinding extends Finding {
+export interface HealthFinding extends Omit<Finding, 'schema'> {
   readonly check: Check;
   readonly risk: Risk;
   /** Whose tenants it concerns; none: nobody's in particular. */

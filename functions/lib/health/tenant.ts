@@ -125,7 +125,7 @@ async function lookAt(connection: ControlConnection, home: TenantHome) {
   if (!has_schema) wrong.push(`the schema ${schema} is not there`);
   const audited = isolations[strategy].ownsTables ? home : sharedHome;
   const findings = await asRole(connection, 'tenancy_owner', () =>
-    isolations[strategy].check(connection, audited),
+    isolations[strategy].check(connection, [audited]),
   );
   wrong.push(...findings.map(sentence));
   return {

@@ -47,31 +47,33 @@ export async function auditOperations(
   return { failed: rows.filter(({ state }) => state === 'failed').length, findings };
 }
 
-/** Homes that the last migration has left as they were. The table is the migrator's, and may not be there yet. */
+/** Homes that a migration has left as they were, and that none has changed since. */
 export async function auditQuarantine(
   catalog: ControlConnection,
 ): Promise<{ quarantined: number; findings: HealthFinding[] }> {
-  const { rows } = await catalog.query<{ known: boolean }>(
-    `select to_regclass('catalog.migration_targets') is not null as known`,
+  const { rows } = await catalog.query<{
+    target: string;
+    slug: string | null;
+    strategy: Strategy;
+    reason: string | null;
+  }>(
+    // By way of the runs: each has few that are quarantined, and an index to find them.
+    `select distinct q.target_id as target, t.slug, coalesce(t.strategy, 'rls') as strategy, q.reason
+       from catalog.migration_runs r
+       join catalog.migration_targets q on q.operation_id = r.operation_id and q.state = 'quarantined'
+       left join catalog.homes h on h.home_id = q.target_id
+       left join catalog.tenants t on t.tenant_id = h.tenant_id
+      where (h.home_id is not null or q.kind = 'shared') and not exists (
+              select from catalog.migration_runs l join catalog.migration_targets d on d.operation_id = l.operation_id and d.target_id = q.target_id
+               where d.state in ('done', 'quarantined') and d.finished_at > q.finished_at)
+      order by 1`,
   );
-  if (!rows[0]!.known) return { quarantined: 0, findings: [] };
-  const homes = await catalog.query<{ home: string; slug: string | null; strategy: Strategy | null }>(
-    `select distinct m.home_id as home, t.slug, t.strategy
-       from catalog.migration_targets m left join catalog.homes h on h.home_id = m.home_id left join catalog.tenants t on t.tenant_id = h.tenant_id
-      where m.state = 'quarantined' order by 1`,
-  );
-  const findings = homes.rows
-    .slice(0, shown)
-    .map(({ home, slug, strategy }) =>
-      finding(
-        'quarantined',
-        strategy ? [strategy] : [],
-        `home ${home} of ${slug ?? 'the shared tables'}`,
-        'was left out by a migration: it serves on with its old tables',
-        'npm run tenants -- operations',
-      ),
-    );
-  return { quarantined: homes.rows.length, findings };
+  const findings = rows.slice(0, shown).map(({ target, slug, strategy, reason }) => {
+    const object = slug === null ? `the shared tables of cluster ${target}` : `home ${target} of ${slug}`;
+    const text = `left out by a migration, serves on with its old tables: ${reason}`;
+    return finding('quarantined', [strategy], object, text, 'npm run tenants -- operations');
+  });
+  return { quarantined: rows.length, findings };
 }
 
 /** Dedicated instances beside the catalog's clusters. Nothing here wakes one: a stopped one is told by its status. */

@@ -170,19 +170,38 @@ describe('what is not in a database', () => {
     expect((await runOnce(watch)).report.sessionLocks).toBe(0);
   });
 
-  it('homes that a migration has left out', async () => {
-    const { a } = world.tenants.schema;
-    await inCatalog(
-      'begin; set local role tenancy_keeper; create table catalog.migration_targets (home_id uuid, state text); grant all on catalog.migration_targets to tenancy_provisioner; commit',
-    );
-    await inCatalog(`insert into catalog.migration_targets values ($1, 'quarantined'), ($2, 'done')`, [
-      a.home.homeId,
-      randomUUID(),
-    ]);
+  it('homes that a migration has left out, until one has changed them', async () => {
+    const { a, b } = world.tenants.schema;
+    let minutes = 60;
+    const migrated = async (states: Record<string, string>) => {
+      const operation = randomUUID();
+      minutes -= 10;
+      await inCatalog(
+        `insert into catalog.operations (operation_id, kind, state, input, request_digest, finished_at)
+         values ($1, 'migrate', 'done', '{}', '', now())`,
+        [operation],
+      );
+      await inCatalog(
+        `insert into catalog.migration_runs (operation_id, version, digest, tolerated) values ($1, '0001', '', 9)`,
+        [operation],
+      );
+      for (const [home, state] of Object.entries(states))
+        await inCatalog(
+          `insert into catalog.migration_targets (operation_id, target_id, kind, ring, place, version, digest, state, reason, finished_at)
+           values ($1, $2, 'home', 0, '', '0001', '', $3, 'planned', now() - make_interval(mins => $4))`,
+          [operation, home, state, minutes],
+        );
+    };
+    await migrated({ [a.home.homeId]: 'quarantined', [b.home.homeId]: 'done' });
     const run = await runOnce(watch);
-    expect(run.report.homesQuarantined).toBe(1);
-    expect(told(run)).toEqual([expect.stringContaining(`quarantined: home ${a.home.homeId} of schema-a`)]);
-    await inCatalog('begin; set local role tenancy_keeper; drop table catalog.migration_targets; commit');
+    expect([run.state, run.report.homesQuarantined]).toEqual(['degraded', 1]);
+    expect(told(run)).toEqual([
+      expect.stringContaining(`quarantined: home ${a.home.homeId} of schema-a left out by a migration`),
+    ]);
+    await migrated({ [a.home.homeId]: 'quarantined', [b.home.homeId]: 'quarantined' });
+    expect((await runOnce(watch)).report.homesQuarantined).toBe(2);
+    await migrated({ [a.home.homeId]: 'done', [b.home.homeId]: 'done' });
+    expect(told(await runOnce(watch))).toEqual([]);
   });
 });
 

@@ -27,7 +27,7 @@ export function watchOf(world: World, isRds = false): Watch {
   }
   const unused = () => Promise.reject(new Error('A canary has no instance.'));
   const instances = { create: unused, ready: unused, remove: unused };
-  const provisioner: Provisioner = { plane, instances, region: 'eu-west-1', files: world.files, probe };
+  const provisioner: Provisioner = { plane, instances, region: 'eu-west-1', release: world.release, probe };
   return {
     plane,
     secrets,
