@@ -22,6 +22,8 @@ report(
 for (const { family, method, medianMs, targetMs } of await handler.run(report)) {
   figures.push({ name: `handler, ${family} ${method}, ms`, value: medianMs, atMost: targetMs });
 }
+report('');
+figures.push(...(await health.run(report)));
 const ground = await Ground.prepare();
 try {
   const sections = [
