@@ -106,7 +106,7 @@ const tenant: AdmittedTenant = {
   slug: 'bench',
   strategy: 'rls',
   epoch: 1,
-    schemaVersion: null,
+  schemaVersion: null,
   open: async () => ({
     db: { query: unused, connect: unused, transaction: unused, stats: () => ({ rows: 0 }) },
     cursor: { seal: unused, open: unused },

@@ -1,6 +1,7 @@
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import * as activeTenants from './active-tenants.ts';
+import * as fleet from './fleet.ts';
 import { Ground, pgbouncerIsInstalled } from './ground.ts';
 import * as handler from './handler.ts';
 import * as health from './health.ts';
@@ -9,9 +10,41 @@ import { type Figure, holds } from './report.ts';
 import * as throughput from './throughput.ts';
 import * as warmAndCold from './warm-and-cold.ts';
 
-/** `npm run bench`: prints how fast the product is and exits 1 when a bar is missed. `--json`: for programs. */
-const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
+/**
+ * `npm run bench`: prints how fast the product is and exits 1 when a bar is missed. `--json`: for programs. `--only
+ * latency,fleet`: these sections. `--homes 5000`: the fleet's size.
+ */
+const { values } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    homes: { type: 'string', default: '1000' },
+  },
+});
 const report = (line: string) => (values.json ? console.error(line) : console.log(line));
+const wanted = values.only?.split(',');
+const isWanted = (name: string) => wanted === undefined || wanted.includes(name);
+
+type Section = { run(report: (line: string) => void, ground: Ground): Promise<Figure[]> };
+/** On one ground, which takes a while to prepare. */
+const grounded: Record<string, Section> = {
+  latency,
+  'warm-and-cold': warmAndCold,
+  ...(pgbouncerIsInstalled && { throughput, 'active-tenants': activeTenants }),
+};
+/** Each in a world of its own. */
+const others: Record<string, () => Promise<Figure[]>> = {
+  async handler() {
+    const measured = await handler.run(report);
+    return measured.map(({ family, method, medianMs, targetMs }) => ({
+      name: `handler, ${family} ${method}, ms`,
+      value: medianMs,
+      atMost: targetMs,
+    }));
+  },
+  health: () => health.run(report),
+  fleet: () => fleet.run(report, Number(values.homes)),
+};
 
 const figures: Figure[] = [];
 const [load] = loadavg();
@@ -19,28 +52,23 @@ report(
   `Node ${process.version}, ${availableParallelism()} cores, load ${load!.toFixed(1)}. Ratios of one run are what counts; times depend on the machine.\n` +
     'With a load near the number of cores the ratios too are wrong: what costs processor time is delayed, the network is not.\n',
 );
-for (const { family, method, medianMs, targetMs } of await handler.run(report)) {
-  figures.push({ name: `handler, ${family} ${method}, ms`, value: medianMs, atMost: targetMs });
+for (const [, run] of Object.entries(others).filter(([name]) => isWanted(name))) {
+  figures.push(...(await run()));
+  report('');
 }
-report('');
-figures.push(...(await health.run(report)));
-const ground = await Ground.prepare();
-try {
-  const sections = [
-    latency,
-    warmAndCold,
-    ...(pgbouncerIsInstalled ? [throughput, activeTenants] : []),
-    health,
-  ];
-  for (const section of sections) {
-    report('');
-    figures.push(...(await section.run(report, ground)));
+const onGround = Object.entries(grounded).filter(([name]) => isWanted(name));
+if (onGround.length > 0) {
+  const ground = await Ground.prepare();
+  try {
+    for (const [, section] of onGround) {
+      figures.push(...(await section.run(report, ground)));
+      report('');
+    }
+  } finally {
+    await ground.close();
   }
-} finally {
-  await ground.close();
 }
 
-report('');
 if (!pgbouncerIsInstalled) {
   report(
     '*** SKIPPED: all that goes through a pooler, because PgBouncer is missing (apt-get install pgbouncer) ***\n',

@@ -10,21 +10,31 @@ beforeAll(async () => {
   const made = await startAdmin();
   release = releaseWith(
     made.world,
-    parseMigration('9701-tag.sql', 'alter table notes add column tag text;\ncreate index notes_tag on notes (tag);'),
+    parseMigration(
+      '9701-tag.sql',
+      'alter table notes add column tag text;\ncreate index notes_tag on notes (tag);',
+    ),
   );
   it_ = { ...made, admin: Object.assign(made.admin, { release: async () => release }) };
 }, 120_000);
 afterAll(() => it_?.world.close());
 
 const ask: AdminWorld['ask'] = (...request) => it_.ask(...request);
-const carryOut = async (operation: string) => (await run(migratorOf(it_.world, release), operation)).outcome.status;
+const carryOut = async (operation: string) =>
+  (await run(migratorOf(it_.world, release), operation)).outcome.status;
 
 describe('migrations over the admin API', () => {
   it('plans: which homes, from where to where, and what each statement locks', async () => {
     const { status, body } = await ask('POST', '/migrations/plan', {});
     expect(status).toBe(200);
     expect(body).toMatchObject({ version: '9701-tag', total: 5 });
-    expect(body.targets.at(-1)).toEqual({ tenant: null, ring: 'shared', from: null, to: '9701-tag', pinned: null });
+    expect(body.targets.at(-1)).toEqual({
+      tenant: null,
+      ring: 'shared',
+      from: null,
+      to: '9701-tag',
+      pinned: null,
+    });
     expect(body.targets[0]).toMatchObject({ ring: 'canary', from: '9000-notes', to: '9701-tag' });
     const file = body.files.find(({ file }: { file: string }) => file === '9701-tag.sql');
     expect(file.statements).toMatchObject([
@@ -37,7 +47,10 @@ describe('migrations over the admin API', () => {
 
   it('refuses what cannot be: no such version, no such canary, a percentage of 101', async () => {
     expect(code(await ask('POST', '/migrations', { version: '8888' }))).toEqual([409, 'migration_refused']);
-    expect(code(await ask('POST', '/migrations', { canaries: ['nobody-here'] }))).toEqual([404, 'unknown_tenant']);
+    expect(code(await ask('POST', '/migrations', { canaries: ['nobody-here'] }))).toEqual([
+      404,
+      'unknown_tenant',
+    ]);
     expect(code(await ask('POST', '/migrations', { percent: 101 }))).toEqual([400, 'invalid_request']);
     expect(code(await ask('POST', '/migrations/resume', {}))).toEqual([409, 'wrong_status']);
     expect(code(await ask('POST', '/migrations/halt', {}))).toEqual([404, 'unknown_operation']);
@@ -45,15 +58,17 @@ describe('migrations over the admin API', () => {
   });
 
   it('pins a tenant with tables of its own, and says what to do with one that shares them', async () => {
-    expect(code(await ask('POST', '/tenants/rls-a/pin', { version: '9000', reason: 'audit', days: 3 }))).toEqual([
-      409,
-      'wrong_strategy',
-    ]);
-    expect(code(await ask('POST', '/tenants/schema-b/pin', { version: '8000', reason: 'audit', days: 3 }))).toEqual([
-      409,
-      'migration_refused',
-    ]);
-    const { status, body } = await ask('POST', '/tenants/schema-b/pin', { version: '9000', reason: 'audit', days: 3 });
+    expect(
+      code(await ask('POST', '/tenants/rls-a/pin', { version: '9000', reason: 'audit', days: 3 })),
+    ).toEqual([409, 'wrong_strategy']);
+    expect(
+      code(await ask('POST', '/tenants/schema-b/pin', { version: '8000', reason: 'audit', days: 3 })),
+    ).toEqual([409, 'migration_refused']);
+    const { status, body } = await ask('POST', '/tenants/schema-b/pin', {
+      version: '9000',
+      reason: 'audit',
+      days: 3,
+    });
     expect([status, body.version]).toEqual([200, '9000-notes']);
   });
 
@@ -62,10 +77,9 @@ describe('migrations over the admin API', () => {
     expect(begun.status).toBe(202);
     const again = await ask('POST', '/migrations', {}, { 'Idempotency-Key': 'release-1' });
     expect(again.body.operation.id).toBe(begun.body.operation.id);
-    expect(code(await ask('POST', '/migrations', { percent: 5 }, { 'Idempotency-Key': 'release-1' }))).toEqual([
-      409,
-      'idempotency_conflict',
-    ]);
+    expect(
+      code(await ask('POST', '/migrations', { percent: 5 }, { 'Idempotency-Key': 'release-1' })),
+    ).toEqual([409, 'idempotency_conflict']);
     expect(code(await ask('POST', '/migrations', {}))).toEqual([409, 'operation_running']);
     const { id } = begun.body.operation;
     expect(it_.started.filter(({ name }) => name === id)).toEqual(
@@ -86,7 +100,9 @@ describe('migrations over the admin API', () => {
       quarantined: 0,
       pinned: 0,
     });
-    expect(body.named).toMatchObject([{ slug: 'schema-b', state: 'pinned', reason: expect.stringContaining('audit') }]);
+    expect(body.named).toMatchObject([
+      { slug: 'schema-b', state: 'pinned', reason: expect.stringContaining('audit') },
+    ]);
     expect((await ask('GET', '/tenants/schema-a')).body.schemaVersion).toBe('9701-tag');
     expect((await ask('GET', '/tenants/schema-b')).body.schemaVersion).toBe('9000-notes');
   });
@@ -97,7 +113,9 @@ describe('migrations over the admin API', () => {
     const begun = await ask('POST', '/migrations', { tolerated: 3 });
     expect((await ask('POST', '/migrations/halt', {})).status).toBe(200);
     expect(await carryOut(begun.body.operation.id)).toBe('FAILED');
-    expect((await ask('GET', '/migrations/latest')).body.operation.reason).toBe('An operator has halted the run.');
+    expect((await ask('GET', '/migrations/latest')).body.operation.reason).toBe(
+      'An operator has halted the run.',
+    );
     const resumed = await ask('POST', '/migrations/resume', {});
     expect(resumed.body).toMatchObject({ operation: { state: 'running' } });
     expect(await carryOut(resumed.body.operation.id)).toBe('SUCCEEDED');
@@ -115,7 +133,10 @@ describe('migrations over the admin API', () => {
           `begin; set local role tenancy_owner; set local search_path = ${tenant.home.schema}; ${sql}; commit`,
         ),
       );
-    await change(own.a, 'drop index notes_tag; alter table notes add column mine text; alter table notes alter column body drop not null');
+    await change(
+      own.a,
+      'drop index notes_tag; alter table notes add column mine text; alter table notes alter column body drop not null',
+    );
     await change(rls.a, 'create index notes_amount on notes (amount)');
     const { body } = await ask('GET', '/migrations/drift');
     expect(body.drifts).toEqual(

@@ -13,7 +13,11 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
   const options = (command: Command) =>
     command
       .option('--version <version>', 'up to this migration; without it, the newest')
-      .option('--canaries <tenants>', 'who goes first, comma-separated; without it, one home of each strategy', list)
+      .option(
+        '--canaries <tenants>',
+        'who goes first, comma-separated; without it, one home of each strategy',
+        list,
+      )
       .option('--percent <percent>', 'of each tier, after the canaries', wholeNumber)
       .option('--tolerated <homes>', 'how many may break before the run halts', wholeNumber);
 
@@ -65,7 +69,9 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
     .option('--days <days>', 'until it expires', wholeNumber, 30)
     .action(async (slug: string, version: string, { reason, days }) => {
       const { body } = await client.post<PinView>(tenantPath(slug, '/pin'), { version, reason, days });
-      output().print(output().json ? json(body) : `${slug} stays at ${body.version} until ${body.until.slice(0, 10)}.`);
+      output().print(
+        output().json ? json(body) : `${slug} stays at ${body.version} until ${body.until.slice(0, 10)}.`,
+      );
     });
 
   migrate
@@ -84,7 +90,9 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
       let checked = 0;
       for (let after: string | null = ''; after !== null; ) {
         const of: string = slug === undefined ? '' : `&tenant=${encodeURIComponent(slug)}`;
-        const page: DriftPage = (await client.get<DriftPage>(`/migrations/drift?after=${encodeURIComponent(after)}${of}`)).body;
+        const page: DriftPage = (
+          await client.get<DriftPage>(`/migrations/drift?after=${encodeURIComponent(after)}${of}`)
+        ).body;
         drifts.push(...page.drifts);
         checked += page.checked;
         after = page.next;
@@ -93,8 +101,15 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
       output().endProgress();
       if (output().json) output().print(json({ checked, drifts }));
       else if (drifts.length === 0) output().print(`${checked} homes are what their versions should be.`);
-      else output().print(table(['tenant', 'object', 'drift'], drifts.map(({ tenant, object, drift }) => [tenant ?? '(shared tables)', object, drift])));
-      if (drifts.length > 0) throw new CommandFailure(1, 'drift', `${drifts.length} differences in ${checked} homes.`);
+      else
+        output().print(
+          table(
+            ['tenant', 'object', 'drift'],
+            drifts.map(({ tenant, object, drift }) => [tenant ?? '(shared tables)', object, drift]),
+          ),
+        );
+      if (drifts.length > 0)
+        throw new CommandFailure(1, 'drift', `${drifts.length} differences in ${checked} homes.`);
     });
 }
 
@@ -126,10 +141,12 @@ async function followRun(client: AdminClient, output: Output, begun: RunView): P
 }
 
 function progressOf({ rings, operation }: RunView, now = Date.now()): string {
-  const sum = (part: keyof Omit<RunView['rings'][number], 'ring'>) => rings.reduce((total, ring) => total + ring[part], 0);
+  const sum = (part: keyof Omit<RunView['rings'][number], 'ring'>) =>
+    rings.reduce((total, ring) => total + ring[part], 0);
   const [done, broken] = [sum('done'), sum('quarantined')];
   const all = done + broken + sum('pending') + sum('working');
-  const ring = rings.find(({ pending, working }) => pending + working > 0)?.ring ?? operation.step ?? 'starting';
+  const ring =
+    rings.find(({ pending, working }) => pending + working > 0)?.ring ?? operation.step ?? 'starting';
   const passed = now - Date.parse(operation.startedAt);
   const left = done > 0 && done < all ? `, about ${duration((passed / done) * (all - done))} left` : '';
   return `${ring}: ${done} of ${all} homes done, ${broken} quarantined, ${duration(passed)}${left}`;
@@ -142,18 +159,35 @@ function runText({ operation, version, rings, named }: RunView): string {
   ]);
   const parts = [
     `Run ${operation.id} to ${version}: ${operation.state}${operation.reason ? `, ${operation.reason}` : ''}`,
-    rings.length === 0 ? 'Every home was there already.' : table(['ring', 'pending', 'working', 'done', 'quarantined', 'pinned'], rows),
+    rings.length === 0
+      ? 'Every home was there already.'
+      : table(['ring', 'pending', 'working', 'done', 'quarantined', 'pinned'], rows),
   ];
   if (named.length > 0)
-    parts.push(table(['tenant', 'ring', 'state', 'reason'], named.map(({ slug, ring, state, reason }) => [slug ?? '(shared tables)', ring, state, reason])));
+    parts.push(
+      table(
+        ['tenant', 'ring', 'state', 'reason'],
+        named.map(({ slug, ring, state, reason }) => [slug ?? '(shared tables)', ring, state, reason]),
+      ),
+    );
   return parts.join('\n');
 }
 
 function planText({ version, total, targets, files }: PlanView): string {
   if (total === 0) return `Every home is at ${version}. Nothing to do.`;
-  const rows = targets.map(({ tenant, ring, from, to, pinned }) => [tenant ?? '(shared tables)', ring, from ?? '', pinned ?? to]);
+  const rows = targets.map(({ tenant, ring, from, to, pinned }) => [
+    tenant ?? '(shared tables)',
+    ring,
+    from ?? '',
+    pinned ?? to,
+  ]);
   const locks = files.flatMap(({ file, statements }) =>
-    statements.map(({ statement, lock, blocks, note }, index) => [index === 0 ? file : '', statement, lock, note ? `${blocks}; ${note}` : blocks]),
+    statements.map(({ statement, lock, blocks, note }, index) => [
+      index === 0 ? file : '',
+      statement,
+      lock,
+      note ? `${blocks}; ${note}` : blocks,
+    ]),
   );
   return [
     `To ${version}: ${total} ${total === 1 ? 'home' : 'homes'}${total > targets.length ? `, the first ${targets.length} of them` : ''}`,

@@ -48,7 +48,9 @@ export async function findDrift(admin: Admin, slug: string | undefined, after = 
       }
     } catch (error) {
       if (!(error instanceof ConnectFailure)) throw error;
-      drifts.push(...here.map(({ slug }) => ({ tenant: slug, object: 'its database', drift: 'does not answer' })));
+      drifts.push(
+        ...here.map(({ slug }) => ({ tenant: slug, object: 'its database', drift: 'does not answer' })),
+      );
     }
   }
   const isLast = slug !== undefined || homes.length < pageSize;
@@ -93,6 +95,11 @@ async function placedHomes(
               epoch: Number(row.epoch),
             },
     },
-    place: { clusterId: row.cluster_id, host: row.admin_host, port: row.admin_port, database: row.database_name },
+    place: {
+      clusterId: row.cluster_id,
+      host: row.admin_host,
+      port: row.admin_port,
+      database: row.database_name,
+    },
   }));
 }

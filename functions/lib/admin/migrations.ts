@@ -71,7 +71,9 @@ export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanVi
     const plan = await plannedFor(catalog, release, asked(request));
     await requireCanaries(catalog, request.canaries);
     const { targets, total } = await previewTargets(catalog, plan, named);
-    const from = targets.map((target) => (target.from === null ? 0 : (filesUpTo(release, target.from)?.length ?? 0)));
+    const from = targets.map((target) =>
+      target.from === null ? 0 : (filesUpTo(release, target.from)?.length ?? 0),
+    );
     const lacking = plan.files.slice(Math.min(plan.files.length, ...from));
     return {
       version: plan.version,
@@ -158,7 +160,12 @@ export async function showMigration(admin: Admin, id?: string): Promise<RunView>
  * Holds a tenant at a version, or lets it go as far as that one, until the pin expires.
  * @throws TenantryError `unknown_tenant`, `migration_refused`; `wrong_strategy` for one whose tables are shared
  */
-export const pin = (admin: Admin, slug: string, { version, reason, days }: NewPinBody, now = Date.now()): Promise<PinView> =>
+export const pin = (
+  admin: Admin,
+  slug: string,
+  { version, reason, days }: NewPinBody,
+  now = Date.now(),
+): Promise<PinView> =>
   withCatalog(admin, async (catalog) => {
     const { tenant_id, strategy } = await findTenant(catalog, slug);
     if (!isolations[strategy].ownsTables)
@@ -190,7 +197,8 @@ export interface PinView {
 export const unpin = (admin: Admin, slug: string): Promise<{ tenant: string }> =>
   withCatalog(admin, async (catalog) => {
     const { tenant_id } = await findTenant(catalog, slug);
-    if (!(await unpinTenant(catalog, tenant_id))) throw new TenantryError('wrong_status', `${slug} has no pin.`);
+    if (!(await unpinTenant(catalog, tenant_id)))
+      throw new TenantryError('wrong_status', `${slug} has no pin.`);
     return { tenant: slug };
   });
 
@@ -209,7 +217,9 @@ async function requireCanaries(catalog: ControlConnection, canaries: readonly st
 
 async function latest(admin: Admin): Promise<string> {
   const { rows } = await withCatalog(admin, (catalog) =>
-    catalog.query(`select operation_id from catalog.operations where kind = 'migrate' order by started_at desc limit 1`),
+    catalog.query(
+      `select operation_id from catalog.operations where kind = 'migrate' order by started_at desc limit 1`,
+    ),
   );
   if (rows[0] === undefined) throw new TenantryError('unknown_operation', 'There has been no run yet.');
   return rows[0].operation_id;

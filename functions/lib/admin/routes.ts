@@ -5,7 +5,17 @@ import { createTenant, newTenant } from './create.ts';
 import { findDrift } from './drift.ts';
 import { showHealth, showTenantHealth } from './health.ts';
 import { createKey, listKeys, newKey, revokeKey } from './keys.ts';
-import { haltMigration, newPin, newRun, pin, planMigration, resumeMigration, runMigration, showMigration, unpin } from './migrations.ts';
+import {
+  haltMigration,
+  newPin,
+  newRun,
+  pin,
+  planMigration,
+  resumeMigration,
+  runMigration,
+  showMigration,
+  unpin,
+} from './migrations.ts';
 import { listOperations, showOperation } from './operations.ts';
 import { changeService, listTenants, showTenant } from './tenants.ts';
 import { whyTenant } from './why.ts';
@@ -105,7 +115,10 @@ export const adminRoutes: readonly AdminRoute[] = [
   {
     method: 'POST',
     path: '/migrations/resume',
-    run: async (admin, { idempotencyKey }) => ({ status: 202, body: await resumeMigration(admin, idempotencyKey) }),
+    run: async (admin, { idempotencyKey }) => ({
+      status: 202,
+      body: await resumeMigration(admin, idempotencyKey),
+    }),
   },
   { method: 'POST', path: '/migrations/halt', run: async (admin) => ok(await haltMigration(admin)) },
   {

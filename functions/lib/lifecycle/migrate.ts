@@ -63,7 +63,12 @@ export async function beginMigration(
   const wanted = { kind: 'migrate', request: asked, input: asked, idempotencyKey } as const;
   const { operation } = await beginOperation(catalog, wanted);
   // With it, so that it can be halted before its first step.
-  await recordRun(catalog, { operationId: operation.operationId, version, digest, tolerated: request.tolerated });
+  await recordRun(catalog, {
+    operationId: operation.operationId,
+    version,
+    digest,
+    tolerated: request.tolerated,
+  });
   return operation;
 }
 

@@ -41,9 +41,10 @@ export function createExchange(
 ): Exchange {
   const exchange: Exchange = {
     // Clients of the modern family ask for a scope they lack when they are refused; the older ones can't, and only see what they may use.
-    tools: family === 'modern'
-      ? registry.list(caller.tenant.schemaVersion)
-      : registry.listFor(caller.granted, caller.tenant.schemaVersion),
+    tools:
+      family === 'modern'
+        ? registry.list(caller.tenant.schemaVersion)
+        : registry.listFor(caller.granted, caller.tenant.schemaVersion),
     has: (name) => registry.find(name) !== undefined,
     async call(params) {
       const found = offered(registry.find(params.name), caller);

@@ -63,9 +63,7 @@ export function createRegistry(tools: readonly Tool[], internal: readonly Tool[]
   return {
     find: (name) => (typeof name === 'string' ? byName.get(name) : undefined),
     list: (schemaVersion) =>
-      dependsOnSchema
-        ? remembered(`${schemaVersion}`, ({ tool }) => fitsSchema(tool, schemaVersion))
-        : list,
+      dependsOnSchema ? remembered(`${schemaVersion}`, ({ tool }) => fitsSchema(tool, schemaVersion)) : list,
     listFor(granted, schemaVersion) {
       const scopes = known.filter((scope) => granted.has(scope)).join(' ');
       const key = dependsOnSchema ? `${scopes} ${schemaVersion}` : `${scopes} `;

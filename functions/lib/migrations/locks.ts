@@ -19,18 +19,67 @@ const type = String.raw`(?:set\s+data\s+)?type`;
 
 /** The first that fits. Sources: PostgreSQL 17's manual, "Explicit Locking" and each command's page. */
 const rules: readonly Rule[] = [
-  { form: /^create\s+(unique\s+)?index\s+concurrently|^reindex\s+\w+\s+concurrently|^drop\s+index\s+concurrently/i, lock: 'SHARE UPDATE EXCLUSIVE', blocks: 'nobody' },
-  { form: /^create\s+(unique\s+)?index/i, lock: 'SHARE', blocks: 'writes', note: 'for as long as the index is built: `-- no-transaction` and `concurrently` block nobody' },
+  {
+    form: /^create\s+(unique\s+)?index\s+concurrently|^reindex\s+\w+\s+concurrently|^drop\s+index\s+concurrently/i,
+    lock: 'SHARE UPDATE EXCLUSIVE',
+    blocks: 'nobody',
+  },
+  {
+    form: /^create\s+(unique\s+)?index/i,
+    lock: 'SHARE',
+    blocks: 'writes',
+    note: 'for as long as the index is built: `-- no-transaction` and `concurrently` block nobody',
+  },
   { form: /^create\s+(or\s+replace\s+)?trigger/i, lock: 'SHARE ROW EXCLUSIVE', blocks: 'writes' },
   { form: /^alter\s+table[\s\S]*\bvalidate\s+constraint/i, lock: 'SHARE UPDATE EXCLUSIVE', blocks: 'nobody' },
-  { form: /^alter\s+table[\s\S]*\badd\s+(constraint\s+\S+\s+)?foreign\s+key/i, lock: 'SHARE ROW EXCLUSIVE, on both tables', blocks: 'writes', note: 'reads the whole table: add it `not valid`, validate it in the next file' },
-  { form: new RegExp(String.raw`^alter\s+table[\s\S]*\balter\s+(column\s+)?\S+\s+${type}`, 'i'), lock: 'ACCESS EXCLUSIVE', blocks: 'reads and writes', note: 'most changes of a type write the table and its indexes anew' },
-  { form: /^alter\s+table[\s\S]*\bset\s+not\s+null/i, lock: 'ACCESS EXCLUSIVE', blocks: 'reads and writes', note: 'reads the whole table, unless a valid check constraint says the same' },
-  { form: /^alter\s+table[\s\S]*\badd\s+(constraint\s+\S+\s+)?check(?![\s\S]*not\s+valid)/i, lock: 'ACCESS EXCLUSIVE', blocks: 'reads and writes', note: 'reads the whole table: add it `not valid`, validate it in the next file' },
-  { form: /^alter\s+table[\s\S]*\badd\s+(constraint\s+\S+\s+)?(unique|primary\s+key|exclude)(?![\s\S]*using\s+index)/i, lock: 'ACCESS EXCLUSIVE', blocks: 'reads and writes', note: 'builds an index meanwhile: build it concurrently, then add the constraint `using index`' },
-  { form: /^alter\s+table[\s\S]*\badd\s+(column\s+)?[\s\S]*\bdefault\s+[^,;]*\b(gen_random_uuid|random|clock_timestamp|nextval|uuid_generate)\w*\s*\(/i, lock: 'ACCESS EXCLUSIVE', blocks: 'reads and writes', note: 'a default that differs by row writes the whole table anew' },
-  { form: /^(alter\s+table|drop\s+|truncate|lock\s+table|alter\s+index|create\s+policy|alter\s+policy|cluster)/i, lock: 'ACCESS EXCLUSIVE', blocks: 'reads and writes', note: 'for a moment, and whoever comes while it waits for readers waits too' },
-  { form: /^(update|delete|insert|merge|with)\b/i, lock: 'ROW EXCLUSIVE', blocks: 'nobody', note: 'but the rows that it changes stay locked to the end of the transaction' },
+  {
+    form: /^alter\s+table[\s\S]*\badd\s+(constraint\s+\S+\s+)?foreign\s+key/i,
+    lock: 'SHARE ROW EXCLUSIVE, on both tables',
+    blocks: 'writes',
+    note: 'reads the whole table: add it `not valid`, validate it in the next file',
+  },
+  {
+    form: new RegExp(String.raw`^alter\s+table[\s\S]*\balter\s+(column\s+)?\S+\s+${type}`, 'i'),
+    lock: 'ACCESS EXCLUSIVE',
+    blocks: 'reads and writes',
+    note: 'most changes of a type write the table and its indexes anew',
+  },
+  {
+    form: /^alter\s+table[\s\S]*\bset\s+not\s+null/i,
+    lock: 'ACCESS EXCLUSIVE',
+    blocks: 'reads and writes',
+    note: 'reads the whole table, unless a valid check constraint says the same',
+  },
+  {
+    form: /^alter\s+table[\s\S]*\badd\s+(constraint\s+\S+\s+)?check(?![\s\S]*not\s+valid)/i,
+    lock: 'ACCESS EXCLUSIVE',
+    blocks: 'reads and writes',
+    note: 'reads the whole table: add it `not valid`, validate it in the next file',
+  },
+  {
+    form: /^alter\s+table[\s\S]*\badd\s+(constraint\s+\S+\s+)?(unique|primary\s+key|exclude)(?![\s\S]*using\s+index)/i,
+    lock: 'ACCESS EXCLUSIVE',
+    blocks: 'reads and writes',
+    note: 'builds an index meanwhile: build it concurrently, then add the constraint `using index`',
+  },
+  {
+    form: /^alter\s+table[\s\S]*\badd\s+(column\s+)?[\s\S]*\bdefault\s+[^,;]*\b(gen_random_uuid|random|clock_timestamp|nextval|uuid_generate)\w*\s*\(/i,
+    lock: 'ACCESS EXCLUSIVE',
+    blocks: 'reads and writes',
+    note: 'a default that differs by row writes the whole table anew',
+  },
+  {
+    form: /^(alter\s+table|drop\s+|truncate|lock\s+table|alter\s+index|create\s+policy|alter\s+policy|cluster)/i,
+    lock: 'ACCESS EXCLUSIVE',
+    blocks: 'reads and writes',
+    note: 'for a moment, and whoever comes while it waits for readers waits too',
+  },
+  {
+    form: /^(update|delete|insert|merge|with)\b/i,
+    lock: 'ROW EXCLUSIVE',
+    blocks: 'nobody',
+    note: 'but the rows that it changes stay locked to the end of the transaction',
+  },
 ];
 
 const other: Omit<StatementLock, 'statement'> = { lock: 'no lock on a table', blocks: 'nobody' };

@@ -47,32 +47,49 @@ describe('`-- no-transaction`', () => {
       /begins with `-- no-transaction`/,
     );
     for (const line of ['-- no transaction', '--no-transaction', '-- NO-TRANSACTION', '--  shared'])
-      expect(() => parseMigration('9900-x.sql', `${line}\nselect 1`)).toThrow(/write `-- (no-transaction|shared)`/);
+      expect(() => parseMigration('9900-x.sql', `${line}\nselect 1`)).toThrow(
+        /write `-- (no-transaction|shared)`/,
+      );
     // In a comment that explains something it is a word.
-    expect(parseMigration('9900-x.sql', '-- these tables are shared by all\nselect 1').makesReferenceTables).toBe(false);
+    expect(
+      parseMigration('9900-x.sql', '-- these tables are shared by all\nselect 1').makesReferenceTables,
+    ).toBe(false);
   });
 });
 
-it.each(['select \'open', '/* open', 'select $body$ open', 'create table "open (id int)', "select 'a''", "select E'\\'"])(
+it.each([
+  "select 'open",
+  '/* open',
+  'select $body$ open',
+  'create table "open (id int)',
+  "select 'a''",
+  "select E'\\'",
+])(
   'a file may not leave a quote or comment open, behind which another home’s statements would stand: %s',
   (sql) => {
     expect(() => parseMigration('9900-x.sql', sql)).toThrow(/does not end/);
   },
 );
 
-it.each(['create extension pg_trgm', 'create schema mine', 'set search_path = public', 'set local search_path to x'])(
-  'a file leaves to others: %s',
-  (sql) => {
-    expect(() => parseMigration('9900-x.sql', sql)).toThrow(/migration_refused|leave|name it in the setting/);
-  },
-);
+it.each([
+  'create extension pg_trgm',
+  'create schema mine',
+  'set search_path = public',
+  'set local search_path to x',
+])('a file leaves to others: %s', (sql) => {
+  expect(() => parseMigration('9900-x.sql', sql)).toThrow(/migration_refused|leave|name it in the setting/);
+});
 
 describe.each(strategies)('%s', (strategy) => {
   const tenant = () => world.tenants[strategy].a;
   const home = () => (isolations[strategy].ownsTables ? tenant().home : sharedHome);
   const migrate = (...files: MigrationFile[]) =>
     world.asProvisioner(tenant(), (connection) =>
-      migrateHome(connection, { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys }, files),
+      migrateHome(
+        connection,
+        { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys },
+        files,
+      ),
     );
   const asOwner = (sql: string) =>
     world.asProvisioner(tenant(), async (connection) => {
@@ -86,7 +103,10 @@ describe.each(strategies)('%s', (strategy) => {
     );
 
   it('builds an index without a transaction, once', async () => {
-    const file = parseMigration('9800-con-body.sql', '-- no-transaction\ncreate index concurrently con_body on notes (body)');
+    const file = parseMigration(
+      '9800-con-body.sql',
+      '-- no-transaction\ncreate index concurrently con_body on notes (body)',
+    );
     expect(await migrate(file)).toEqual(['9800-con-body.sql']);
     expect(await migrate(file)).toEqual([]);
     expect(await indexes()).toEqual([{ name: 'con_body', valid: true }]);
@@ -95,16 +115,27 @@ describe.each(strategies)('%s', (strategy) => {
   it('runs files of both kinds in their order', async () => {
     const applied = await migrate(
       parseMigration('9801-kind.sql', 'alter table notes add column kind text'),
-      parseMigration('9802-con-kind.sql', '-- no-transaction\ncreate unique index concurrently con_kind on notes (kind, tenant_id)'),
-      parseMigration('9803-use.sql', 'alter table notes add constraint con_unique unique using index con_kind'),
+      parseMigration(
+        '9802-con-kind.sql',
+        '-- no-transaction\ncreate unique index concurrently con_kind on notes (kind, tenant_id)',
+      ),
+      parseMigration(
+        '9803-use.sql',
+        'alter table notes add constraint con_unique unique using index con_kind',
+      ),
     );
     expect(applied).toEqual(['9801-kind.sql', '9802-con-kind.sql', '9803-use.sql']);
   });
 
   it('leaves nothing of a statement that fails', async () => {
     await world.database(tenant()).query("insert into notes (body, amount) values ('one', 7), ('two', 7)");
-    const file = parseMigration('9804-con-amount.sql', '-- no-transaction\ncreate unique index concurrently con_amount on notes (tenant_id, amount)');
-    await expect(migrate(file)).rejects.toThrow(/9804-con-amount.sql failed: could not create unique index .*23505/);
+    const file = parseMigration(
+      '9804-con-amount.sql',
+      '-- no-transaction\ncreate unique index concurrently con_amount on notes (tenant_id, amount)',
+    );
+    await expect(migrate(file)).rejects.toThrow(
+      /9804-con-amount.sql failed: could not create unique index .*23505/,
+    );
     expect((await indexes()).map(({ name }) => name)).not.toContain('con_amount');
     await world.database(tenant()).query("delete from notes where body = 'two'");
     expect(await migrate(file)).toEqual(['9804-con-amount.sql']);
@@ -122,7 +153,9 @@ describe.each(strategies)('%s', (strategy) => {
       await connection.query('select pg_sleep(1.5); commit');
     });
     await new Promise((resolve) => setTimeout(resolve, 300));
-    const building = asOwner(sql.replace('create', '/* left alone */ create')).catch((error: Error) => error.message);
+    const building = asOwner(sql.replace('create', '/* left alone */ create')).catch(
+      (error: Error) => error.message,
+    );
     await new Promise((resolve) => setTimeout(resolve, 400));
     await world.asProvisioner('catalog', (connection) =>
       connection.query(
@@ -135,7 +168,10 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await migrate(file)).toEqual(['9805-con-dead.sql']);
     expect(await indexes()).toContainEqual({ name: 'con_dead', valid: true });
 
-    const other = parseMigration('9806-con-done.sql', '-- no-transaction\ncreate index concurrently con_done on notes (amount)');
+    const other = parseMigration(
+      '9806-con-done.sql',
+      '-- no-transaction\ncreate index concurrently con_done on notes (amount)',
+    );
     await asOwner(`create index con_done on notes (amount)`);
     await asOwner(begun.replaceAll(file.name, other.name).replaceAll(file.checksum, other.checksum));
     expect(await migrate(other)).toEqual(['9806-con-done.sql']);
@@ -149,16 +185,27 @@ describe.each(strategies)('%s', (strategy) => {
          create table currencies (code text primary key, name text not null);
          insert into currencies values ('EUR', 'Euro'), ('CHF', 'Franc');`,
       ),
-      parseMigration('9808-priced.sql', 'alter table notes add column currency text references currencies (code)'),
+      parseMigration(
+        '9808-priced.sql',
+        'alter table notes add column currency text references currencies (code)',
+      ),
     );
     const db = world.database(tenant());
     await db.query("insert into notes (body, currency, amount) values ('priced', 'CHF', 123)");
     const joined = 'select c.name from notes n join currencies c on c.code = n.currency';
     expect((await db.query(joined)).rows).toEqual([{ name: 'Franc' }]);
-    await expect(db.query("insert into notes (body, currency, amount) values ('no', 'XXX', 124)")).rejects.toMatchObject({ sqlstate: '23503' });
-    for (const change of ["insert into currencies values ('USD', 'Dollar')", "update currencies set name = 'x'", 'delete from currencies'])
+    await expect(
+      db.query("insert into notes (body, currency, amount) values ('no', 'XXX', 124)"),
+    ).rejects.toMatchObject({ sqlstate: '23503' });
+    for (const change of [
+      "insert into currencies values ('USD', 'Dollar')",
+      "update currencies set name = 'x'",
+      'delete from currencies',
+    ])
       await expect(db.query(change)).rejects.toMatchObject({ sqlstate: '42501' });
     // A later file that forgets tenant_id gets no such table.
-    await expect(migrate(parseMigration('9809-forgot.sql', 'create table forgot (id uuid primary key)'))).rejects.toThrow(/forgot: has no column `tenant_id/);
+    await expect(
+      migrate(parseMigration('9809-forgot.sql', 'create table forgot (id uuid primary key)')),
+    ).rejects.toThrow(/forgot: has no column `tenant_id/);
   });
 });
