@@ -118,6 +118,6 @@ function doorway(mode: CallLimits['mode'], context: string): Part[] {
   const access = mode === 'r' ? 'READ ONLY' : 'READ WRITE';
   return [
     part('begin', `BEGIN ISOLATION LEVEL READ COMMITTED ${access}`),
-    part('enter', 'select tenancy.enter($1)', context),
+    part('enter', 'call tenancy.admit($1)', context),
   ];
 }

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import type { Statement } from './statement.ts';
 
 /**
@@ -6,62 +7,26 @@ import type { Statement } from './statement.ts';
  * than a gathered write of the fourteen that they are.
  */
 export function writeMessages(parts: readonly Outgoing[]): Buffer {
-  const texts = parts.map(({ statement }) => Buffer.from(statement.text));
-  const values = parts.map(({ statement }) => statement.values.map(toBytes));
+  const parses = parts.map(({ statement }) => parseMessage(statement.text));
   let length = SYNC.length;
-  parts.forEach((part, index) => {
-    length += 5 + 1 + texts[index]!.length + 1 + 2;
-    length += 5 + 1 + 1 + 2 + 2 * values[index]!.length + 2 + 4 * values[index]!.length + 2;
-    for (const value of values[index]!) length += value?.length ?? 0;
+  for (const [index, part] of parts.entries()) {
+    length += parses[index]!.length + bindLength(part.statement.values) + EXECUTE_LENGTH;
     if (part.describe) length += DESCRIBE.length;
-    length += 5 + 1 + 4;
-  });
+  }
 
   const buffer = Buffer.allocUnsafe(length);
   let at = 0;
-  const byte = (value: number) => (at = buffer.writeUInt8(value, at));
-  const int16 = (value: number) => (at = buffer.writeUInt16BE(value, at));
-  const int32 = (value: number) => (at = buffer.writeInt32BE(value, at));
-  const bytes = (value: Uint8Array) => {
-    buffer.set(value, at);
-    at += value.length;
-  };
-  /** A message: its type, then its length, which counts itself. */
-  const message = (type: string, body: () => void) => {
-    byte(type.charCodeAt(0));
-    const start = at;
-    int32(0);
-    body();
-    buffer.writeInt32BE(at - start, start);
-  };
-
-  parts.forEach((part, index) => {
-    message('P', () => {
-      byte(0); // no name
-      bytes(texts[index]!);
-      byte(0);
-      int16(0); // no parameter types: the server infers them
-    });
-    message('B', () => {
-      const list = values[index]!;
-      byte(0); // no portal name
-      byte(0); // no statement name
-      int16(list.length);
-      for (const raw of part.statement.values) int16(Buffer.isBuffer(raw) ? 1 : 0);
-      int16(list.length);
-      for (const value of list) {
-        int32(value ? value.length : -1);
-        if (value) bytes(value);
-      }
-      int16(0); // all results as text
-    });
-    if (part.describe) bytes(DESCRIBE);
-    message('E', () => {
-      byte(0);
-      int32(part.maxRows);
-    });
-  });
-  bytes(SYNC);
+  for (const [index, part] of parts.entries()) {
+    at += parses[index]!.copy(buffer, at);
+    at = writeBind(buffer, at, part.statement.values);
+    if (part.describe) at += DESCRIBE.copy(buffer, at);
+    buffer[at] = 0x45; // E
+    buffer.writeInt32BE(EXECUTE_LENGTH - 1, at + 1);
+    buffer[at + 5] = 0; // no portal name
+    buffer.writeInt32BE(part.maxRows, at + 6);
+    at += EXECUTE_LENGTH;
+  }
+  SYNC.copy(buffer, at);
   return buffer;
 }
 
@@ -75,6 +40,45 @@ export interface Outgoing {
 const SYNC = Buffer.from([0x53, 0, 0, 0, 4]);
 /** Describe the unnamed portal. */
 const DESCRIBE = Buffer.from([0x44, 0, 0, 0, 6, 0x50, 0]);
+/** Type, length, no portal name, rows. */
+const EXECUTE_LENGTH = 1 + 4 + 1 + 4;
 
-const toBytes = (value: string | Buffer | null): Buffer | null =>
-  typeof value === 'string' ? Buffer.from(value) : value;
+/** A process sends the same few texts again and again, of 16 KB at most. */
+const parseMessages = new LRUCache<string, Buffer>({ max: 200 });
+
+function parseMessage(text: string): Buffer {
+  const known = parseMessages.get(text);
+  if (known) return known;
+  const length = 4 + 1 + Buffer.byteLength(text) + 1 + 2;
+  // Zeros: no name, the text's end, no parameter types (the server infers them).
+  const message = Buffer.alloc(1 + length);
+  message[0] = 0x50; // P
+  message.writeInt32BE(length, 1);
+  message.write(text, 6);
+  parseMessages.set(text, message);
+  return message;
+}
+
+const byteLength = (value: string | Buffer | null): number =>
+  value === null ? 0 : typeof value === 'string' ? Buffer.byteLength(value) : value.length;
+
+function bindLength(values: Statement['values']): number {
+  let length = 1 + 4 + 1 + 1 + 2 + 2 + 2;
+  for (const value of values) length += 2 + 4 + byteLength(value);
+  return length;
+}
+
+function writeBind(buffer: Buffer, start: number, values: Statement['values']): number {
+  let at = buffer.writeUInt8(0x42, start); // B
+  at = buffer.writeInt32BE(bindLength(values) - 1, at);
+  at = buffer.writeUInt16BE(0, at); // neither a portal's name nor a statement's
+  at = buffer.writeUInt16BE(values.length, at);
+  for (const value of values) at = buffer.writeUInt16BE(Buffer.isBuffer(value) ? 1 : 0, at);
+  at = buffer.writeUInt16BE(values.length, at);
+  for (const value of values) {
+    at = buffer.writeInt32BE(value === null ? -1 : byteLength(value), at);
+    if (typeof value === 'string') at += buffer.write(value, at);
+    else if (value) at += value.copy(buffer, at);
+  }
+  return buffer.writeUInt16BE(0, at); // all results as text
+}

@@ -18,7 +18,7 @@ export type Meaning =
   | 'query';
 
 const meanings: Readonly<Record<string, Meaning>> = {
-  // Raised by tenancy.enter.
+  // Raised by tenancy.admit.
   TN001: 'unverified', // no context
   TN002: 'unverified', // bad signature
   TN003: 'unverified', // expired

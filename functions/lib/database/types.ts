@@ -59,7 +59,7 @@ export type Mode = 'r' | 'w';
 /** One way in: decided by the layers above, per attempt. */
 export interface Passage {
   readonly endpoint: Endpoint;
-  /** The signed context for `tenancy.enter`. */
+  /** The signed context for `tenancy.admit`. */
   readonly context: string;
 }
 

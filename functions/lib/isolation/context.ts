@@ -91,7 +91,7 @@ export function keyPads(master: Buffer, databaseId: string): { inner: Buffer; ou
   };
 }
 
-/** The signed statement of which tenant a transaction belongs to, for `tenancy.enter`. */
+/** The signed statement of which tenant a transaction belongs to, for `tenancy.admit`. */
 export function signContext(keys: MasterKeys, claims: ContextClaims, now: number): string {
   const master = keys.keys.get(keys.current)!;
   const message = [

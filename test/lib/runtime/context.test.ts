@@ -248,6 +248,19 @@ it('accepts two keys during a rotation, and the old one no longer after it', asy
   await install(new Map([['k1', old]]));
 });
 
+it('checks the signature once for each shared table of a statement, although two policies ask for it', async () => {
+  const tenant = world.tenants.rls.a;
+  await world.asLogin(tenant, async (connection) => {
+    await connection.query(writing);
+    await connection.query('call tenancy.admit($1)', [world.context(tenant)]);
+    const { rows } = await connection.query<{ 'QUERY PLAN': string }>(
+      'explain (costs off, verbose) select * from notes where amount = 1',
+    );
+    const checks = rows.filter((row) => row['QUERY PLAN'].includes('current_tenant()'));
+    expect(checks).toHaveLength(1);
+  });
+});
+
 it('shows no key, home or change to any login', async () => {
   for (const strategy of strategies)
     await world.asLogin(world.tenants[strategy].a, async (connection) => {

@@ -13,7 +13,7 @@ const standIn = `
   create schema tenancy;
   create table tenancy.homes (tenant uuid primary key, schema text not null, epoch int not null default 1, state text not null default 'open');
   create table tenancy.entered (at timestamptz not null default clock_timestamp(), tenant uuid);
-  create function tenancy.enter(context text) returns void language plpgsql as $$
+  create procedure tenancy.admit(context text) language plpgsql as $$
   declare part text[] := string_to_array(context, '.'); home tenancy.homes;
   begin
     if part[1] is distinct from 'v1' then raise exception 'bad' using errcode = 'TN002'; end if;
