@@ -5,7 +5,7 @@ import { unlessStopped } from './connection.ts';
 import type { ConnectionPools } from './pools.ts';
 import { type Answer, part } from './round-trip.ts';
 import type { Sql } from './sql.ts';
-import { toStatement } from './statement.ts';
+import { type Statement, toStatement } from './statement.ts';
 import { assertStatement } from './statement-guard.ts';
 import { Transaction } from './transaction.ts';
 import type {
@@ -50,6 +50,10 @@ class BoundDatabase implements TenantDatabase {
   ): Promise<QueryResult<R>> {
     const statement = toStatement(text, values);
     assertStatement(statement.text);
+    return this.#call.watched(() => this.#query<R>(statement));
+  }
+
+  async #query<R>(statement: Statement): Promise<QueryResult<R>> {
     const { lease, value: answer } = await this.#call.admit((connection, doorway) =>
       this.#call.send(connection, [...doorway, { step: 'statement', statement }, part('commit', 'COMMIT')]),
     );
@@ -60,7 +64,11 @@ class BoundDatabase implements TenantDatabase {
     return this.#accept<R>(answer, committed && this.#call.limits.mode === 'w');
   }
 
-  async transaction<T>(work: (tx: TenantTransaction) => Promise<T>): Promise<T> {
+  transaction<T>(work: (tx: TenantTransaction) => Promise<T>): Promise<T> {
+    return this.#call.watched(() => this.#transaction(work));
+  }
+
+  async #transaction<T>(work: (tx: TenantTransaction) => Promise<T>): Promise<T> {
     const call = this.#call;
     const { lease } = await call.admit((connection, doorway) => call.send(connection, doorway));
     const tx = new Transaction(call, lease.connection, (answer) => this.#accept(answer, false));
