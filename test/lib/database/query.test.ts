@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type ConnectionPools, createConnectionPools } from '../../../functions/lib/database/pools.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
@@ -50,6 +51,20 @@ const idleAndClean = async () => {
   await open().query('select 1');
   expect(proxy.roundTrips).toBe(1);
 };
+
+test('watches the caller only while a statement or transaction is under way', async () => {
+  const caller = new AbortController();
+  const listeners = () => getEventListeners(caller.signal, 'abort').length;
+  const db = open({ signal: caller.signal });
+  await Promise.all([db.query('select 1'), db.query('select 2')]);
+  await failure(db.query('select 1 / 0'));
+  expect(listeners()).toBe(0);
+  await db.transaction(async () => expect(listeners()).toBeGreaterThan(0));
+  expect(listeners()).toBe(0);
+  caller.abort();
+  expect((await failure(db.query('select 1'))).code).toBe('aborted');
+  await idleAndClean();
+});
 
 describe.each(['one', 'four'] as const)('db.query, round trips: %s', (roundTrips) => {
   test('is that many round trips and Syncs', async () => {
