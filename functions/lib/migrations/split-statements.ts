@@ -16,19 +16,23 @@ export function splitStatements(sql: string): SplitScript {
   const statements: string[] = [];
   let isComplete = true;
   let current = '';
+  /** The same without what is quoted. */
+  let bare = '';
   let from = 0;
   token.lastIndex = 0;
   for (let match = token.exec(sql); match !== null; match = token.exec(sql)) {
     const [text, inEscapes, inText, inIdentifier, dollars] = match;
     const closing = inEscapes ?? inText ?? inIdentifier;
     current += sql.slice(from, match.index);
+    bare += sql.slice(from, match.index);
     if (text === '/*') {
       const end = endOfComment(sql, match.index);
       isComplete &&= end !== undefined;
       token.lastIndex = end ?? sql.length;
-    } else if (text === ';') {
+    } else if (text === ';' && !isInBody(bare)) {
       statements.push(current);
       current = '';
+      bare = '';
     } else if (!text.startsWith('--')) {
       current += text;
       isComplete &&=
@@ -41,6 +45,13 @@ export function splitStatements(sql: string): SplitScript {
     statements: statements.map((statement) => statement.trim()).filter((statement) => statement !== ''),
     isComplete,
   };
+}
+
+/** Within `begin atomic … end`, the SQL-standard body of a function; a `case` has an end of its own. */
+function isInBody(bare: string): boolean {
+  if (!/\bbegin\s+atomic\b/i.test(bare)) return false;
+  const opened = bare.match(/\b(begin\s+atomic|case)\b/gi)!.length;
+  return opened > (bare.match(/\bend\b/gi)?.length ?? 0);
 }
 
 function endOfComment(sql: string, start: number): number | undefined {

@@ -31,6 +31,7 @@ describe('a file', () => {
     'create function f() returns void language plpgsql as $body$ begin commit; end $body$',
     '-- commit;\nselect 1',
     'create table "commit; x" (id int)',
+    "create procedure p() language sql begin atomic update t set a = case when b then 1 else 2 end; select 'begin;'; end",
   ])('may hold such words where they do nothing: %s', (sql) => {
     expect(parseMigration('0001-x.sql', sql).sql).toBe(sql);
   });
