@@ -229,6 +229,28 @@ const healthSettings = z
     region: env.AWS_REGION,
   }));
 
+const installSettings = z
+  .object({
+    ...database,
+    CATALOG_CLUSTER_ID: z.uuid(),
+    /** What calls connect to: the proxy. CATALOG_HOST is the server itself here. */
+    PROXY_HOST: z.string().min(1),
+    PROXY_PORT: port.default(5432),
+    /** ARN of the secret in which RDS keeps the master's password. */
+    MASTER_SECRET: z.string().min(1),
+    SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
+  })
+  .transform((env) => ({
+    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    proxy: { host: env.PROXY_HOST, port: env.PROXY_PORT },
+    credentials: env.CREDENTIALS,
+    contextKeySecret: env.CONTEXT_KEY_SECRET,
+    signingKeySecret: env.SIGNING_KEY_SECRET,
+    masterSecret: env.MASTER_SECRET,
+    tls: env.DATABASE_TLS,
+    region: env.AWS_REGION,
+  }));
+
 const cliSettings = z
   .object({
     /** A deployed admin API, e.g. https://abc.execute-api.eu-west-1.amazonaws.com/prod; without it, the local cloud. */
@@ -242,6 +264,7 @@ const cliSettings = z
 export type AdminSettings = z.output<typeof adminSettings>;
 export type CanarySettings = z.output<typeof canarySettings>;
 export type HealthSettings = z.output<typeof healthSettings>;
+export type InstallSettings = z.output<typeof installSettings>;
 export type CliSettings = z.output<typeof cliSettings>;
 export type McpSettings = z.output<typeof mcpSettings>;
 export type ControlSettings = z.output<typeof controlSettings>;
@@ -272,6 +295,10 @@ export const readCanarySettings = (env: Environment = process.env): CanarySettin
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readHealthSettings = (env: Environment = process.env): HealthSettings =>
   read(healthSettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readInstallSettings = (env: Environment = process.env): InstallSettings =>
+  read(installSettings, env);
 
 /** Of the command line. @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readCliSettings = (env: Environment = process.env): CliSettings => read(cliSettings, env);

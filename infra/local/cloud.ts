@@ -1,18 +1,20 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import { ensureKeys } from '../../functions/lib/lifecycle/keys.ts';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { readRelease } from '../../functions/lib/migrations/migrator.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
 import { functions } from '../functions.ts';
 import {
   available,
+  contextKeySecret,
   createPlane,
   ensureInstance,
-  ensureKeys,
   prepareDedicated,
   prepareShared,
   region,
   secretsOf,
+  signingKeySecret,
 } from './control-plane.ts';
 import { apiKeys, demoTenants, prepareTenant, seedTenants } from './demo/tenants.ts';
 import { functionSubstitutions } from './emulator/lambda-invoke.ts';
@@ -65,7 +67,7 @@ export async function startCloud(
   const shared = await ensureInstance(emulator, 'tenantry-shared');
   const dedicated = await ensureInstance(emulator, 'tenantry-initech');
   const secrets = secretsOf(emulator.secrets);
-  const { context, signing } = await ensureKeys(secrets);
+  const { context, signing } = await ensureKeys(secrets, { contextKeySecret, signingKeySecret });
 
   // Functions load while PostgreSQL starts: all that they need of it is its address.
   const issuerUrl = `http://127.0.0.1:${state.value.issuerPort}`;

@@ -1,6 +1,3 @@
-import { randomBytes } from 'node:crypto';
-import type { JWK } from 'jose';
-import { newSigningKey } from '../../functions/lib/auth/api-key.ts';
 import type { Secrets } from '../../functions/lib/aws/secrets.ts';
 import { type Cluster, recordCluster } from '../../functions/lib/catalog/clusters.ts';
 import { recordSchemaState } from '../../functions/lib/catalog/migration-runs.ts';
@@ -55,27 +52,6 @@ export function secretsOf(store: SecretStore): Secrets {
         .filter((name) => name.startsWith(prefix))
         .slice(0, limit),
   };
-}
-
-/** The two keys that everything else hangs on: made once. */
-export async function ensureKeys(
-  secrets: Secrets,
-): Promise<{ context: string; signing: { private: JWK; public: JWK } }> {
-  const ensure = async (name: string, make: () => Promise<string> | string) => {
-    const known = await secrets.find(name);
-    if (known !== undefined) return known;
-    const value = await make();
-    await secrets.write(name, value);
-    return value;
-  };
-  const context = await ensure(contextKeySecret, () =>
-    JSON.stringify({ current: 'k1', keys: { k1: randomBytes(32).toString('base64') } }),
-  );
-  const signing = await ensure(signingKeySecret, async () => {
-    const { privateKey, publicKey } = await newSigningKey();
-    return JSON.stringify({ private: privateKey, public: publicKey });
-  });
-  return { context, signing: JSON.parse(signing) };
 }
 
 /** The instance, with its endpoint, created as RDS would when it is not there yet. It may still be on its way up. */

@@ -99,6 +99,8 @@ export function createInstances(settings: InstanceSettings): Instances {
         VpcSecurityGroupIds: [...settings.securityGroups],
         KmsKeyId: settings.kmsKeyId,
         CACertificateIdentifier: settings.certificateAuthority,
+        // The provisioner logs in by it from the start.
+        EnableIAMDatabaseAuthentication: true,
         StorageEncrypted: true,
         DeletionProtection: true,
         PubliclyAccessible: false,

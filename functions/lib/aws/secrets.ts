@@ -45,6 +45,17 @@ export function createSecrets(): Secrets {
     return text;
   }
 
+  async function create(name: string, value: string, put: () => Promise<unknown>): Promise<void> {
+    const { sdk, client } = await load();
+    try {
+      await client.send(new sdk.CreateSecretCommand({ Name: name, SecretString: value }));
+    } catch (error) {
+      // Somebody else was first.
+      if (!(error instanceof sdk.ResourceExistsException)) throw error;
+      await put();
+    }
+  }
+
   return {
     read(name, fresh = false) {
       let secret = fresh ? undefined : known.get(name);
@@ -59,15 +70,16 @@ export function createSecrets(): Secrets {
     find: fetchSecret,
     async write(name, value) {
       const { sdk, client } = await load();
+      const put = () => client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
       try {
-        await client.send(new sdk.CreateSecretCommand({ Name: name, SecretString: value }));
+        // First, so that who may not create the secret can still give it a value.
+        await put();
       } catch (error) {
-        if (error instanceof sdk.ResourceExistsException)
-          await client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
+        if (error instanceof sdk.ResourceNotFoundException) await create(name, value, put);
         // Deleted not long ago: the name is free only after its recovery window, but the secret can be taken back.
         else if (error instanceof sdk.InvalidRequestException) {
           await client.send(new sdk.RestoreSecretCommand({ SecretId: name }));
-          await client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
+          await put();
         } else throw error;
       }
       known.delete(name);

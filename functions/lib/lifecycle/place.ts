@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Cluster } from '../catalog/clusters.ts';
 import { withConnection } from '../database/connect.ts';
+import { ConnectFailure } from '../database/failure.ts';
 import type { Endpoint } from '../database/types.ts';
 import { loginSecretName, parseDatabaseSecret } from '../isolation/credentials.ts';
 import {
@@ -39,16 +40,30 @@ export async function preparePlace(
   const { clusterId, kind, host, port, adminHost, adminPort } = cluster;
   const at = { clusterId, host: adminHost, port: adminPort };
   const passwords = await loginPasswords(plane, cluster);
-  await withConnection(master, (connection) =>
-    installProvisioner(connection, passwords?.tenancy_provisioner),
-  );
-  await withConnection(adminEndpoint(plane, { ...at, database: 'postgres' }), async (connection) => {
+  const provisioner = adminEndpoint(plane, { ...at, database: 'postgres' });
+  // Once only: where logins use IAM, the master has locked its own password out by making this role.
+  if (!(await mayConnect(provisioner)))
+    await withConnection(master, (connection) =>
+      installProvisioner(connection, passwords?.tenancy_provisioner),
+    );
+  await withConnection(provisioner, async (connection) => {
     await installRoles(connection, passwords?.tenancy_app);
     await createDatabase(connection, database);
   });
   const admin = adminEndpoint(plane, { ...at, database });
   const databaseId = await withConnection(admin, (connection) => installRuntime(connection, plane.keys));
   return { clusterId, kind, host, port, database, databaseId, admin };
+}
+
+/** @throws ConnectFailure when it is not the login that stands in the way */
+async function mayConnect(endpoint: Endpoint): Promise<boolean> {
+  try {
+    await withConnection(endpoint, async () => {});
+    return true;
+  } catch (error) {
+    if (error instanceof ConnectFailure && error.meaning === 'credential') return false;
+    throw error;
+  }
 }
 
 /** The catalog, in the shared cluster once that has its roles. Safe to repeat. */

@@ -26,7 +26,10 @@ export async function installProvisioner(
         create role tenancy_provisioner login createrole createdb;
       end if;
     end $$`);
-  await authenticateBy(master, 'tenancy_provisioner', password);
+  if (password !== undefined) return authenticateBy(master, 'tenancy_provisioner', password);
+  // It lets the logins that it makes use IAM too. From here on the master's password is refused: whoever makes a role is
+  // its member, and members of rds_iam have no password.
+  await master.query('grant rds_iam to tenancy_provisioner with admin option');
 }
 
 /** As tenancy_provisioner, in any database of the cluster: the roles. Safe to repeat. `appPassword`: undefined where logins use IAM. */

@@ -1,0 +1,68 @@
+import type { JWK } from 'jose';
+import { createSecrets } from '../aws/secrets.ts';
+import { recordCluster } from '../catalog/clusters.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import type { Endpoint } from '../database/types.ts';
+import { asRole } from '../isolation/homes.ts';
+import { tenantsDatabase } from '../migrations/install.ts';
+import type { MigrationFile } from '../migrations/migration-file.ts';
+import { migrateHome, sharedHome } from '../migrations/migrator.ts';
+import type { InstallSettings } from '../settings.ts';
+import { catalogEndpoint, createControlPlane } from './control-plane.ts';
+import { ensureKeys } from './keys.ts';
+import { prepareCatalog, preparePlace } from './place.ts';
+
+export interface Installed {
+  /** For the authorizer: it verifies the product's own API keys without a database. */
+  readonly apiKeyJwks: { readonly keys: readonly JWK[] };
+}
+
+/**
+ * What a deployment does before its code serves: keys, roles, catalog, and the runtime of the shared database. Safe at
+ * every deployment, and after one that died half way. Running code meets a catalog and a runtime that are one version
+ * newer than it is. Tenant migrations are not its business, but for the very first: shared tables that nobody uses yet.
+ */
+export async function install(
+  settings: InstallSettings,
+  files: readonly MigrationFile[],
+  secrets = createSecrets(),
+): Promise<Installed> {
+  const { signing } = await ensureKeys(secrets, settings);
+  const plane = await createControlPlane(settings, secrets);
+  const { clusterId, host: adminHost, port: adminPort } = settings.catalog;
+  const { region, proxy } = settings;
+  const cluster = { clusterId, kind: 'shared', region, ...proxy, adminHost, adminPort } as const;
+  const master: Endpoint = {
+    host: adminHost,
+    port: adminPort,
+    database: 'postgres',
+    ...(await masterLogin(await secrets.read(settings.masterSecret))),
+    tls: settings.tls,
+  };
+  const place = await preparePlace(plane, cluster, tenantsDatabase, master);
+  await withConnection(place.admin, async (connection) => {
+    if (await isNew(connection))
+      await migrateHome(
+        connection,
+        { home: sharedHome, databaseId: place.databaseId, keys: plane.keys },
+        files,
+      );
+  });
+  await prepareCatalog(plane);
+  // Last: from here on tenants can be made.
+  await withConnection(catalogEndpoint(plane), (catalog) => recordCluster(catalog, cluster, place));
+  return { apiKeyJwks: { keys: [signing.public] } };
+}
+
+async function masterLogin(secret: string): Promise<Pick<Endpoint, 'login' | 'password'>> {
+  const { username, password } = JSON.parse(secret) as { username: string; password: string };
+  return { login: username, password: async () => password };
+}
+
+/** No home in the database: the shared tables have no user yet. */
+async function isNew(connection: ControlConnection): Promise<boolean> {
+  const { rows } = await asRole(connection, 'tenancy_keeper', () =>
+    connection.query<{ used: boolean }>('select exists (select from tenancy.homes) as used'),
+  );
+  return !rows[0]!.used;
+}
