@@ -1,3 +1,5 @@
+import type { Right } from './rights.ts';
+
 /**
  * The manifest: one row per Lambda. CDK builds from it (`infra/stacks`), the local cloud serves from it
  * (`infra/local`), so that a function cannot exist in one of the two only.
@@ -13,9 +15,13 @@ export interface FunctionRow {
   readonly streaming: boolean;
   /** Reaches the databases. What can answer without them stays outside: nothing unauthenticated enters the VPC. */
   readonly inVpc: boolean;
-  /** Serves tenants' agents, or operates tenants: what the data plane's stack deploys is the first. */
-  readonly plane: 'data' | 'control';
-  /** Called by itself, every so many minutes. */
+  /** Serves tenants' agents; operates tenants; or runs while a deployment does, before the others' new code serves. */
+  readonly plane: 'data' | 'control' | 'deployment';
+  /** All that it may do beside writing its log; what it reaches in the network follows from it. */
+  readonly may: readonly Right[];
+  /** PostgreSQL connections past the proxy that all its environments together hold at most; part of the budget. */
+  readonly connections?: number;
+  /** Run by the clock, every so many minutes. */
   readonly scheduleMinutes?: number;
 }
 
@@ -30,6 +36,7 @@ export const functions = [
     streaming: true,
     inVpc: true,
     plane: 'data',
+    may: ['enter-homes', 'read-tenant-secrets', 'read-context-key'],
   },
   {
     name: 'authorizer',
@@ -40,6 +47,7 @@ export const functions = [
     streaming: false,
     inVpc: false,
     plane: 'data',
+    may: [],
   },
   {
     name: 'health',
@@ -50,6 +58,7 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'data',
+    may: ['ask-catalog'],
   },
   {
     name: 'admin',
@@ -60,6 +69,15 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'control',
+    may: [
+      'operate-shared-cluster',
+      'operate-dedicated-instances',
+      'read-context-key',
+      'read-signing-key',
+      'start-operations',
+    ],
+    // Ten calls at once, each with the catalog and one home.
+    connections: 20,
   },
   {
     name: 'provision-tenant',
@@ -70,6 +88,30 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'control',
+    may: [
+      'operate-shared-cluster',
+      'operate-dedicated-instances',
+      'read-context-key',
+      'keep-tenant-secrets',
+      'create-instances',
+      'delete-instances',
+      'read-master-secrets',
+      'call-mcp',
+    ],
+    // Ten tenants at once, each with the catalog and one home.
+    connections: 20,
+  },
+  {
+    name: 'install',
+    entry: 'functions/install/handler.ts',
+    // The catalog's and the runtime's migrations; the tables they change are small.
+    timeoutSeconds: 600,
+    memoryMb: 512,
+    streaming: false,
+    inVpc: true,
+    plane: 'deployment',
+    may: ['operate-shared-cluster', 'make-keys', 'read-shared-master-secret'],
+    connections: 2,
   },
   {
     name: 'migrate-tenants',
@@ -91,6 +133,17 @@ export const functions = [
     inVpc: true,
     plane: 'control',
     scheduleMinutes: 1,
+    may: [
+      'operate-shared-cluster',
+      'operate-dedicated-instances',
+      'read-context-key',
+      'read-signing-key',
+      'list-secrets',
+      'list-instances',
+      'start-operations',
+      'call-mcp',
+    ],
+    connections: 8,
   },
 ] as const satisfies readonly FunctionRow[];
 

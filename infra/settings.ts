@@ -1,8 +1,10 @@
 import { z } from 'zod';
+import { strategies } from '../functions/lib/tenant/tenant.ts';
 
 /**
  * What an adopting team decides about its deployment: the object `tenantry` of CDK's context. It stands in `cdk.json`,
- * or is given as JSON text for one environment: `cdk deploy -c tenantry="$(cat staging.json)"`.
+ * or is given as JSON text for one environment: `cdk deploy -c tenantry="$(cat staging.json)"`. Everything has a
+ * default: `{}` is a deployment.
  */
 const schema = z.strictObject({
   /** Where to deploy; absent: where the CDK command line points. */
@@ -32,31 +34,96 @@ const schema = z.strictObject({
       }),
     )
     .default([]),
-  /** Public keys (JWKS) of the product's own API keys. */
-  apiKeyJwks: z
-    .object({ keys: z.array(z.looseObject({ kty: z.string(), kid: z.string() })) })
-    .default({ keys: [] }),
   /** Values of the Origin header that are let through. Agents send none, and need no entry; any other Origin is refused. */
   allowedOrigins: z.array(z.url()).default([]),
-  concurrency: z
+  /** The strategy that each tier gets unless another one is asked for. */
+  tiers: z
     .strictObject({
-      /** Environments of the MCP function that may run at once; absent: what the account has left. */
-      reserved: z.int().min(1).optional(),
-      /** PostgreSQL connections one environment may hold. */
-      connections: z.int().min(1).max(100).default(4),
+      starter: strategy().default('rls'),
+      pro: strategy().default('schema'),
+      enterprise: strategy().default('database'),
     })
     .prefault({}),
-  /** Where the MCP function runs: subnets without a way out to the internet, with a route to the databases. */
-  network: z.strictObject({
-    vpcId: resourceId('vpc'),
-    subnetIds: z.array(resourceId('subnet')).min(1),
-    securityGroupIds: z.array(resourceId('sg')).min(1),
-  }),
-  catalog: z.strictObject({ host: z.hostname(), port: z.int().min(1).max(65535).default(5432) }),
-  /** Resource ids (`prx-…` of a proxy, `cluster-…` or `db-…` of a database) that IAM logins may connect to. */
-  clusters: z
-    .array(z.string().regex(/^(prx|cluster|db)-[\w]+$/, 'must be a resource id, e.g. prx-0123'))
-    .min(1),
+  network: z
+    .strictObject({
+      /** Of the VPC that is made for it. */
+      cidr: z.cidrv4('must be an IPv4 range, e.g. 10.40.0.0/16').default('10.40.0.0/16'),
+      /** In place of a VPC of its own: subnets in at least two zones, without a way out to the internet. */
+      existing: z
+        .strictObject({
+          vpcId: resourceId('vpc'),
+          subnetIds: z.array(resourceId('subnet')).min(2),
+          /** Of these subnets: endpoints for AWS's services are made in them. */
+          routeTableIds: z.array(resourceId('rtb')).min(1).optional(),
+          /** Instead: the group of endpoints that the VPC has already, for Secrets Manager, RDS, Step Functions, Lambda and S3. */
+          endpointSecurityGroupId: resourceId('sg').optional(),
+        })
+        .refine(
+          ({ routeTableIds, endpointSecurityGroupId }) => !routeTableIds !== !endpointSecurityGroupId,
+          'needs routeTableIds (endpoints are made) or endpointSecurityGroupId (they are there), not both',
+        )
+        .optional(),
+    })
+    .prefault({}),
+  /** The shared cluster: the catalog, and the homes of `rls` and `schema` tenants. */
+  cluster: z
+    .discriminatedUnion('kind', [
+      z.strictObject({
+        /** Aurora PostgreSQL Serverless v2. */
+        kind: z.literal('aurora'),
+        engineVersion: postgres17().default('17.9'),
+        /** Aurora capacity units of 2 GiB. */
+        minCapacity: z.number().min(0.5).max(256).multipleOf(0.5).default(0.5),
+        maxCapacity: z.number().min(1).max(256).multipleOf(0.5).default(16),
+        ...anyCluster(),
+      }),
+      z.strictObject({
+        /** An RDS instance. */
+        kind: z.literal('instance'),
+        engineVersion: postgres17().default('17.10'),
+        instanceClass: instanceClass().default('db.m7g.large'),
+        storageGb: z.int().min(20).max(65_536).default(100),
+        ...anyCluster(),
+      }),
+    ])
+    .prefault({ kind: 'aurora' }),
+  /** What each tenant with an instance of its own gets. */
+  dedicated: z
+    .strictObject({
+      engineVersion: postgres17().default('17.10'),
+      instanceClass: instanceClass().default('db.t4g.medium'),
+      storageGb: z.int().min(20).max(65_536).default(20),
+      backupDays: backupDays(),
+      maxConnections: z.int().min(20).max(5_000).default(60),
+    })
+    .prefault({}),
+  concurrency: z
+    .strictObject({
+      /** Environments of the MCP function that may run at once, kept for it alone; absent: what the account has left (1,000 by AWS's default). */
+      reserved: z.int().min(1).optional(),
+      /** Environments that are always warm. */
+      provisioned: z.int().min(1).optional(),
+      /** PostgreSQL connections one environment may hold. */
+      connections: z.int().min(1).max(100).default(4),
+      /** Tenants with a login of their own in the shared cluster that are active at once: each takes a connection of the proxy. */
+      activeSchemaTenants: z.int().min(1).default(400),
+    })
+    .refine(
+      ({ reserved = Number.POSITIVE_INFINITY, provisioned = 0 }) => provisioned <= reserved,
+      'provisioned must not be more than reserved',
+    )
+    .prefault({}),
+  /** `four` where RDS Proxy does not keep the statements of one Sync on one connection: `npm run verify:aws` tells. */
+  roundTrips: z.enum(['one', 'four']).default('one'),
+  /** Requests in five minutes, before the firewall refuses. Agents of many tenants may come from one address. */
+  rateLimit: z
+    .strictObject({
+      perToken: z.int().min(10).default(3_000),
+      perAddress: z.int().min(10).default(20_000),
+    })
+    .prefault({}),
+  /** Who is told of alarms; they have to confirm once. Absent: alarms are shown and sent to nobody. */
+  alarmEmail: z.email().optional(),
   logRetentionDays: z.union([7, 14, 30, 60, 90, 180, 365].map((days) => z.literal(days))).default(30),
 });
 
@@ -66,7 +133,9 @@ export type Settings = z.output<typeof schema>;
 export function readSettings(context: unknown): Settings {
   const result = schema.safeParse(typeof context === 'string' ? parseJson(context) : (context ?? {}));
   if (result.success) return result.data;
-  const faults = result.error.issues.map((issue) => `  tenantry.${issue.path.join('.')}: ${issue.message}`);
+  const faults = result.error.issues.map(
+    ({ path, message }) => `  ${['tenantry', ...path].join('.')}: ${message}`,
+  );
   throw new Error(`These settings (cdk.json, context "tenantry") need attention:\n${faults.join('\n')}`);
 }
 
@@ -85,8 +154,39 @@ function publicAddress() {
     .regex(/^[^$#]+$/, 'must not contain $ or #');
 }
 
-function resourceId(kind: 'vpc' | 'subnet' | 'sg') {
+function resourceId(kind: 'vpc' | 'subnet' | 'sg' | 'rtb') {
   return z
     .string()
     .regex(new RegExp(`^${kind}-[0-9a-f]{8,17}$`), `must be an id such as ${kind}-0123456789abcdef0`);
+}
+
+function strategy() {
+  return z.enum(strategies);
+}
+
+function postgres17() {
+  return z.string().regex(/^17\.\d+$/, 'must be an exact version of PostgreSQL 17, e.g. 17.10');
+}
+
+function instanceClass() {
+  return z.string().regex(/^db\.[a-z0-9]+\.[a-z0-9]+$/, 'must be an instance class, e.g. db.m7g.large');
+}
+
+function backupDays() {
+  return z.int().min(1).max(35).default(14);
+}
+
+/** What both kinds of shared cluster have. */
+function anyCluster() {
+  return {
+    /** A second server in another zone that takes over. */
+    standby: z.boolean().default(true),
+    backupDays: backupDays(),
+    /** While true, neither a deployment nor `cdk destroy` can take the data away. */
+    deletionProtection: z.boolean().default(true),
+    /** `max_connections`; the budget is counted against it. */
+    maxConnections: z.int().min(100).max(5_000).default(1_000),
+    /** RDS Proxy's share of them, percent. */
+    proxyPercent: z.int().min(10).max(90).default(80),
+  };
 }

@@ -16,6 +16,7 @@ import {
   ResponseType,
   RestApi,
   SecurityPolicy,
+  type Stage,
 } from 'aws-cdk-lib/aws-apigateway';
 import { Certificate } from 'aws-cdk-lib/aws-certificatemanager';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
@@ -29,7 +30,7 @@ import {
   type Route,
   routes,
 } from '../endpoint.ts';
-import { functionNamed } from '../functions.ts';
+import { type FunctionName, functionNamed } from '../functions.ts';
 import type { Settings } from '../settings.ts';
 
 const stageName = 'live';
@@ -41,6 +42,7 @@ const stageName = 'live';
 export class McpApi extends Construct {
   /** The resource identifier: what clients are given, and the audience of every token. */
   readonly publicUrl: string;
+  readonly stage: Stage;
   private readonly api: RestApi;
 
   constructor(scope: Construct, id: string, settings: Settings) {
@@ -57,6 +59,8 @@ export class McpApi extends Construct {
       cloudWatchRole: true,
       deployOptions: {
         stageName,
+        throttlingRateLimit: 500,
+        throttlingBurstLimit: 1_000,
         tracingEnabled: true,
         metricsEnabled: true,
         loggingLevel: MethodLoggingLevel.ERROR,
@@ -66,6 +70,7 @@ export class McpApi extends Construct {
         accessLogFormat: accessLogFormat(),
       },
     });
+    this.stage = this.api.deploymentStage;
     // CDK's own output names an address without /mcp, and one that is closed when there is a domain.
     this.api.node.tryRemoveChild('Endpoint');
     if (settings.domain) this.nameAt(settings.domain);
@@ -81,11 +86,6 @@ export class McpApi extends Construct {
           'The MCP function checks every body (size, depth, JSON-RPC, schema) and answers in the protocol.',
       },
       {
-        id: 'AwsSolutions-APIG3',
-        reason:
-          'The firewall comes with the stack that watches; without a token nothing passes the authorizer.',
-      },
-      {
         id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs]',
         reason:
           "API Gateway's own role for its logs, one per account; AWS offers it only as this managed policy.",
@@ -94,12 +94,9 @@ export class McpApi extends Construct {
   }
 
   /** Adds every route and answer of `infra/endpoint.ts`. */
-  serve(
-    lambdas: { readonly mcp: IFunction; readonly authorizer: IFunction; readonly health: IFunction },
-    facts: EndpointFacts,
-  ): void {
+  serve(lambda: (name: FunctionName) => IFunction, facts: EndpointFacts): void {
     const authorizer = new RequestAuthorizer(this, 'Authorizer', {
-      handler: lambdas.authorizer,
+      handler: lambda('authorizer'),
       identitySources: [IdentitySource.header('Authorization')],
       // A cached answer would outlive a token, and would not know which tool the next call names.
       resultsCacheTtl: Duration.seconds(0),
@@ -107,8 +104,8 @@ export class McpApi extends Construct {
     const metadata = metadataIntegration(facts);
     for (const route of routes) {
       if (route.target === 'metadata') this.publish(route, metadata);
-      else if (route.authorized) this.protect(route, lambdas[route.target], authorizer);
-      else this.open(route, lambdas[route.target]);
+      else if (route.authorized) this.protect(route, lambda(route.target), authorizer);
+      else this.open(route, lambda(route.target));
     }
     for (const [type, response] of Object.entries(gatewayResponses(facts))) {
       this.api.addGatewayResponse(type, {
@@ -121,7 +118,7 @@ export class McpApi extends Construct {
   }
 
   private protect(route: Route, handler: IFunction, authorizer: IAuthorizer): void {
-    const { streaming, timeoutSeconds } = functionNamed(route.target as 'mcp');
+    const { streaming, timeoutSeconds } = functionNamed(route.target as FunctionName);
     const integration = new LambdaIntegration(handler, {
       responseTransferMode: streaming ? ResponseTransferMode.STREAM : ResponseTransferMode.BUFFERED,
       timeout: Duration.seconds(timeoutSeconds),

@@ -1,5 +1,6 @@
+import { join } from 'node:path';
 import { Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
-import type { ISecurityGroup, IVpc } from 'aws-cdk-lib/aws-ec2';
+import type { ISecurityGroup, IVpc, SubnetSelection } from 'aws-cdk-lib/aws-ec2';
 import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
   Architecture,
@@ -12,23 +13,37 @@ import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
 
 import { Construct } from 'constructs';
 import type { FunctionRow } from '../functions.ts';
-import { bundle } from './bundle.ts';
+import { bundle, bundleHandler } from './bundle.ts';
+import { grant, type Places } from './grant.ts';
+
+/** The project's; a row's entry is relative to it. */
+const root = join(import.meta.dirname, '../..');
 
 export interface TenancyFunctionProps {
   readonly row: FunctionRow;
-  /** The project's root; `row.entry` is relative to it. */
-  readonly root: string;
   readonly environment: Record<string, string>;
   readonly retention: RetentionDays;
   readonly reservedConcurrency?: number | undefined;
-  /** Needed by a function whose row says `inVpc`. */
-  readonly network?: { readonly vpc: IVpc; readonly securityGroups: ISecurityGroup[] };
+  readonly network: Network;
+  readonly places: Places;
 }
 
-/** A Lambda with the house's defaults and a role that may write its own log and trace itself: nothing else. */
+/** What a function that reaches the databases runs in. */
+export interface Network {
+  readonly vpc: IVpc;
+  readonly subnets: SubnetSelection;
+  /** By function, and `proxy`, `cluster`, `dedicated`, `endpoints`. */
+  readonly group: (name: string) => ISecurityGroup;
+  /** The same, for a construct that would add rules: there are no others than the network's own. */
+  readonly fixedGroup: (scope: Construct, name: string) => ISecurityGroup;
+}
+
+/** A Lambda with the house's defaults. Its role may write its own log, trace itself, and what the row says: nothing else. */
 export class TenancyFunction extends Construct {
   readonly lambda: LambdaFunction;
   readonly role: Role;
+  /** Changes with its code. */
+  readonly digest: string;
 
   constructor(scope: Construct, id: string, props: TenancyFunctionProps) {
     super(scope, id);
@@ -41,7 +56,6 @@ export class TenancyFunction extends Construct {
     this.role = new Role(this, 'Role', { assumedBy: new ServicePrincipal('lambda.amazonaws.com') });
     logGroup.grantWrite(this.role);
     if (row.inVpc) {
-      if (!props.network) throw new Error(`Function ${row.name} runs in the VPC: give it a network.`);
       this.role.addManagedPolicy(
         ManagedPolicy.fromAwsManagedPolicyName('service-role/AWSLambdaENIManagementAccess'),
       );
@@ -50,9 +64,11 @@ export class TenancyFunction extends Construct {
         reason: "Lambda's own network interfaces; EC2 cannot narrow these actions to one function.",
       });
     }
+    const { code, digest } = bundle(this, row.entry, root);
+    this.digest = digest;
     this.lambda = new LambdaFunction(this, 'Function', {
-      code: bundle(this, row.entry, props.root),
-      handler: 'handler.handler',
+      code,
+      handler: bundleHandler,
       runtime: Runtime.NODEJS_24_X,
       architecture: Architecture.ARM_64,
       timeout: Duration.seconds(row.timeoutSeconds),
@@ -61,12 +77,21 @@ export class TenancyFunction extends Construct {
       logGroup,
       loggingFormat: LoggingFormat.JSON,
       tracing: Tracing.ACTIVE,
-      environment: props.environment,
+      environment: {
+        ...props.environment,
+        // Lambda's Node trusts the public authorities only; this file of the runtime also holds those of RDS.
+        ...(row.inVpc && { NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem' }),
+      },
       ...(props.reservedConcurrency !== undefined && {
         reservedConcurrentExecutions: props.reservedConcurrency,
       }),
-      ...(row.inVpc && props.network),
+      ...(row.inVpc && {
+        vpc: props.network.vpc,
+        vpcSubnets: props.network.subnets,
+        securityGroups: [props.network.group(row.name)],
+      }),
     });
+    grant(this.role, row.may, props.places);
     Validations.of(this.role).acknowledge({
       id: 'AwsSolutions-IAM5[Resource::*]',
       reason: 'X-Ray has no resources to name: xray:PutTraceSegments and xray:PutTelemetryRecords only.',

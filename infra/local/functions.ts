@@ -21,7 +21,9 @@ export interface FunctionFacts {
 }
 
 /** Each function's environment variables: what the stack sets on AWS, with this machine's addresses. */
-export function functionVariables(facts: FunctionFacts): Record<FunctionName, Record<string, string>> {
+export function functionVariables(
+  facts: FunctionFacts,
+): Record<Exclude<FunctionName, 'install'>, Record<string, string>> {
   const { publicUrl, issuerUrl, tools } = facts;
   const data = {
     CATALOG_HOST: '127.0.0.1',
@@ -98,7 +100,8 @@ export function startFunctions(
   const files = new Map<string, ReturnType<typeof open>>(functions.map(({ name }) => [name, open(name)]));
   return new LambdaHost({
     root,
-    functions,
+    // The local cloud installs by itself, while its servers start.
+    functions: functions.filter(({ plane }) => plane !== 'deployment'),
     variables: (name) => variables[name] ?? {},
     log: (name, text) => files.get(name)?.write(text),
     onInitError: (name, error) =>

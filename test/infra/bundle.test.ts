@@ -1,10 +1,13 @@
 import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { functions } from '../../infra/functions.ts';
+import { Assembly } from './assembly.ts';
 import { type Synthesized, synthesize } from './synthesize.ts';
+
+vi.setConfig({ hookTimeout: 180_000, testTimeout: 60_000 });
 
 interface Lambda {
   readonly folder: string;
@@ -12,18 +15,32 @@ interface Lambda {
 }
 
 let built: Synthesized;
+let assembly: Assembly;
 beforeAll(() => {
   built = synthesize({
     domain: { name: 'mcp.example.com', certificateArn: 'arn:aws:acm:eu-west-1:111122223333:certificate/abc' },
+    issuers: [{ issuer: 'https://login.example.com/', jwksUri: 'https://login.example.com/keys' }],
+  });
+  const machines = built.template('control').findResources('AWS::StepFunctions::StateMachine');
+  const arn = (id: string) => `arn:aws:states:eu-west-1:111122223333:stateMachine:${id}`;
+  const installed = built.template('data').findResources('Custom::TenantryInstallation');
+  assembly = new Assembly(built, {
+    [`TenantryData.${Object.keys(installed)[0]}.ApiKeyJwks`]: '{"keys":[]}',
+    ...Object.fromEntries(Object.keys(machines).map((id) => [`TenantryControl.${id}`, arn(id)])),
   });
 });
 
 /** The code that the template deploys, and the environment it deploys it with. */
 function deployed(name: string): Lambda {
-  const lambdas = Object.entries(built.template.findResources('AWS::Lambda::Function'));
-  const { Properties } = lambdas.find(([id]) => id.toLowerCase().startsWith(`${name}function`))![1];
-  const asset = Properties.Code.S3Key.replace(/\.zip$/, '');
-  return { folder: join(built.app.outdir, `asset.${asset}`), environment: Properties.Environment.Variables };
+  const { properties } = assembly.only(
+    'AWS::Lambda::Function',
+    new RegExp(`^${name.replaceAll('-', '')}Function`, 'i'),
+  );
+  const asset = properties.Code.S3Key.replace(/\.zip$/, '');
+  return {
+    folder: join(built.app.outdir, `asset.${asset}`, dirname(properties.Handler)),
+    environment: properties.Environment.Variables,
+  };
 }
 
 /** `handler.mjs` and what it imports at once, not lazily. */
@@ -36,32 +53,87 @@ function loadedAtStart(folder: string, file = 'handler.mjs', seen = new Set<stri
   return seen;
 }
 
-describe.each(functions.filter(({ plane }) => plane === 'data').map(({ name }) => name))(
-  'the bundle of %s',
-  (name) => {
-    it('starts as Lambda starts it, with the environment of the template', async () => {
-      const { folder, environment } = deployed(name);
-      const start = `
+describe.each(functions.map(({ name }) => name))('the bundle of %s', (name) => {
+  it('starts as Lambda starts it, with the environment of the template', async () => {
+    const { folder, environment } = deployed(name);
+    const start = `
       globalThis.awslambda = { streamifyResponse: (handler) => handler };
       const { handler } = await import(${JSON.stringify(join(folder, 'handler.mjs'))});
       console.log('handler:', typeof handler);
       process.exit();`;
-      const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', start], {
-        env: { ...environment, NODE_EXTRA_CA_CERTS: '', AWS_REGION: 'eu-west-1' },
-      });
-      expect(stdout).toContain('handler: function');
-    });
+    // A function that reads a secret while it loads gets no answer, quickly.
+    const aws = {
+      AWS_ENDPOINT_URL: 'http://127.0.0.1:9',
+      AWS_ACCESS_KEY_ID: 'x',
+      AWS_SECRET_ACCESS_KEY: 'x',
+      AWS_MAX_ATTEMPTS: '1',
+    };
+    const env = { ...environment, ...aws, NODE_EXTRA_CA_CERTS: '', AWS_REGION: 'eu-west-1' };
+    const said = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', start], {
+      env,
+    }).then(
+      ({ stdout }) => stdout,
+      ({ stderr }: { stderr: string }) => stderr,
+    );
+    // Its settings are complete: it came as far as AWS.
+    expect(said).toMatch(/handler: function|A credential could not be read/);
+  });
 
-    it('loads no AWS client before one is needed', () => {
-      const { folder } = deployed(name);
-      const code = [...loadedAtStart(folder)].map((file) => readFileSync(join(folder, file), 'utf8')).join();
-      // The namespace in every client's schemas.
-      expect(code).not.toContain('com.amazonaws.');
-    });
-  },
-);
+  it('finds what it imports lazily, with names', async () => {
+    const { folder } = deployed(name);
+    const imports = readdirSync(folder).flatMap((file) =>
+      Array.from(
+        readFileSync(join(folder, file), 'utf8').matchAll(/\bimport\("\.\/([^"]+\.mjs)"\)/g),
+        ([, to]) => to!,
+      ),
+    );
+    for (const file of new Set(imports)) {
+      const names = Object.keys(await import(/* @vite-ignore */ join(folder, file)));
+      // What is CommonJS has `default` alone: `new sdk.Client()` would fail, in Lambda only.
+      expect(names, file).not.toEqual(['default']);
+    }
+  });
 
-it('keeps both protocol families out of what the MCP function loads at start', () => {
-  const files = [...loadedAtStart(deployed('mcp').folder)].join();
-  expect(files).not.toMatch(/legacy|modern/);
+  it('loads no AWS client before one is needed', () => {
+    const { folder } = deployed(name);
+    const code = [...loadedAtStart(folder)].map((file) => readFileSync(join(folder, file), 'utf8')).join();
+    // The namespace in every client's schemas.
+    expect(code).not.toContain('com.amazonaws.');
+  });
+});
+
+const bytes = (folder: string, files: Iterable<string>) =>
+  [...files].reduce((sum, file) => sum + statSync(join(folder, file)).size, 0);
+
+describe('the MCP function', () => {
+  it('keeps both protocol families out of what it loads at start', () => {
+    const files = [...loadedAtStart(deployed('mcp').folder)].join();
+    expect(files).not.toMatch(/legacy|modern/);
+  });
+
+  it.each(['legacy', 'modern'])('has at most 600 KB for a client of the %s family', (family) => {
+    const { folder } = deployed('mcp');
+    const chunk = readdirSync(folder).find((file) => file.startsWith(`${family}-`))!;
+    const files = loadedAtStart(folder, chunk, loadedAtStart(folder));
+    expect(bytes(folder, files)).toBeLessThanOrEqual(600 * 1024);
+  });
+});
+
+it.each([
+  ['authorizer', 300],
+  ['admin', 450],
+  ['provision-tenant', 450],
+  ['install', 450],
+])('%s loads at most %i KB at its start', (name, limit) => {
+  const { folder } = deployed(name);
+  expect(bytes(folder, loadedAtStart(folder))).toBeLessThanOrEqual(limit * 1024);
+});
+
+it('has the migrations wherever something applies them, and nowhere else', () => {
+  const having = functions
+    .filter(({ name }) => existsSync(join(deployed(name).folder, '../../../migrations/catalog')))
+    .map(({ name }) => name);
+  expect(having).toEqual(expect.arrayContaining(['provision-tenant', 'install']));
+  expect(having).not.toEqual(expect.arrayContaining(['mcp']));
+  expect(having).not.toEqual(expect.arrayContaining(['authorizer']));
 });

@@ -1,40 +1,68 @@
 import { readFileSync, rmSync } from 'node:fs';
-import { App, type Stack } from 'aws-cdk-lib';
+import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import { readSettings, type Settings } from '../../infra/settings.ts';
-import { EndpointStack } from '../../infra/stacks/endpoint.ts';
+import { addSystem } from '../../infra/system.ts';
 
 const { context } = JSON.parse(readFileSync('cdk.json', 'utf8')) as { context: Record<string, unknown> };
-
-/** The example's settings as cdk.json gives them, before they are parsed. */
-export const exampleSettings = context.tenantry as Record<string, unknown>;
 
 export const tools = [
   { name: 'look', scopes: ['things:read'] },
   { name: 'change', scopes: ['things:read', 'things:write'] },
 ];
 
+/** Deployments that differ: every rule holds in all of them. */
+export const variants: Readonly<Record<string, Record<string, unknown>>> = {
+  'the defaults': {},
+  'another region, with a domain and issuers': {
+    region: 'ap-southeast-2',
+    domain: {
+      name: 'mcp.example.com',
+      certificateArn: 'arn:aws:acm:ap-southeast-2:111122223333:certificate/abc',
+    },
+    issuers: [{ issuer: 'https://login.example.com/', jwksUri: 'https://login.example.com/keys' }],
+    alarmEmail: 'ops@example.com',
+    concurrency: { reserved: 100, provisioned: 2 },
+    logRetentionDays: 90,
+  },
+  'an existing network without endpoints, an RDS instance': {
+    network: {
+      existing: {
+        vpcId: 'vpc-0123456789abcdef0',
+        subnetIds: ['subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'],
+        routeTableIds: ['rtb-0123456789abcdef0'],
+      },
+    },
+    cluster: { kind: 'instance' },
+  },
+  'an existing network with endpoints, one small server': {
+    network: {
+      existing: {
+        vpcId: 'vpc-0123456789abcdef0',
+        subnetIds: ['subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'],
+        endpointSecurityGroupId: 'sg-0123456789abcdef0',
+      },
+    },
+    cluster: { kind: 'aurora', standby: false, maxCapacity: 1, maxConnections: 700 },
+    roundTrips: 'four',
+  },
+};
+
 export interface Synthesized {
   readonly app: App;
-  readonly stack: Stack;
   readonly settings: Settings;
+  readonly stacks: ReturnType<typeof addSystem>;
   /** Synthesizes at first use; nothing can be added afterwards. */
-  readonly template: Template;
+  template(stack: keyof ReturnType<typeof addSystem>): Template;
 }
 
 /** As `npm run synth` does it, with the feature flags of cdk.json, but in this process. */
 export function synthesize(changes: Record<string, unknown> = {}): Synthesized {
   // Validation by the library's own rules takes seconds and runs in `npm run synth`.
-  const app = new App({ context: { ...context, '@aws-cdk/core:validateAgainstDefaultRules': false } });
+  process.env.CDK_VALIDATION = 'false';
+  const app = new App({ context });
   process.once('exit', () => rmSync(app.outdir, { recursive: true, force: true }));
-  const settings = readSettings({ ...exampleSettings, ...changes });
-  const stack = new EndpointStack(app, 'Endpoint', { settings, tools });
-  return {
-    app,
-    stack,
-    settings,
-    get template() {
-      return Template.fromStack(stack);
-    },
-  };
+  const settings = readSettings(changes);
+  const stacks = addSystem(app, settings, tools);
+  return { app, settings, stacks, template: (stack) => Template.fromStack(stacks[stack]) };
 }

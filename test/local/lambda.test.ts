@@ -6,7 +6,14 @@ import { afterEach, expect, test } from 'vitest';
 import { LambdaHost } from '../../infra/local/lambda/host.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const row = { timeoutSeconds: 10, memoryMb: 128, streaming: true, inVpc: true, plane: 'data' as const };
+const row = {
+  timeoutSeconds: 10,
+  memoryMb: 128,
+  streaming: true,
+  inVpc: true,
+  plane: 'data' as const,
+  may: [],
+};
 
 let host: LambdaHost;
 let initErrors: string[] = [];

@@ -27,7 +27,14 @@ import { loadMachine } from '../../infra/local/state-machines/definition.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const region = 'eu-west-1';
-const row = { timeoutSeconds: 1, memoryMb: 128, streaming: false, inVpc: false, plane: 'data' as const };
+const row = {
+  timeoutSeconds: 1,
+  memoryMb: 128,
+  streaming: false,
+  inVpc: false,
+  plane: 'data' as const,
+  may: [],
+};
 const rows = [
   { ...row, name: 'echo-it', entry: 'test/local/functions/echo.ts' },
   { ...row, name: 'mcp', entry: 'test/local/functions/mcp.ts', streaming: true },

@@ -3,8 +3,8 @@ import { fileURLToPath } from 'node:url';
 import validate from 'asl-validator';
 import { describe, expect, test } from 'vitest';
 import { functions } from '../../infra/functions.ts';
-import { substitutionName } from '../../infra/local/emulator/lambda-invoke.ts';
 import { loadMachine } from '../../infra/local/state-machines/definition.ts';
+import { substitutionName } from '../../infra/machines.ts';
 
 const folder = fileURLToPath(new URL('../../stepfunctions', import.meta.url));
 const files = readdirSync(folder).filter((file) => file.endsWith('.asl.json'));

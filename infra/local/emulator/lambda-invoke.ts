@@ -1,4 +1,5 @@
 import type { FunctionRow } from '../../functions.ts';
+import { substitutionName } from '../../machines.ts';
 import { FunctionError } from '../lambda/environment.ts';
 import { type LambdaHost, PayloadTooLarge } from '../lambda/host.ts';
 import type { Route } from './http.ts';
@@ -17,10 +18,6 @@ export interface LocalFunctions {
 
 const functionArn = (region: string, name: string) =>
   `arn:aws:lambda:${region}:${accountId}:function:tenantry-${name}`;
-
-/** `provision-tenant` → `ProvisionTenant`, as the machines' files name their functions. */
-export const substitutionName = (functionName: string) =>
-  functionName.replaceAll(/(^|-)([a-z])/g, (_, _dash, letter: string) => letter.toUpperCase());
 
 /** What fills the `${…}` of the machines' files: the functions' ARNs. */
 export const functionSubstitutions = (rows: readonly FunctionRow[], region: string): Record<string, string> =>

@@ -1,0 +1,103 @@
+import { ArnFormat, RemovalPolicy, Stack } from 'aws-cdk-lib';
+import type { Stage } from 'aws-cdk-lib/aws-apigateway';
+import { LogGroup } from 'aws-cdk-lib/aws-logs';
+import { CfnLoggingConfiguration, CfnWebACL, CfnWebACLAssociation } from 'aws-cdk-lib/aws-wafv2';
+import { Construct } from 'constructs';
+import type { Settings } from '../settings.ts';
+
+/**
+ * The web application firewall: how many requests may come, and from whom none may. It looks at no body: agents' texts
+ * hold what attacks hold, and nothing of ours builds SQL or HTML from them.
+ */
+export class Firewall extends Construct {
+  readonly name: string;
+
+  constructor(scope: Construct, id: string, { stage, settings }: { stage: Stage; settings: Settings }) {
+    super(scope, id);
+    this.name = Stack.of(this).stackName;
+    const { perToken, perAddress } = settings.rateLimit;
+    const acl = new CfnWebACL(this, 'Acl', {
+      scope: 'REGIONAL',
+      defaultAction: { allow: {} },
+      visibilityConfig: visibility('all'),
+      rules: [
+        limit(0, 'per-address', {
+          limit: perAddress,
+          evaluationWindowSec: 300,
+          aggregateKeyType: 'IP',
+        }),
+        // One agent in a loop stops itself, not its neighbours behind the same address.
+        limit(1, 'per-token', {
+          limit: perToken,
+          evaluationWindowSec: 300,
+          aggregateKeyType: 'CUSTOM_KEYS',
+          customKeys: [
+            { header: { name: 'authorization', textTransformations: [{ priority: 0, type: 'NONE' }] } },
+          ],
+        }),
+        managed(2, 'AWSManagedRulesAmazonIpReputationList'),
+      ],
+    });
+    new CfnWebACLAssociation(this, 'Association', { resourceArn: stage.stageArn, webAclArn: acl.attrArn });
+    const log = new LogGroup(this, 'Log', {
+      // WAF writes to no group of another name.
+      logGroupName: `aws-waf-logs-${this.name}`,
+      retention: settings.logRetentionDays,
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
+    new CfnLoggingConfiguration(this, 'Logging', {
+      resourceArn: acl.attrArn,
+      logDestinationConfigs: [
+        Stack.of(this).formatArn({
+          service: 'logs',
+          resource: 'log-group',
+          resourceName: log.logGroupName,
+          arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+        }),
+      ],
+      redactedFields: [
+        { singleHeader: { Name: 'authorization' } },
+        { singleHeader: { Name: 'cookie' } },
+        { queryString: {} },
+      ],
+      // What was let through is in the access log already.
+      loggingFilter: {
+        DefaultBehavior: 'DROP',
+        Filters: [
+          {
+            Behavior: 'KEEP',
+            Requirement: 'MEETS_ANY',
+            Conditions: [{ ActionCondition: { Action: 'BLOCK' } }],
+          },
+        ],
+      },
+    });
+  }
+}
+
+const visibility = (metricName: string) => ({
+  cloudWatchMetricsEnabled: true,
+  // Samples would hold the token.
+  sampledRequestsEnabled: false,
+  metricName,
+});
+
+const limit = (
+  priority: number,
+  name: string,
+  rateBasedStatement: CfnWebACL.RateBasedStatementProperty,
+): CfnWebACL.RuleProperty => ({
+  priority,
+  name,
+  action: { block: {} },
+  statement: { rateBasedStatement },
+  visibilityConfig: visibility(name),
+});
+
+const managed = (priority: number, name: string): CfnWebACL.RuleProperty => ({
+  priority,
+  name,
+  overrideAction: { none: {} },
+  statement: { managedRuleGroupStatement: { vendorName: 'AWS', name } },
+  visibilityConfig: visibility(name),
+});

@@ -1,0 +1,100 @@
+import type { Tool } from '../functions/lib/mcp/tool.ts';
+import type { FunctionName, FunctionRow } from './functions.ts';
+import type { Settings } from './settings.ts';
+
+/** Of the shared cluster in the catalog. A deployment has one to begin with; others are rows, not deployments. */
+export const catalogClusterId = '7e4a0d0c-0000-4000-8000-000000000001';
+
+/** What stacks learn on the way; a function of an earlier stack does without what comes later. */
+export interface DeploymentFacts {
+  readonly settings: Settings;
+  readonly tools: readonly Pick<Tool, 'name' | 'scopes'>[];
+  readonly proxyHost: string;
+  readonly clusterHost: string;
+  readonly port: string;
+  readonly contextKey: string;
+  readonly signingKey: string;
+  readonly masterSecret: string;
+  readonly parameterGroup: string;
+  readonly subnetGroup: string;
+  readonly dedicatedSecurityGroup: string;
+  readonly publicUrl?: string;
+  readonly apiKeyJwks?: string;
+  readonly mcpFunction?: string;
+  /** ARNs by the machines' files. */
+  readonly machines?: Readonly<Record<string, string>>;
+  /** As JSON: it may hold values that CloudFormation fills in. */
+  readonly json: (value: unknown) => string;
+}
+
+/** Which authority signs a dedicated instance's certificate; good until 2061. */
+const certificateAuthority = 'rds-ca-rsa2048-g1';
+
+export const scopesOf = (tools: DeploymentFacts['tools']) =>
+  [...new Set(tools.flatMap(({ scopes }) => scopes))].sort();
+
+/** A function's environment variables: what `functions/lib/settings.ts` parses, as `infra/local/functions.ts` has it for one machine. */
+export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<string, string> {
+  const { settings, tools } = facts;
+  const database = (host: string) => ({
+    CATALOG_HOST: host,
+    CATALOG_PORT: facts.port,
+    CREDENTIALS: 'iam',
+    CONTEXT_KEY_SECRET: facts.contextKey,
+    DATABASE_TLS: 'verify',
+  });
+  const control = () => ({
+    ...database(facts.clusterHost),
+    CATALOG_CLUSTER_ID: catalogClusterId,
+    PUBLIC_URL: facts.publicUrl!,
+    MCP_FUNCTION: facts.mcpFunction!,
+    INSTANCE: facts.json({
+      instanceClass: settings.dedicated.instanceClass,
+      engineVersion: settings.dedicated.engineVersion,
+      storageGb: settings.dedicated.storageGb,
+      backupDays: settings.dedicated.backupDays,
+      parameterGroup: facts.parameterGroup,
+      subnetGroup: facts.subnetGroup,
+      securityGroups: [facts.dedicatedSecurityGroup],
+      certificateAuthority,
+    }),
+  });
+  const own: Partial<Record<FunctionName, () => Record<string, string>>> = {
+    mcp: () => ({
+      ...database(facts.proxyHost),
+      PUBLIC_URL: facts.publicUrl!,
+      ALLOWED_ORIGINS: settings.allowedOrigins.join(','),
+      MAX_CONNECTIONS: String(settings.concurrency.connections),
+      DATABASE_ROUND_TRIPS: settings.roundTrips,
+    }),
+    authorizer: () => ({
+      PUBLIC_URL: facts.publicUrl!,
+      ISSUERS: facts.json(settings.issuers.map((issuer) => ({ audience: facts.publicUrl, ...issuer }))),
+      API_KEY_JWKS: facts.apiKeyJwks!,
+      API_KEY_ISSUER: facts.publicUrl!,
+      TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
+    }),
+    install: () => ({
+      ...database(facts.clusterHost),
+      CATALOG_CLUSTER_ID: catalogClusterId,
+      PROXY_HOST: facts.proxyHost,
+      MASTER_SECRET: facts.masterSecret,
+      SIGNING_KEY_SECRET: facts.signingKey,
+    }),
+    admin: () => ({
+      ...control(),
+      TIERS: JSON.stringify(settings.tiers),
+      API_KEY_ISSUER: facts.publicUrl!,
+      SIGNING_KEY_SECRET: facts.signingKey,
+      SCOPES: scopesOf(tools).join(','),
+      ISSUERS: settings.issuers.map(({ issuer }) => issuer).join(','),
+      ...Object.fromEntries(
+        Object.entries(facts.machines!).map(([name, machine]) => [machineVariable(name), machine]),
+      ),
+    }),
+  };
+  return (own[row.name as FunctionName] ?? control)();
+}
+
+/** `provision-tenant` → `PROVISION_MACHINE`. */
+const machineVariable = (name: string) => `${name.split('-')[0]!.toUpperCase()}_MACHINE`;

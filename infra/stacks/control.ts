@@ -1,0 +1,82 @@
+import { Stack, type StackProps } from 'aws-cdk-lib';
+import type { IFunction } from 'aws-cdk-lib/aws-lambda';
+import type { Construct } from 'constructs';
+import { AdminApi } from '../constructs/admin-api.ts';
+import type { Places } from '../constructs/grant.ts';
+import { Machine } from '../constructs/machine.ts';
+import { TenancyFunction } from '../constructs/tenancy-function.ts';
+import { type DeploymentFacts, environmentOf } from '../environment.ts';
+import { type FunctionRow, functions } from '../functions.ts';
+import { machineFiles } from '../machines.ts';
+import type { Settings } from '../settings.ts';
+import type { DataStack } from './data.ts';
+import type { EndpointStack } from './endpoint.ts';
+import type { NetworkStack } from './network.ts';
+
+export interface ControlStackProps extends StackProps {
+  readonly settings: Settings;
+  readonly network: NetworkStack;
+  readonly data: DataStack;
+  readonly endpoint: EndpointStack;
+}
+
+const startsOperations = ({ may }: FunctionRow) => may.includes('start-operations');
+
+/** The control plane: what operates tenants. Its functions are the manifest's rows, its machines the files of `stepfunctions/`. */
+export class ControlStack extends Stack {
+  readonly lambdas = new Map<string, IFunction>();
+  readonly machines = new Map<string, Machine>();
+  readonly adminApi: AdminApi;
+
+  constructor(scope: Construct, id: string, props: ControlStackProps) {
+    super(scope, id, props);
+    const { settings, endpoint, data } = props;
+    const rows = functions.filter(({ plane }) => plane === 'control');
+    // Steps first, then the machines that call them, then who starts the machines.
+    for (const row of rows.filter((row) => !startsOperations(row))) this.add(row, props);
+    for (const file of machineFiles)
+      this.machines.set(
+        file.name,
+        new Machine(this, `${file.name}-machine`, {
+          file,
+          retention: settings.logRetentionDays,
+          lambdas: this.lambdas,
+        }),
+      );
+    for (const row of rows.filter(startsOperations)) this.add(row, props);
+    this.adminApi = new AdminApi(this, 'AdminApi', {
+      admin: this.lambdas.get('admin')!,
+      retention: settings.logRetentionDays,
+    });
+    // Its stage writes to the account's log role, which that stack makes.
+    this.addStackDependency(endpoint);
+    this.addStackDependency(data);
+  }
+
+  private add(row: FunctionRow, { settings, network, data, endpoint }: ControlStackProps): void {
+    const machines = Object.fromEntries(
+      [...this.machines].map(([name, { machine }]) => [name, machine.stateMachineArn]),
+    );
+    const mcp = endpoint.lambda('mcp');
+    const facts: DeploymentFacts = {
+      ...data.facts,
+      publicUrl: endpoint.api.publicUrl,
+      mcpFunction: mcp.functionName,
+      machines,
+      json: (value) => this.toJsonString(value),
+    };
+    const places: Places = {
+      ...data.places,
+      mcpFunction: mcp.functionArn,
+      machines: Object.values(machines),
+    };
+    const made = new TenancyFunction(this, row.name, {
+      row,
+      retention: settings.logRetentionDays,
+      network,
+      places,
+      environment: environmentOf(row, facts),
+    });
+    this.lambdas.set(row.name, made.lambda);
+  }
+}

@@ -1,0 +1,149 @@
+import { Duration, Fn, RemovalPolicy, Stack, type StackProps, Validations } from 'aws-cdk-lib';
+import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import {
+  CfnDBParameterGroup,
+  DatabaseInstanceEngine,
+  DatabaseProxy,
+  DefaultAuthScheme,
+  ParameterGroup,
+  PostgresEngineVersion,
+  SubnetGroup,
+} from 'aws-cdk-lib/aws-rds';
+import { CfnSecret } from 'aws-cdk-lib/aws-secretsmanager';
+import type { Construct } from 'constructs';
+import { dataLoginStatement, type Places } from '../constructs/grant.ts';
+import { Installation } from '../constructs/installation.ts';
+import { SharedCluster, serverParameters } from '../constructs/shared-cluster.ts';
+import { TenancyFunction } from '../constructs/tenancy-function.ts';
+import { type DeploymentFacts, environmentOf } from '../environment.ts';
+import { functionNamed } from '../functions.ts';
+import type { Settings } from '../settings.ts';
+import { type NetworkStack, postgresPort } from './network.ts';
+
+export interface DataStackProps extends StackProps {
+  readonly settings: Settings;
+  readonly tools: DeploymentFacts['tools'];
+  readonly network: NetworkStack;
+}
+
+/** The shared cluster, its proxy, the two keys, and what dedicated instances are made of; installed before anything serves. */
+export class DataStack extends Stack {
+  readonly cluster: SharedCluster;
+  readonly proxy: DatabaseProxy;
+  readonly places: Places;
+  readonly facts: DeploymentFacts;
+
+  constructor(scope: Construct, id: string, props: DataStackProps) {
+    super(scope, id, props);
+    const { settings, network, tools } = props;
+    this.cluster = new SharedCluster(this, 'Shared', { ...settings, network });
+    this.proxy = this.newProxy(settings, network);
+    const contextKey = this.newKey('ContextKey', 'Signs which tenant a transaction belongs to');
+    const signingKey = this.newKey('ApiKeySigningKey', 'Signs API keys');
+    const dedicated = this.dedicated(settings, network);
+    this.places = {
+      enterHomes: this.enterHomes(),
+      clusterId: this.cluster.resourceId,
+      contextKey,
+      signingKey,
+      masterSecret: this.cluster.masterSecret,
+      ...dedicated,
+    };
+    const facts: DeploymentFacts = {
+      settings,
+      tools,
+      proxyHost: this.proxy.endpoint,
+      clusterHost: this.cluster.host,
+      port: String(postgresPort),
+      contextKey,
+      signingKey,
+      masterSecret: this.cluster.masterSecret,
+      ...dedicated,
+      dedicatedSecurityGroup: network.group('dedicated').securityGroupId,
+      json: (value) => this.toJsonString(value),
+    };
+    const row = functionNamed('install');
+    const install = new TenancyFunction(this, 'Install', {
+      row,
+      retention: settings.logRetentionDays,
+      network,
+      places: this.places,
+      environment: environmentOf(row, facts),
+    });
+    const installation = new Installation(this, 'Installation', {
+      install: install.lambda,
+      retention: settings.logRetentionDays,
+      versions: { Code: install.digest, Cluster: this.cluster.resourceId, Proxy: this.proxy.endpoint },
+    });
+    // The endpoint's name answers before a server does.
+    installation.resource.node.addDependency(this.cluster.server, install.role);
+    this.facts = { ...facts, apiKeyJwks: installation.apiKeyJwks };
+  }
+
+  /** Whoever comes proves itself by IAM, and so does the proxy to the server: no secret a login, and none to rotate. */
+  private newProxy(settings: Settings, network: NetworkStack): DatabaseProxy {
+    const role = new Role(this, 'ProxyRole', { assumedBy: new ServicePrincipal('rds.amazonaws.com') });
+    role.addToPrincipalPolicy(dataLoginStatement(role, this.cluster.resourceId));
+    return new DatabaseProxy(this, 'Proxy', {
+      proxyTarget: this.cluster.target,
+      defaultAuthScheme: DefaultAuthScheme.IAM_AUTH,
+      requireTLS: true,
+      role,
+      vpc: network.vpc,
+      vpcSubnets: network.subnets,
+      securityGroups: [network.fixedGroup(this, 'proxy')],
+      maxConnectionsPercent: settings.cluster.proxyPercent,
+      maxIdleConnectionsPercent: Math.min(25, settings.cluster.proxyPercent),
+      borrowTimeout: Duration.seconds(3),
+      idleClientTimeout: Duration.minutes(30),
+      // Would write statements to the log.
+      debugLogging: false,
+    });
+  }
+
+  private enterHomes(): ManagedPolicy {
+    const policy = new ManagedPolicy(this, 'EnterHomes', { description: 'Log in to homes of tenantry' });
+    policy.addStatements(dataLoginStatement(policy, Fn.select(6, Fn.split(':', this.proxy.dbProxyArn))));
+    return policy;
+  }
+
+  /** Empty: the installation writes the first value. It outlives the stack, as what it has signed does. */
+  private newKey(id: string, description: string): string {
+    const secret = new CfnSecret(this, id, { description: `tenantry: ${description}` });
+    secret.applyRemovalPolicy(RemovalPolicy.RETAIN);
+    Validations.of(secret).acknowledge({
+      id: 'AwsSolutions-SMG4',
+      reason:
+        'A new key is added beside the old one and installed in every database first: by hand, never by the clock.',
+    });
+    return secret.ref;
+  }
+
+  private dedicated({ dedicated }: Settings, network: NetworkStack) {
+    const engine = DatabaseInstanceEngine.postgres({
+      version: PostgresEngineVersion.of(dedicated.engineVersion, '17'),
+    });
+    const group = new ParameterGroup(this, 'DedicatedParameters', {
+      engine,
+      description: 'Instances of one tenant',
+      parameters: {
+        ...serverParameters,
+        max_connections: String(dedicated.maxConnections),
+        // No proxy ends what a frozen environment has left open.
+        idle_session_timeout: '60000',
+      },
+    });
+    group.bindToInstance({});
+    const subnets = new SubnetGroup(this, 'DedicatedSubnets', {
+      vpc: network.vpc,
+      vpcSubnets: network.subnets,
+      description: 'Instances of one tenant',
+    });
+    return {
+      parameterGroup: (
+        group.node.findAll().find((node) => node instanceof CfnDBParameterGroup) as CfnDBParameterGroup
+      ).ref,
+      subnetGroup: subnets.subnetGroupName,
+    };
+  }
+}

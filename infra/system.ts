@@ -1,0 +1,42 @@
+import { type App, Tags } from 'aws-cdk-lib';
+import { overBudget } from '../functions/lib/health/budget.ts';
+import { budgetOf } from './budget.ts';
+import type { DeploymentFacts } from './environment.ts';
+import type { Settings } from './settings.ts';
+import { ControlStack } from './stacks/control.ts';
+import { DataStack } from './stacks/data.ts';
+import { EndpointStack } from './stacks/endpoint.ts';
+import { NetworkStack } from './stacks/network.ts';
+
+/** The whole system, in the order in which it comes up. @throws Error when it would need more connections than there are */
+export function addSystem(app: App, settings: Settings, tools: DeploymentFacts['tools']) {
+  const fault = overBudget(budgetOf(settings));
+  if (fault !== undefined) throw new Error(fault);
+  const common = { settings, ...(settings.region && { env: { region: settings.region } }) };
+  const network = new NetworkStack(app, 'TenantryNetwork', {
+    ...common,
+    description: 'Tenantry: subnets without a way out, and who may speak to whom in them',
+  });
+  const data = new DataStack(app, 'TenantryData', {
+    ...common,
+    tools,
+    network,
+    description: 'Tenantry: the shared cluster, its proxy and the keys, installed before anything serves',
+  });
+  const endpoint = new EndpointStack(app, 'TenantryEndpoint', {
+    ...common,
+    tools,
+    network,
+    data,
+    description: 'Tenantry: an MCP endpoint over PostgreSQL, every tenant kept apart',
+  });
+  const control = new ControlStack(app, 'TenantryControl', {
+    ...common,
+    network,
+    data,
+    endpoint,
+    description: 'Tenantry: operates tenants',
+  });
+  Tags.of(app).add('product', 'tenantry');
+  return { network, data, endpoint, control };
+}

@@ -1,0 +1,213 @@
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { functions } from '../../infra/functions.ts';
+import { machineFiles } from '../../infra/machines.ts';
+import { readSettings } from '../../infra/settings.ts';
+import { Assembly, type Resource } from './assembly.ts';
+import { synthesize, variants } from './synthesize.ts';
+
+vi.setConfig({ hookTimeout: 180_000 });
+
+/** What a security reviewer asks of every resource of a kind, in every deployment that settings can make. */
+describe.each(Object.entries(variants))('%s', (_, changes) => {
+  const settings = readSettings(changes);
+  let assembly: Assembly;
+  beforeAll(() => {
+    assembly = new Assembly(synthesize(changes));
+  });
+  const every = (type: string, check: (resource: Resource) => void) => {
+    const found = assembly.of(type);
+    expect(found.length, type).toBeGreaterThan(0);
+    for (const resource of found) check(resource);
+  };
+
+  it('has a function for every row of the manifest, with the house’s defaults', () => {
+    for (const { name, timeoutSeconds, memoryMb, inVpc } of functions) {
+      const id = new RegExp(`^${name.replaceAll('-', '')}Function`, 'i');
+      const { properties } = assembly.only('AWS::Lambda::Function', id);
+      expect(properties).toMatchObject({ Timeout: timeoutSeconds, MemorySize: memoryMb });
+      expect('VpcConfig' in properties).toBe(inVpc);
+      expect(properties.Environment.Variables.NODE_EXTRA_CA_CERTS !== undefined).toBe(inVpc);
+    }
+    every('AWS::Lambda::Function', ({ properties }) =>
+      expect(properties).toMatchObject({
+        Runtime: 'nodejs24.x',
+        Architectures: ['arm64'],
+        TracingConfig: { Mode: 'Active' },
+        LoggingConfig: { LogFormat: 'JSON', LogGroup: expect.any(String) },
+      }),
+    );
+    // The manifest's, and the library's own between CloudFormation and the installation.
+    expect(assembly.of('AWS::Lambda::Function')).toHaveLength(functions.length + 1);
+  });
+
+  it('keeps every log for as long as the settings say', () => {
+    every('AWS::Logs::LogGroup', ({ properties }) =>
+      expect(properties.RetentionInDays).toBe(settings.logRetentionDays),
+    );
+    const groups = new Set(assembly.of('AWS::Logs::LogGroup').map(({ id }) => `<${id}>`));
+    every('AWS::Lambda::Function', ({ properties }) =>
+      expect(groups).toContain(properties.LoggingConfig.LogGroup),
+    );
+  });
+
+  it('encrypts and backs up the shared server, lets nobody delete it, and logs people in by IAM', () => {
+    const server =
+      settings.cluster.kind === 'aurora'
+        ? assembly.only('AWS::RDS::DBCluster', /./)
+        : assembly.only('AWS::RDS::DBInstance', /./);
+    expect(server.properties).toMatchObject({
+      StorageEncrypted: true,
+      DeletionProtection: true,
+      BackupRetentionPeriod: 14,
+      EnableIAMDatabaseAuthentication: true,
+      ManageMasterUserPassword: true,
+      EnableCloudwatchLogsExports: ['postgresql'],
+      CopyTagsToSnapshot: true,
+      EngineVersion: settings.cluster.engineVersion,
+    });
+    expect(server.properties).not.toHaveProperty('MasterUserPassword');
+    expect(server.deletionPolicy).toBe('Snapshot');
+    every('AWS::RDS::DBInstance', ({ properties }) =>
+      expect(properties).toMatchObject({
+        PubliclyAccessible: false,
+        EnablePerformanceInsights: true,
+        CACertificateIdentifier: 'rds-ca-rsa2048-g1',
+      }),
+    );
+    const servers = assembly.of('AWS::RDS::DBInstance');
+    if (settings.cluster.kind === 'aurora') expect(servers).toHaveLength(settings.cluster.standby ? 2 : 1);
+    else expect(servers[0]!.properties.MultiAZ).toBe(settings.cluster.standby);
+  });
+
+  it('forces TLS and keeps parameters out of the log on every server', () => {
+    const groups = [
+      ...assembly.of('AWS::RDS::DBClusterParameterGroup'),
+      ...assembly.of('AWS::RDS::DBParameterGroup'),
+    ];
+    expect(groups).toHaveLength(2);
+    for (const { properties } of groups)
+      expect(properties.Parameters).toMatchObject({
+        'rds.force_ssl': '1',
+        log_parameter_max_length: '0',
+        log_parameter_max_length_on_error: '0',
+      });
+    expect(assembly.only('AWS::RDS::DBParameterGroup', /^Dedicated/).properties.Parameters).toMatchObject({
+      idle_session_timeout: '60000',
+      max_connections: String(settings.dedicated.maxConnections),
+    });
+  });
+
+  it('has a proxy that believes IAM alone, on both sides, and gives up waiting after 3 s', () => {
+    expect(assembly.only('AWS::RDS::DBProxy', /./).properties).toMatchObject({
+      DefaultAuthScheme: 'IAM_AUTH',
+      RequireTLS: true,
+      DebugLogging: false,
+    });
+    expect(assembly.only('AWS::RDS::DBProxy', /./).properties).not.toHaveProperty('Auth');
+    expect(
+      assembly.only('AWS::RDS::DBProxyTargetGroup', /./).properties.ConnectionPoolConfigurationInfo,
+    ).toEqual({
+      ConnectionBorrowTimeout: 3,
+      MaxConnectionsPercent: settings.cluster.proxyPercent,
+      MaxIdleConnectionsPercent: 25,
+    });
+  });
+
+  it('lets each function reach what it may use, and nothing in from outside', () => {
+    const name = (id: string) => id.replace(/^<|group[0-9A-F]{8}.*$/g, '');
+    const rules = assembly.of('AWS::EC2::SecurityGroupIngress').map(({ properties }) => {
+      const { GroupId, SourceSecurityGroupId, FromPort } = properties;
+      return `${name(SourceSecurityGroupId)} → ${name(GroupId)}:${FromPort}`;
+    });
+    const there = settings.network.existing?.endpointSecurityGroupId;
+    const endpoints = there ? `${there}:443` : 'endpoints:443';
+    expect(rules.sort()).toEqual(
+      [
+        'mcp → proxy:5432',
+        'mcp → dedicated:5432',
+        'admin → cluster:5432',
+        'admin → dedicated:5432',
+        'provisiontenant → cluster:5432',
+        'provisiontenant → dedicated:5432',
+        'install → cluster:5432',
+        'proxy → cluster:5432',
+        ...['mcp', 'admin', 'provisiontenant', 'install'].map((from) => `${from} → ${endpoints}`),
+      ].sort(),
+    );
+    every('AWS::EC2::SecurityGroup', ({ properties }) => {
+      expect(properties.SecurityGroupIngress ?? []).toEqual([]);
+      for (const { CidrIp } of properties.SecurityGroupEgress ?? [])
+        expect(CidrIp).toBe('255.255.255.255/32');
+    });
+    for (const { properties } of assembly.of('AWS::EC2::SecurityGroupEgress'))
+      expect(properties).not.toHaveProperty('CidrIp');
+  });
+
+  it('has no way out, and endpoints for exactly the services that functions call', () => {
+    for (const type of ['AWS::EC2::NatGateway', 'AWS::EC2::InternetGateway', 'AWS::EC2::Route'])
+      expect(assembly.of(type)).toEqual([]);
+    const made = assembly.of('AWS::EC2::VPCEndpoint').map(({ properties }) => {
+      expect(properties.PolicyDocument.Statement).toEqual([
+        expect.objectContaining({
+          Condition: { StringEquals: { 'aws:PrincipalAccount': '111122223333' } },
+        }),
+      ]);
+      return properties.ServiceName.split('.').at(-1);
+    });
+    expect(made.sort()).toEqual(
+      settings.network.existing?.endpointSecurityGroupId ? [] : ['lambda', 'rds', 'secretsmanager', 'states'],
+    );
+  });
+
+  it('runs every state machine as its file has it, standard, logged and traced', () => {
+    expect(assembly.of('AWS::StepFunctions::StateMachine')).toHaveLength(machineFiles.length);
+    every('AWS::StepFunctions::StateMachine', ({ properties }) => {
+      expect(properties).toMatchObject({
+        StateMachineType: 'STANDARD',
+        TracingConfiguration: { Enabled: true },
+        LoggingConfiguration: { Level: 'ALL', IncludeExecutionData: false },
+        DefinitionS3Location: { Key: expect.stringMatching(/^[0-9a-f]{64}\.json$/) },
+      });
+      for (const arn of Object.values(properties.DefinitionSubstitutions)) expect(arn).toMatch(/^<.*\.Arn>$/);
+    });
+  });
+
+  it('signs every request of the admin API, and lets no token into a log', () => {
+    const admin = assembly.of('AWS::ApiGateway::Method').filter(({ stack }) => stack === 'TenantryControl');
+    expect(admin.map(({ properties }) => properties.AuthorizationType)).toEqual(['AWS_IAM']);
+    every('AWS::ApiGateway::Stage', ({ properties }) => {
+      expect(properties.MethodSettings).toEqual([expect.objectContaining({ DataTraceEnabled: false })]);
+      expect(properties.AccessLogSetting.Format).not.toMatch(/header|querystring|body|override/i);
+    });
+  });
+
+  it('stands behind a firewall that limits tokens and addresses, and logs neither token nor query', () => {
+    const { properties } = assembly.only('AWS::WAFv2::WebACL', /./);
+    expect(properties.Rules.map((rule: { Name: string }) => rule.Name)).toEqual([
+      'per-address',
+      'per-token',
+      'AWSManagedRulesAmazonIpReputationList',
+    ]);
+    for (const { VisibilityConfig } of properties.Rules)
+      expect(VisibilityConfig.SampledRequestsEnabled).toBe(false);
+    const { RedactedFields } = assembly.only('AWS::WAFv2::LoggingConfiguration', /./).properties;
+    expect(JSON.stringify(RedactedFields)).toMatch(/authorization.*QueryString/);
+    expect(assembly.only('AWS::WAFv2::WebACLAssociation', /./).properties.ResourceArn).toMatch(/\/stages\//);
+  });
+
+  it('keeps the keys when the stacks go, and gives them no value of its own', () => {
+    every('AWS::SecretsManager::Secret', ({ properties, deletionPolicy }) => {
+      expect(deletionPolicy).toBe('Retain');
+      expect(properties).not.toHaveProperty('SecretString');
+      expect(properties).not.toHaveProperty('GenerateSecretString');
+    });
+  });
+
+  it('puts no secret into an environment variable', () => {
+    every('AWS::Lambda::Function', ({ properties }) =>
+      expect(JSON.stringify(properties.Environment ?? {})).not.toMatch(
+        /password|"d":|resolve:secretsmanager/i,
+      ),
+    );
+  });
+});
