@@ -1,0 +1,302 @@
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { type FunctionName, functions } from '../../infra/functions.ts';
+import { Assembly } from './assembly.ts';
+import { type Context, isAllowed, statementsOf } from './iam.ts';
+import { synthesize } from './synthesize.ts';
+
+vi.setConfig({ hookTimeout: 180_000 });
+
+let assembly: Assembly;
+/** The ids that only a deployment knows. */
+let ids: Record<'cluster' | 'proxy' | 'mcp' | 'machine' | 'parameters' | 'subnets', string>;
+let keys: Record<'context' | 'signing' | 'master', string>;
+
+beforeAll(() => {
+  assembly = new Assembly(synthesize());
+  const id = (type: string, name = /./) => assembly.only(type, name).id;
+  const cluster = id('AWS::RDS::DBCluster');
+  ids = {
+    cluster: `<${cluster}.DBClusterResourceId>`,
+    proxy: `<${id('AWS::RDS::DBProxy')}.DBProxyArn>`,
+    mcp: `<${id('AWS::Lambda::Function', /^mcpFunction/)}.Arn>`,
+    machine: `<${id('AWS::StepFunctions::StateMachine', /^provisiontenant/)}>`,
+    parameters: `<${id('AWS::RDS::DBParameterGroup')}>`,
+    subnets: `<${id('AWS::RDS::DBSubnetGroup', /^Dedicated/)}>`,
+  };
+  keys = {
+    context: `<${id('AWS::SecretsManager::Secret', /^ContextKey/)}>`,
+    signing: `<${id('AWS::SecretsManager::Secret', /^ApiKeySigningKey/)}>`,
+    master: `<${cluster}.MasterUserSecret.SecretArn>`,
+  };
+});
+
+const here = (service: string, rest: string) => `arn:aws:${service}:eu-west-1:111122223333:${rest}`;
+const roleOf = (name: string) => {
+  const { stack, id } = assembly.only(
+    'AWS::IAM::Role',
+    new RegExp(`^${name.replaceAll('-', '')}Role[0-9A-F]{8}$`, 'i'),
+  );
+  return { stack, id };
+};
+const may = (name: string, action: string, resource: string, context?: Context) =>
+  isAllowed(statementsOf(assembly, roleOf(name)), action, resource, context);
+
+const tenant = '0b8f6a52-1111-4222-8333-444455556666';
+const ours = { 'aws:RequestTag/tenantry:tenant': tenant, 'aws:TagKeys': ['tenantry:tenant'] };
+const marked = { 'aws:ResourceTag/tenantry:tenant': tenant };
+const instance = here('rds', 'db:tenantry-0b8f6a52');
+
+interface Question {
+  readonly action: string;
+  readonly resource: () => string;
+  readonly context?: Context;
+  /** Who may. Everybody else may not. */
+  readonly who: readonly FunctionName[];
+}
+const secret = (name: string) => () => here('secretsmanager', `secret:${name}`);
+const login = (server: () => string, name: string) => () => here('rds-db', `dbuser:${server()}/${name}`);
+const cluster = () => ids.cluster;
+const proxy = () => ids.proxy;
+const dedicated = () => 'db-ABCDEFGHIJKLMNOPQRSTUVWXYZ';
+const masterOf = (identifier: string): Context => ({
+  'aws:ResourceTag/aws:rds:primaryDBInstanceArn': here('rds', `db:${identifier}`),
+});
+
+const questions: Record<string, Question> = {
+  'a tenant’s secret': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
+    who: ['mcp', 'provision-tenant'],
+  },
+  'writing a tenant’s secret': {
+    action: 'secretsmanager:PutSecretValue',
+    resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
+    who: ['provision-tenant'],
+  },
+  'any other secret of the account': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: secret('payroll-AbCdEf'),
+    who: [],
+  },
+  'a secret whose name only begins alike': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: secret('mcp-tenant-dbs/x-AbCdEf'),
+    who: [],
+  },
+  'the context key': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: () => keys.context,
+    who: ['mcp', 'admin', 'provision-tenant', 'install'],
+  },
+  'writing the context key': {
+    action: 'secretsmanager:PutSecretValue',
+    resource: () => keys.context,
+    who: ['install'],
+  },
+  'the key that signs API keys': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: () => keys.signing,
+    who: ['admin', 'install'],
+  },
+  'the shared cluster’s master': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: () => keys.master,
+    who: ['install'],
+  },
+  'the master of an instance of ours': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: secret('rds!db-1234-AbCdEf'),
+    context: masterOf('tenantry-0b8f6a52'),
+    who: ['provision-tenant'],
+  },
+  'the master of somebody else’s instance': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: secret('rds!db-1234-AbCdEf'),
+    context: masterOf('payroll'),
+    who: [],
+  },
+  'the master of an instance without a mark': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: secret('rds!db-1234-AbCdEf'),
+    who: [],
+  },
+  'logging in to the proxy as the shared login': {
+    action: 'rds-db:connect',
+    resource: login(proxy, 'tenancy_app'),
+    who: ['mcp'],
+  },
+  'logging in to the proxy as a home’s login': {
+    action: 'rds-db:connect',
+    resource: login(proxy, 't_0b8f6a52111142228333444455556666'),
+    who: ['mcp'],
+  },
+  'looking up routes': {
+    action: 'rds-db:connect',
+    resource: login(proxy, 'tenancy_catalog_reader'),
+    who: ['mcp'],
+  },
+  'the proxy as the provisioner': {
+    action: 'rds-db:connect',
+    resource: login(proxy, 'tenancy_provisioner'),
+    who: [],
+  },
+  'the proxy as the master': {
+    action: 'rds-db:connect',
+    resource: login(proxy, 'tenantry_master'),
+    who: [],
+  },
+  'the server as the provisioner': {
+    action: 'rds-db:connect',
+    resource: login(cluster, 'tenancy_provisioner'),
+    who: ['admin', 'provision-tenant', 'install'],
+  },
+  'the server as the master': {
+    action: 'rds-db:connect',
+    resource: login(cluster, 'tenantry_master'),
+    who: [],
+  },
+  'the server as the shared login': {
+    action: 'rds-db:connect',
+    resource: login(cluster, 'tenancy_app'),
+    who: [],
+  },
+  'a dedicated instance as the provisioner': {
+    action: 'rds-db:connect',
+    resource: login(dedicated, 'tenancy_provisioner'),
+    who: ['admin', 'provision-tenant'],
+  },
+  'creating an instance with its tenant’s mark': {
+    action: 'rds:CreateDBInstance',
+    resource: () => instance,
+    context: ours,
+    who: ['provision-tenant'],
+  },
+  'creating an instance without a mark': {
+    action: 'rds:CreateDBInstance',
+    resource: () => instance,
+    who: [],
+  },
+  'creating an instance with another mark as well': {
+    action: 'rds:CreateDBInstance',
+    resource: () => instance,
+    context: { ...ours, 'aws:TagKeys': ['tenantry:tenant', 'billing'] },
+    who: [],
+  },
+  'creating an instance of another name': {
+    action: 'rds:CreateDBInstance',
+    resource: () => here('rds', 'db:payroll'),
+    context: ours,
+    who: [],
+  },
+  'our parameter group': {
+    action: 'rds:CreateDBInstance',
+    resource: () => here('rds', `pg:${ids.parameters}`),
+    context: ours,
+    who: ['provision-tenant'],
+  },
+  'a parameter group without forced TLS': {
+    action: 'rds:CreateDBInstance',
+    resource: () => here('rds', 'pg:default.postgres17'),
+    context: ours,
+    who: [],
+  },
+  'deleting a tenant’s instance': {
+    action: 'rds:DeleteDBInstance',
+    resource: () => instance,
+    context: marked,
+    who: ['provision-tenant'],
+  },
+  'deleting an instance without a mark': {
+    action: 'rds:DeleteDBInstance',
+    resource: () => instance,
+    who: [],
+  },
+  'deleting somebody else’s instance': {
+    action: 'rds:DeleteDBInstance',
+    resource: () => here('rds', 'db:payroll'),
+    context: marked,
+    who: [],
+  },
+  'deleting the shared cluster': {
+    action: 'rds:DeleteDBCluster',
+    resource: () => here('rds', 'cluster:tenantrydata-shared'),
+    context: marked,
+    who: [],
+  },
+  'marking an instance that is there': {
+    action: 'rds:AddTagsToResource',
+    resource: () => here('rds', 'db:payroll'),
+    context: ours,
+    who: [],
+  },
+  'starting an operation': {
+    action: 'states:StartExecution',
+    resource: () => ids.machine,
+    who: ['admin'],
+  },
+  'starting any other machine': {
+    action: 'states:StartExecution',
+    resource: () => here('states', 'stateMachine:payroll'),
+    who: [],
+  },
+  'calling the MCP function past API Gateway': {
+    action: 'lambda:InvokeFunction',
+    resource: () => ids.mcp,
+    who: ['provision-tenant'],
+  },
+  'becoming another role': {
+    action: 'sts:AssumeRole',
+    resource: () => 'arn:aws:iam::111122223333:role/admin',
+    who: [],
+  },
+  'giving a role to a service': {
+    action: 'iam:PassRole',
+    resource: () => 'arn:aws:iam::111122223333:role/admin',
+    who: [],
+  },
+};
+
+describe.each(Object.entries(questions))('%s', (_, { action, resource, context, who }) => {
+  it.each(functions.map(({ name }) => name))(`is ${action} by %s only as it should be`, (name) => {
+    expect(may(name, action, resource(), context)).toBe(who.includes(name));
+  });
+});
+
+describe('over all roles', () => {
+  it('no statement has a wildcard action, or everything as its resource beside X-Ray and log delivery', () => {
+    const documents = [...assembly.of('AWS::IAM::Policy'), ...assembly.of('AWS::IAM::ManagedPolicy')];
+    const statements = documents.flatMap(({ properties }) => properties.PolicyDocument.Statement);
+    expect(statements.length).toBeGreaterThan(20);
+    const wide = new Set<string>();
+    for (const { Action, Resource } of statements)
+      for (const action of [Action].flat()) {
+        expect(action).not.toContain('*');
+        if ([Resource].flat().includes('*')) wide.add(action);
+      }
+    for (const action of wide)
+      expect(action).toMatch(
+        /^(xray:(Put|GetSampling)|logs:\w*(LogDelivery|LogDeliveries|ResourcePolicy|ResourcePolicies|LogGroups)$)/,
+      );
+  });
+
+  it('the proxy logs in to the server as the data plane’s logins and no other', () => {
+    const statements = statementsOf(assembly, assembly.only('AWS::IAM::Role', /^ProxyRole/));
+    const connects = (name: string) => isAllowed(statements, 'rds-db:connect', login(cluster, name)());
+    expect(['tenancy_app', 't_0b8f', 'tenancy_catalog_reader'].map(connects)).toEqual([true, true, true]);
+    expect(['tenancy_provisioner', 'tenancy_keeper', 'tenantry_master', 'postgres'].map(connects)).toEqual(
+      Array(4).fill(false),
+    );
+  });
+
+  it('AWS’s own policies are attached for network interfaces and API Gateway’s log alone', () => {
+    const own = new Set(assembly.of('AWS::IAM::ManagedPolicy').map(({ id }) => `<${id}>`));
+    const attached = assembly
+      .of('AWS::IAM::Role')
+      .flatMap(({ properties }) => properties.ManagedPolicyArns ?? [])
+      .filter((arn: string) => !own.has(arn))
+      .map((arn: string) => arn.split('/').at(-1));
+    expect(new Set(attached)).toEqual(
+      new Set(['AWSLambdaENIManagementAccess', 'AmazonAPIGatewayPushToCloudWatchLogs']),
+    );
+  });
+});

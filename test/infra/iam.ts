@@ -1,0 +1,68 @@
+import type { Assembly } from './assembly.ts';
+
+interface Statement {
+  readonly Effect: 'Allow' | 'Deny';
+  readonly Action: string | string[];
+  readonly Resource: string | string[];
+  readonly Condition?: Record<string, Record<string, string | string[]>>;
+}
+
+/** What a request carries beside action and resource: `aws:RequestTag/…` and the like. */
+export type Context = Readonly<Record<string, string | readonly string[]>>;
+
+/** The statements that a role has of its own and by the policies attached to it. */
+export function statementsOf(assembly: Assembly, role: { stack: string; id: string }): Statement[] {
+  const here = `<${role.id}>`;
+  const inline = assembly
+    .of('AWS::IAM::Policy')
+    .filter(({ stack, properties }) => stack === role.stack && properties.Roles.includes(here));
+  const attached =
+    assembly.only('AWS::IAM::Role', new RegExp(`^${role.id}$`)).properties.ManagedPolicyArns ?? [];
+  const own = assembly.of('AWS::IAM::ManagedPolicy').filter(({ id }) => attached.includes(`<${id}>`));
+  return [...inline, ...own].flatMap(({ properties }) => properties.PolicyDocument.Statement);
+}
+
+/** As IAM decides it, for the operators that our policies use. @throws Error on one that it does not know */
+export function isAllowed(
+  statements: readonly Statement[],
+  action: string,
+  resource: string,
+  context: Context = {},
+): boolean {
+  const matching = statements.filter(
+    (statement) =>
+      [statement.Action].flat().some((pattern) => like(pattern.toLowerCase(), action.toLowerCase())) &&
+      [statement.Resource].flat().some((pattern) => like(pattern, resource)) &&
+      holds(statement.Condition ?? {}, context),
+  );
+  return matching.length > 0 && matching.every(({ Effect }) => Effect === 'Allow');
+}
+
+const like = (pattern: string, text: string) =>
+  new RegExp(
+    `^${pattern
+      .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
+      .replaceAll('*', '.*')
+      .replaceAll('?', '.')}$`,
+  ).test(text);
+
+function holds(condition: NonNullable<Statement['Condition']>, context: Context): boolean {
+  return Object.entries(condition).every(([operator, keys]) =>
+    Object.entries(keys).every(([key, wanted]) => {
+      const values = key in context ? [context[key]!].flat() : undefined;
+      const patterns = [wanted].flat();
+      const fits = (value: string) => patterns.some((pattern) => like(pattern, value));
+      switch (operator) {
+        case 'Null':
+          return (values === undefined) === (patterns[0] === 'true');
+        case 'StringEquals':
+        case 'StringLike':
+          return values?.some(fits) ?? false;
+        case 'ForAllValues:StringEquals':
+          return (values ?? []).every(fits);
+        default:
+          throw new Error(`The tests do not know the condition ${operator}.`);
+      }
+    }),
+  );
+}
