@@ -7,9 +7,10 @@ const ACCOUNT_CONCURRENCY = 1_000;
 
 /** The connection budget of a deployment. */
 export function budgetOf({ concurrency, cluster, dedicated }: Settings): readonly Inequality[] {
-  const control = functions
-    .filter(({ plane }) => plane !== 'data')
-    .map((row: FunctionRow) => [row.name, row.connections ?? 0] as const);
+  const rows: readonly FunctionRow[] = functions;
+  const control = rows.flatMap(({ name, connections }) =>
+    connections === undefined ? [] : [[name, connections] as const],
+  );
   return connectionBudget({
     environments: concurrency.reserved ?? ACCOUNT_CONCURRENCY,
     connectionsPerEnvironment: concurrency.connections,

@@ -122,6 +122,9 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'control',
+    may: ['operate-shared-cluster', 'operate-dedicated-instances', 'read-context-key', 'call-mcp'],
+    // Eight workers, each with the catalog and one home, and a step of the machine beside them.
+    connections: 20,
   },
   {
     name: 'health-canary',

@@ -7,6 +7,7 @@ import { ControlStack } from './stacks/control.ts';
 import { DataStack } from './stacks/data.ts';
 import { EndpointStack } from './stacks/endpoint.ts';
 import { NetworkStack } from './stacks/network.ts';
+import { WatchStack } from './stacks/watch.ts';
 
 /** The whole system, in the order in which it comes up. @throws Error when it would need more connections than there are */
 export function addSystem(app: App, settings: Settings, tools: DeploymentFacts['tools']) {
@@ -37,6 +38,13 @@ export function addSystem(app: App, settings: Settings, tools: DeploymentFacts['
     endpoint,
     description: 'Tenantry: operates tenants',
   });
+  const watch = new WatchStack(app, 'TenantryWatch', {
+    ...common,
+    data,
+    endpoint,
+    control,
+    description: 'Tenantry: the canary’s clock, the alarms and the dashboard',
+  });
   Tags.of(app).add('product', 'tenantry');
-  return { network, data, endpoint, control };
+  return { network, data, endpoint, control, watch };
 }

@@ -43,6 +43,8 @@ export class McpApi extends Construct {
   /** The resource identifier: what clients are given, and the audience of every token. */
   readonly publicUrl: string;
   readonly stage: Stage;
+  /** The dimension of its metrics. */
+  readonly name = 'tenantry';
   private readonly api: RestApi;
 
   constructor(scope: Construct, id: string, settings: Settings) {
@@ -52,7 +54,7 @@ export class McpApi extends Construct {
       removalPolicy: RemovalPolicy.RETAIN,
     });
     this.api = new RestApi(this, 'Api', {
-      restApiName: 'tenantry',
+      restApiName: this.name,
       endpointTypes: [EndpointType.REGIONAL],
       // With a name of its own the endpoint has one address only: the firewall and the audience know that one.
       disableExecuteApiEndpoint: settings.domain !== undefined,
@@ -102,7 +104,7 @@ export class McpApi extends Construct {
       resultsCacheTtl: Duration.seconds(0),
     });
     const metadata = metadataIntegration(facts);
-    for (const route of routes) {
+    for (const route of routes as readonly Route[]) {
       if (route.target === 'metadata') this.publish(route, metadata);
       else if (route.authorized) this.protect(route, lambda(route.target), authorizer);
       else this.open(route, lambda(route.target));

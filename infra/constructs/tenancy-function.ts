@@ -42,19 +42,20 @@ export interface Network {
 export class TenancyFunction extends Construct {
   readonly lambda: LambdaFunction;
   readonly role: Role;
+  readonly logGroup: LogGroup;
   /** Changes with its code. */
   readonly digest: string;
 
   constructor(scope: Construct, id: string, props: TenancyFunctionProps) {
     super(scope, id);
     const { row } = props;
-    const logGroup = new LogGroup(this, 'Log', {
+    this.logGroup = new LogGroup(this, 'Log', {
       retention: props.retention,
       removalPolicy: RemovalPolicy.RETAIN,
     });
     // Lambda's usual managed policy would allow writing to every log group of the account.
     this.role = new Role(this, 'Role', { assumedBy: new ServicePrincipal('lambda.amazonaws.com') });
-    logGroup.grantWrite(this.role);
+    this.logGroup.grantWrite(this.role);
     if (row.inVpc) {
       this.role.addManagedPolicy(
         ManagedPolicy.fromAwsManagedPolicyName('service-role/AWSLambdaENIManagementAccess'),
@@ -74,7 +75,7 @@ export class TenancyFunction extends Construct {
       timeout: Duration.seconds(row.timeoutSeconds),
       memorySize: row.memoryMb,
       role: this.role,
-      logGroup,
+      logGroup: this.logGroup,
       loggingFormat: LoggingFormat.JSON,
       tracing: Tracing.ACTIVE,
       environment: {

@@ -86,7 +86,7 @@ const questions: Record<string, Question> = {
   'the context key': {
     action: 'secretsmanager:GetSecretValue',
     resource: () => keys.context,
-    who: ['mcp', 'admin', 'provision-tenant', 'install'],
+    who: ['mcp', 'admin', 'provision-tenant', 'install', 'migrate-tenants'],
   },
   'writing the context key': {
     action: 'secretsmanager:PutSecretValue',
@@ -148,7 +148,7 @@ const questions: Record<string, Question> = {
   'the server as the provisioner': {
     action: 'rds-db:connect',
     resource: login(cluster, 'tenancy_provisioner'),
-    who: ['admin', 'provision-tenant', 'install'],
+    who: ['admin', 'provision-tenant', 'install', 'migrate-tenants'],
   },
   'the server as the master': {
     action: 'rds-db:connect',
@@ -163,7 +163,7 @@ const questions: Record<string, Question> = {
   'a dedicated instance as the provisioner': {
     action: 'rds-db:connect',
     resource: login(dedicated, 'tenancy_provisioner'),
-    who: ['admin', 'provision-tenant'],
+    who: ['admin', 'provision-tenant', 'migrate-tenants'],
   },
   'creating an instance with its tenant’s mark': {
     action: 'rds:CreateDBInstance',
@@ -242,7 +242,7 @@ const questions: Record<string, Question> = {
   'calling the MCP function past API Gateway': {
     action: 'lambda:InvokeFunction',
     resource: () => ids.mcp,
-    who: ['provision-tenant'],
+    who: ['provision-tenant', 'migrate-tenants'],
   },
   'becoming another role': {
     action: 'sts:AssumeRole',

@@ -130,8 +130,12 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
         'provisiontenant → cluster:5432',
         'provisiontenant → dedicated:5432',
         'install → cluster:5432',
+        'migratetenants → cluster:5432',
+        'migratetenants → dedicated:5432',
         'proxy → cluster:5432',
-        ...['mcp', 'admin', 'provisiontenant', 'install'].map((from) => `${from} → ${endpoints}`),
+        ...['mcp', 'admin', 'provisiontenant', 'install', 'migratetenants'].map(
+          (from) => `${from} → ${endpoints}`,
+        ),
       ].sort(),
     );
     every('AWS::EC2::SecurityGroup', ({ properties }) => {

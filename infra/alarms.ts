@@ -1,0 +1,123 @@
+import { metricNames } from '../functions/lib/health/metrics.ts';
+
+/** What wakes somebody. Each has its section in RUNBOOK.md, under its name: what it means and what to run. */
+export type AlarmName =
+  | 'isolation-in-doubt'
+  | 'canary-not-running'
+  | 'sessions-pinned'
+  | 'borrow-latency'
+  | 'errors-5xx'
+  | 'throttles'
+  | 'operations-failed'
+  | 'homes-quarantined';
+
+/** Where an alarm's figure comes from: the product's own metrics, or AWS's of one of the things deployed. */
+export type Source =
+  | { readonly own: (typeof metricNames)[keyof typeof metricNames] }
+  | { readonly proxy: string }
+  | { readonly api: string }
+  | { readonly throttledEndpoint: true }
+  | { readonly failedMachines: true };
+
+export interface AlarmRow {
+  readonly name: AlarmName;
+  /** One sentence: what is the matter. */
+  readonly says: string;
+  readonly source: Source;
+  readonly statistic: 'Maximum' | 'Sum' | 'Average' | 'p99';
+  readonly periodMinutes: number;
+  /** In alarm from this value on, or, for `below`, under it. */
+  readonly threshold: number;
+  readonly below?: true;
+  /** Of the last so many periods, how many have to be beyond it. */
+  readonly periods: { readonly of: number; readonly beyond: number };
+  /** What no data means. Of the canary's own figures: that nobody is watching. */
+  readonly silence: 'breaching' | 'fine';
+}
+
+export const alarms: readonly AlarmRow[] = [
+  {
+    name: 'isolation-in-doubt',
+    says: 'The canary can’t say that every tenant is kept apart.',
+    source: { own: metricNames.isolationInDoubt },
+    statistic: 'Maximum',
+    periodMinutes: 1,
+    threshold: 1,
+    // At once: it is what the product promises.
+    periods: { of: 1, beyond: 1 },
+    silence: 'fine',
+  },
+  {
+    name: 'canary-not-running',
+    says: 'The canary has not finished a run for three minutes: nobody is watching.',
+    source: { own: metricNames.canaryRuns },
+    statistic: 'Sum',
+    periodMinutes: 1,
+    threshold: 1,
+    below: true,
+    periods: { of: 3, beyond: 3 },
+    silence: 'breaching',
+  },
+  {
+    name: 'sessions-pinned',
+    says: 'RDS Proxy keeps connections for single clients: soon there are none for others.',
+    source: { proxy: 'DatabaseConnectionsCurrentlySessionPinned' },
+    statistic: 'Average',
+    periodMinutes: 5,
+    // Nothing of the product's own pins; a migration of an adopting team may, for moments.
+    threshold: 5,
+    periods: { of: 3, beyond: 3 },
+    silence: 'fine',
+  },
+  {
+    name: 'borrow-latency',
+    says: 'Calls wait for a connection of RDS Proxy.',
+    source: { proxy: 'DatabaseConnectionsBorrowLatency' },
+    statistic: 'Average',
+    periodMinutes: 5,
+    // µs: a tenth of a second, of the three after which a call is given up.
+    threshold: 100_000,
+    periods: { of: 3, beyond: 2 },
+    silence: 'fine',
+  },
+  {
+    name: 'errors-5xx',
+    says: 'The endpoint answers with 5xx.',
+    source: { api: '5XXError' },
+    statistic: 'Sum',
+    periodMinutes: 5,
+    threshold: 5,
+    periods: { of: 3, beyond: 2 },
+    silence: 'fine',
+  },
+  {
+    name: 'throttles',
+    says: 'Lambda refuses calls of the endpoint: the account or a function has no environments left.',
+    source: { throttledEndpoint: true },
+    statistic: 'Sum',
+    periodMinutes: 5,
+    threshold: 1,
+    periods: { of: 2, beyond: 2 },
+    silence: 'fine',
+  },
+  {
+    name: 'operations-failed',
+    says: 'An operation on a tenant has failed.',
+    source: { failedMachines: true },
+    statistic: 'Sum',
+    periodMinutes: 5,
+    threshold: 1,
+    periods: { of: 1, beyond: 1 },
+    silence: 'fine',
+  },
+  {
+    name: 'homes-quarantined',
+    says: 'A migration has left homes behind; they serve on with their old tables.',
+    source: { own: metricNames.homesQuarantined },
+    statistic: 'Maximum',
+    periodMinutes: 5,
+    threshold: 1,
+    periods: { of: 1, beyond: 1 },
+    silence: 'fine',
+  },
+];

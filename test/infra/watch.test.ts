@@ -1,0 +1,111 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { beforeAll, expect, it, vi } from 'vitest';
+import { metricNames, namespace } from '../../functions/lib/health/metrics.ts';
+import { alarms } from '../../infra/alarms.ts';
+import { type FunctionRow, functions } from '../../infra/functions.ts';
+import { Assembly } from './assembly.ts';
+import { synthesize } from './synthesize.ts';
+
+vi.setConfig({ hookTimeout: 180_000 });
+
+let assembly: Assembly;
+beforeAll(() => {
+  assembly = new Assembly(synthesize({ alarmEmail: 'ops@example.com' }));
+});
+
+it('has one alarm for each row, which says what to do and tells somebody', () => {
+  const made = assembly.of('AWS::CloudWatch::Alarm').map(({ properties }) => properties);
+  expect(made.map(({ AlarmName }) => AlarmName).sort()).toEqual(
+    alarms.map(({ name }) => `tenantry-${name}`).sort(),
+  );
+  const topic = `<${assembly.only('AWS::SNS::Topic', /./).id}>`;
+  for (const { AlarmName, AlarmDescription, AlarmActions, OKActions } of made) {
+    expect(AlarmDescription).toContain(`RUNBOOK.md#${AlarmName.replace('tenantry-', '')}`);
+    expect([AlarmActions, OKActions]).toEqual([[topic], [topic]]);
+  }
+  expect(assembly.only('AWS::SNS::Subscription', /./).properties).toMatchObject({
+    Protocol: 'email',
+    Endpoint: 'ops@example.com',
+  });
+});
+
+it('links to sections that are there', () => {
+  if (!existsSync('RUNBOOK.md')) return;
+  const sections = Array.from(readFileSync('RUNBOOK.md', 'utf8').matchAll(/^## (.+)$/gm), ([, title]) =>
+    title!
+      .toLowerCase()
+      .replaceAll(/[^\w -]/g, '')
+      .replaceAll(' ', '-'),
+  );
+  for (const { name } of alarms) expect(sections).toContain(name);
+});
+
+it('wakes somebody in the minute in which isolation is in doubt, and when nobody looks any more', () => {
+  const alarm = (name: string) =>
+    assembly
+      .of('AWS::CloudWatch::Alarm')
+      .find(({ properties }) => properties.AlarmName === `tenantry-${name}`)!.properties;
+  expect(alarm('isolation-in-doubt')).toMatchObject({
+    Namespace: namespace,
+    MetricName: metricNames.isolationInDoubt,
+    Statistic: 'Maximum',
+    Period: 60,
+    EvaluationPeriods: 1,
+    Threshold: 1,
+    ComparisonOperator: 'GreaterThanOrEqualToThreshold',
+  });
+  expect(alarm('canary-not-running')).toMatchObject({
+    MetricName: metricNames.canaryRuns,
+    Period: 60,
+    EvaluationPeriods: 3,
+    DatapointsToAlarm: 3,
+    ComparisonOperator: 'LessThanThreshold',
+    TreatMissingData: 'breaching',
+  });
+});
+
+it('watches things that the other stacks make', () => {
+  const dimensions = assembly
+    .of('AWS::CloudWatch::Alarm')
+    .flatMap(({ properties }) => [
+      ...(properties.Dimensions ?? []),
+      ...(properties.Metrics ?? []).flatMap(
+        (metric: { MetricStat?: { Metric: { Dimensions: unknown[] } } }) =>
+          metric.MetricStat?.Metric.Dimensions ?? [],
+      ),
+    ]);
+  const ids = new Set(assembly.resources.map(({ id }) => `<${id}>`));
+  expect(dimensions.length).toBeGreaterThan(5);
+  for (const { Name, Value } of dimensions) {
+    if (Name === 'ApiName') {
+      const names = assembly.of('AWS::ApiGateway::RestApi').map(({ properties }) => properties.Name);
+      expect(names).toContain(Value);
+    } else expect(ids).toContain(Value);
+  }
+});
+
+it('runs by the clock what the manifest says, and nothing else', () => {
+  const rows: readonly FunctionRow[] = functions;
+  const scheduled = rows.filter(({ scheduleMinutes }) => scheduleMinutes !== undefined);
+  const rules = assembly.of('AWS::Events::Rule').map(({ properties }) => properties);
+  expect(rules.map(({ ScheduleExpression }) => ScheduleExpression)).toEqual(
+    scheduled.map(
+      ({ scheduleMinutes }) => `rate(${scheduleMinutes} minute${scheduleMinutes === 1 ? '' : 's'})`,
+    ),
+  );
+  for (const { Targets } of rules) expect(Targets).toHaveLength(1);
+});
+
+it('draws the promise, the proxy, the server and the operations on one dashboard', () => {
+  const { properties } = assembly.only('AWS::CloudWatch::Dashboard', /./);
+  const { widgets } = JSON.parse(properties.DashboardBody);
+  expect(widgets.length).toBeGreaterThan(10);
+  for (const wanted of [
+    'IsolationInDoubt',
+    'DatabaseConnectionsCurrentlySessionPinned',
+    '5XXError',
+    'CPUUtilization',
+    'ExecutionsStarted',
+  ])
+    expect(properties.DashboardBody).toContain(wanted);
+});
