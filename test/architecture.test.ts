@@ -128,6 +128,7 @@ function violations(source: Source): string[] {
 const long: Record<string, string> = {
   'infra/local/emulator/rds-instances.ts':
     'one state machine: the steps of an instance’s life must agree with each other',
+  'test/infra/iam.test.ts': 'one matrix: who may do what',
   'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
   'test/lib/health/mutation.test.ts':
     'one table: every way to sabotage a system, and what the next run says of it',

@@ -1,14 +1,27 @@
+import { Logger } from '@aws-lambda-powertools/logger';
 import type { CloudFormationCustomResourceEvent } from 'aws-lambda';
 import { install } from '../lib/lifecycle/install.ts';
 import { homeMigrations } from '../lib/migrations/migrator.ts';
 import { readInstallSettings } from '../lib/settings.ts';
 
 const settings = readInstallSettings();
+const logger = new Logger({ serviceName: 'install' });
 
 /** A custom resource of the stack that holds the databases: what needs it waits for it. */
 export async function handler(event: CloudFormationCustomResourceEvent) {
   // What is installed goes with the databases, never with a stack.
   if (event.RequestType === 'Delete') return {};
-  const { apiKeyJwks } = await install(settings, await homeMigrations());
-  return { PhysicalResourceId: 'tenantry', Data: { ApiKeyJwks: JSON.stringify(apiKeyJwks) } };
+  try {
+    const { apiKeyJwks } = await install(settings, await homeMigrations());
+    return { PhysicalResourceId: 'tenantry', Data: { ApiKeyJwks: JSON.stringify(apiKeyJwks) } };
+  } catch (error) {
+    logger.error('failed', error as Error);
+    // CloudFormation shows this one sentence to whoever deploys.
+    throw new Error(`The installation failed: ${reasons(error).join(': ')}`, { cause: error });
+  }
+}
+
+function reasons(error: unknown): string[] {
+  if (!(error instanceof Error)) return [String(error)];
+  return [error.message, ...(error.cause === undefined ? [] : reasons(error.cause))];
 }

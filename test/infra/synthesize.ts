@@ -1,6 +1,7 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
+import type { DeploymentFacts } from '../../infra/environment.ts';
 import { readSettings, type Settings } from '../../infra/settings.ts';
 import { addSystem } from '../../infra/system.ts';
 
@@ -57,12 +58,15 @@ export interface Synthesized {
 }
 
 /** As `npm run synth` does it, with the feature flags of cdk.json, but in this process. */
-export function synthesize(changes: Record<string, unknown> = {}): Synthesized {
+export function synthesize(
+  changes: Record<string, unknown> = {},
+  itsTools: DeploymentFacts['tools'] = tools,
+): Synthesized {
   // Validation by the library's own rules takes seconds and runs in `npm run synth`.
   process.env.CDK_VALIDATION = 'false';
   const app = new App({ context });
   process.once('exit', () => rmSync(app.outdir, { recursive: true, force: true }));
   const settings = readSettings(changes);
-  const stacks = addSystem(app, settings, tools);
+  const stacks = addSystem(app, settings, itsTools);
   return { app, settings, stacks, template: (stack) => Template.fromStack(stacks[stack]) };
 }

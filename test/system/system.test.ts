@@ -1,0 +1,224 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { FunctionError } from '../../infra/local/lambda/environment.ts';
+import { type Deployment, deploy } from './deployment.ts';
+
+vi.setConfig({ hookTimeout: 240_000, testTimeout: 120_000 });
+
+/** The synthesized system, under AWS's own runtime interface client: bundles, environments, rights, state machines. */
+let deployed: Deployment;
+beforeAll(async () => {
+  deployed = await deploy();
+});
+afterAll(() => deployed?.close());
+
+const admin = async (method: string, path: string, body?: object) => {
+  const answer = (await deployed.host.invoke('admin', {
+    httpMethod: method,
+    path,
+    headers: { 'content-type': 'application/json' },
+    multiValueHeaders: { 'content-type': ['application/json'] },
+    queryStringParameters: null,
+    multiValueQueryStringParameters: null,
+    requestContext: { requestId: randomUUID(), identity: {} },
+    body: body === undefined ? null : JSON.stringify(body),
+    isBase64Encoded: false,
+  })) as { statusCode: number; body: string };
+  return { status: answer.statusCode, body: JSON.parse(answer.body) };
+};
+
+async function until<T>(ask: () => Promise<T>, isDone: (value: T) => boolean): Promise<T> {
+  for (;;) {
+    const value = await ask();
+    if (isDone(value)) return value;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
+async function create(slug: string, more: object) {
+  const { status, body } = await admin('POST', '/tenants', { slug, ...more });
+  expect(status, JSON.stringify(body)).toBeLessThan(300);
+  const operation = await until(
+    () => admin('GET', `/operations/${body.operation.id}`),
+    ({ body }) => body.state !== 'running',
+  );
+  expect(operation.body, JSON.stringify(operation.body)).toMatchObject({ state: 'done' });
+}
+
+async function keyOf(slug: string): Promise<string> {
+  const { body } = await admin('POST', `/tenants/${slug}/keys`, {
+    name: 'agent',
+    scopes: ['inventory:read', 'inventory:write'],
+    days: 1,
+  });
+  return body.token;
+}
+
+/** As API Gateway: the authorizer first, its context into the function's event; the answer as it came. */
+async function call(
+  token: string,
+  method: string,
+  params: object = {},
+  accept = 'application/json, text/event-stream',
+) {
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', accept };
+  const event = {
+    httpMethod: 'POST',
+    path: '/mcp',
+    resource: '/mcp',
+    methodArn: 'arn:aws:execute-api:eu-west-1:111122223333:api/live/POST/mcp',
+    headers,
+    multiValueHeaders: Object.fromEntries(
+      Object.entries({ ...headers, 'mcp-protocol-version': '2025-11-25' }).map(([name, value]) => [
+        name,
+        [value],
+      ]),
+    ),
+    requestContext: { requestId: randomUUID() } as Record<string, unknown>,
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
+    isBase64Encoded: false,
+  };
+  const { context } = (await deployed.host.invoke('authorizer', event)) as { context: object };
+  event.requestContext.authorizer = context;
+  const chunks: Buffer[] = [];
+  await deployed.host.stream('mcp', event, (chunk) => chunks.push(Buffer.from(chunk)));
+  const [head, body] = Buffer.concat(chunks).toString('utf8').split('\0\0\0\0\0\0\0\0');
+  return {
+    ...(JSON.parse(head!) as { statusCode: number; headers: Record<string, string> }),
+    body: body!,
+    chunks,
+  };
+}
+const result = (body: string) =>
+  JSON.parse(body.startsWith('{') ? body : /^data: (\{.*)$/m.exec(body)![1]!).result;
+
+describe('the installation', () => {
+  it('makes keys, roles, catalog and runtime with the master’s password, which is of no use afterwards', async () => {
+    const { Data } = await deployed.install('Create');
+    expect(JSON.parse(Data.ApiKeyJwks!).keys).toEqual([expect.objectContaining({ kty: 'EC', alg: 'ES256' })]);
+    expect(Data.ApiKeyJwks).not.toContain('"d"');
+    const [member] = await deployed.server.ask(
+      'postgres',
+      `select pg_has_role('tenantry_master', 'tenancy_provisioner', 'member') as locked_out`,
+    );
+    expect(member).toEqual({ locked_out: true });
+    await deployed.server.refuseMaster();
+  });
+
+  it('runs again at the next deployment, without that password', async () => {
+    deployed.runtimes.get('install')!.close();
+    const before = await deployed.server.ask('tenantry_catalog', 'select * from catalog.clusters');
+    await deployed.install('Update');
+    expect(await deployed.server.ask('tenantry_catalog', 'select * from catalog.clusters')).toEqual(before);
+  });
+
+  it('keeps what is installed when the stack goes', async () => {
+    await deployed.host.invoke('install', { RequestType: 'Delete', PhysicalResourceId: 'tenantry' });
+    expect(await deployed.server.ask('tenantry_catalog', 'select from catalog.clusters')).toHaveLength(1);
+  });
+});
+
+const kinds = [
+  ['acme', { tier: 'starter' }],
+  ['globex', { tier: 'pro' }],
+  ['initech', { tier: 'enterprise', placement: 'shared-cluster' }],
+] as const;
+
+describe.each(kinds)('a tenant %s (%j)', (slug, more) => {
+  let token: string;
+
+  it('is created by the admin function, and by the state machine where that takes longer', async () => {
+    await create(slug, more);
+    token = await keyOf(slug);
+    expect(token).toMatch(/^tnt_/);
+  });
+
+  it('lists its tools and calls them, through the authorizer and the MCP function', async () => {
+    const listed = await call(token, 'tools/list');
+    expect(listed.statusCode).toBe(200);
+    expect(result(listed.body).tools.length).toBeGreaterThan(3);
+    const found = await call(token, 'tools/call', { name: 'list_low_stock', arguments: {} });
+    expect(found.statusCode, found.body).toBe(200);
+    expect(result(found.body).isError, found.body).toBeUndefined();
+  });
+
+  it('gets a streamed answer in the form that API Gateway reads: status and headers first', async () => {
+    const { chunks, headers, statusCode } = await call(token, 'tools/list');
+    expect(statusCode).toBe(200);
+    expect(headers['content-type']).toMatch(/application\/json|text\/event-stream/);
+    expect(Buffer.concat(chunks).indexOf(Buffer.alloc(8))).toBeGreaterThan(0);
+  });
+
+  it('is suspended at once and served again afterwards', async () => {
+    expect((await admin('POST', `/tenants/${slug}/suspend`)).body).toMatchObject({ result: 'done' });
+    expect((await call(token, 'tools/call', { name: 'list_low_stock', arguments: {} })).statusCode).toBe(403);
+    expect((await admin('POST', `/tenants/${slug}/resume`)).body).toMatchObject({ result: 'done' });
+    const again = await call(token, 'tools/call', { name: 'list_low_stock', arguments: {} });
+    expect([again.statusCode, result(again.body).isError]).toEqual([200, undefined]);
+  });
+});
+
+describe('rights', () => {
+  it('were enough for all of it, and every call of AWS was asked for them', () => {
+    expect(deployed.refused).toEqual([]);
+    const asked = new Set(deployed.gate.calls.map(({ caller, action }) => `${caller} ${action}`));
+    expect([...asked].sort()).toEqual(
+      expect.arrayContaining([
+        'admin states:StartExecution',
+        'install secretsmanager:PutSecretValue',
+        'mcp secretsmanager:GetSecretValue',
+        'provision-tenant lambda:InvokeFunction',
+        'provision-tenant secretsmanager:CreateSecret',
+      ]),
+    );
+  });
+
+  it('are missing where a function would need more: the gate is shut', async () => {
+    const before = deployed.refused.length;
+    const { url } = deployed.gate;
+    const answer = await fetch(url, {
+      method: 'POST',
+      headers: {
+        authorization: 'AWS4-HMAC-SHA256 Credential=mcp/20260101/eu-west-1/secretsmanager/aws4_request, x',
+        'x-amz-target': 'secretsmanager.GetSecretValue',
+      },
+      body: JSON.stringify({ SecretId: 'rds!cluster-shared' }),
+    });
+    expect(answer.status).toBe(400);
+    expect(deployed.refused.splice(before)).toHaveLength(1);
+  });
+});
+
+describe('logins', () => {
+  it('prove themselves by IAM, all of them, and have only the attributes that they need', async () => {
+    const roles = await deployed.server.ask(
+      'postgres',
+      `select rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication, rolpassword is not null as password,
+              pg_has_role(rolname, 'rds_iam', 'member') as iam
+         from pg_authid where rolcanlogin and rolname ~ '^(tenancy_|t_)' order by 1`,
+    );
+    const names = roles.map(({ rolname }) => (rolname as string).replace(/^t_.*/, 't_…'));
+    expect(names).toEqual(['t_…', 't_…', 'tenancy_app', 'tenancy_catalog_reader', 'tenancy_provisioner']);
+    for (const role of roles) {
+      const makes = role.rolname === 'tenancy_provisioner';
+      expect(role).toMatchObject({
+        rolsuper: false,
+        rolbypassrls: false,
+        rolreplication: false,
+        rolcreaterole: makes,
+        rolcreatedb: makes,
+        password: false,
+        iam: true,
+      });
+    }
+  });
+});
+
+it('is told by the runtime client when a function fails', async () => {
+  const failing = deployed.host.invoke('provision-tenant', {
+    operation: randomUUID(),
+    step: 'no-such-step',
+    input: {},
+  });
+  await expect(failing).rejects.toBeInstanceOf(FunctionError);
+});
