@@ -12,6 +12,7 @@ export interface DeploymentFacts {
   readonly proxyHost: string;
   readonly clusterHost: string;
   readonly port: string;
+  /** The secrets' names. */
   readonly contextKey: string;
   readonly signingKey: string;
   readonly masterSecret: string;
@@ -59,6 +60,10 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       certificateAuthority,
     }),
   });
+  const machines = () =>
+    Object.fromEntries(
+      Object.entries(facts.machines!).map(([name, machine]) => [machineVariable(name), machine]),
+    );
   const own: Partial<Record<FunctionName, () => Record<string, string>>> = {
     mcp: () => ({
       ...database(facts.proxyHost),
@@ -74,6 +79,12 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       API_KEY_ISSUER: facts.publicUrl!,
       TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
     }),
+    health: () => ({
+      CATALOG_HOST: facts.proxyHost,
+      CATALOG_PORT: facts.port,
+      CREDENTIALS: 'iam',
+      DATABASE_TLS: 'verify',
+    }),
     install: () => ({
       ...database(facts.clusterHost),
       CATALOG_CLUSTER_ID: catalogClusterId,
@@ -81,6 +92,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       MASTER_SECRET: facts.masterSecret,
       SIGNING_KEY_SECRET: facts.signingKey,
     }),
+    'health-canary': () => ({ ...control(), SIGNING_KEY_SECRET: facts.signingKey, ...machines() }),
     admin: () => ({
       ...control(),
       TIERS: JSON.stringify(settings.tiers),
@@ -88,9 +100,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       SIGNING_KEY_SECRET: facts.signingKey,
       SCOPES: scopesOf(tools).join(','),
       ISSUERS: settings.issuers.map(({ issuer }) => issuer).join(','),
-      ...Object.fromEntries(
-        Object.entries(facts.machines!).map(([name, machine]) => [machineVariable(name), machine]),
-      ),
+      ...machines(),
     }),
   };
   return (own[row.name as FunctionName] ?? control)();

@@ -137,10 +137,11 @@ export const functions = [
     plane: 'control',
     scheduleMinutes: 1,
     may: [
+      'enter-homes',
+      'read-tenant-secrets',
       'operate-shared-cluster',
       'operate-dedicated-instances',
       'read-context-key',
-      'read-signing-key',
       'list-secrets',
       'list-instances',
       'start-operations',

@@ -5,6 +5,8 @@
 export type Right =
   /** Log in to homes as their own logins, and look up routes: the data plane. */
   | 'enter-homes'
+  /** Look up routes, and the canary's last word: nothing else of the catalog. */
+  | 'ask-catalog'
   | 'read-tenant-secrets'
   | 'keep-tenant-secrets'
   | 'read-context-key'
@@ -21,6 +23,9 @@ export type Right =
   /** Dedicated instances of this product, marked with their tenant. */
   | 'create-instances'
   | 'delete-instances'
+  /** The names of all secrets of the account, to find one that nobody uses. Never a value. */
+  | 'list-secrets'
+  | 'list-instances'
   | 'start-operations'
   | 'call-mcp'
   | 'keep-exports';
@@ -34,6 +39,7 @@ export type Service = 'secretsmanager' | 'rds' | 'states' | 'lambda' | 's3';
 
 export const reach: Readonly<Record<Right, Reach>> = {
   'enter-homes': { databases: ['proxy', 'dedicated'] },
+  'ask-catalog': { databases: ['proxy'] },
   'read-tenant-secrets': { service: 'secretsmanager' },
   'keep-tenant-secrets': { service: 'secretsmanager' },
   'read-context-key': { service: 'secretsmanager' },
@@ -45,6 +51,8 @@ export const reach: Readonly<Record<Right, Reach>> = {
   'read-master-secrets': { service: 'secretsmanager' },
   'create-instances': { service: 'rds' },
   'delete-instances': { service: 'rds' },
+  'list-secrets': { service: 'secretsmanager' },
+  'list-instances': { service: 'rds' },
   'start-operations': { service: 'states' },
   'call-mcp': { service: 'lambda' },
   'keep-exports': { service: 's3' },

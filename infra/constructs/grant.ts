@@ -12,7 +12,8 @@ import type { Right } from '../rights.ts';
 export interface Places {
   /** Lets a role log in to homes through the proxy. */
   readonly enterHomes: IManagedPolicy;
-  /** Resource id of the shared cluster: `cluster-…` or `db-…`. */
+  /** Resource ids: `prx-…` of the proxy; `cluster-…` or `db-…` of the shared cluster. */
+  readonly proxyId: string;
   readonly clusterId: string;
   readonly contextKey: string;
   readonly signingKey: string;
@@ -59,6 +60,7 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
   return {
     // A policy of the stack that has the proxy.
     'enter-homes': () => [],
+    'ask-catalog': () => [connect([login(places.proxyId, 'tenancy_catalog_reader')])],
     'read-tenant-secrets': () => [read([tenantSecrets])],
     'keep-tenant-secrets': () => [
       {
@@ -136,6 +138,8 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
         conditions: { Null: { [`aws:ResourceTag/${tenantTag}`]: 'false' } },
       },
     ],
+    'list-secrets': () => [{ actions: ['secretsmanager:ListSecrets'], resources: ['*'] }],
+    'list-instances': () => [{ actions: ['rds:DescribeDBInstances'], resources: [arn('rds', 'db', '*')] }],
     'start-operations': () => [
       { actions: ['states:StartExecution'], resources: [...places.machines!] },
       {

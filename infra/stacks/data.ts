@@ -1,4 +1,4 @@
-import { Duration, Fn, RemovalPolicy, Stack, type StackProps, Validations } from 'aws-cdk-lib';
+import { Aws, Duration, Fn, RemovalPolicy, Stack, type StackProps, Validations } from 'aws-cdk-lib';
 import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
   CfnDBParameterGroup,
@@ -38,14 +38,20 @@ export class DataStack extends Stack {
     const { settings, network, tools } = props;
     this.cluster = new SharedCluster(this, 'Shared', { ...settings, network });
     this.proxy = this.newProxy(settings, network);
-    const contextKey = this.newKey('ContextKey', 'Signs which tenant a transaction belongs to');
-    const signingKey = this.newKey('ApiKeySigningKey', 'Signs API keys');
+    const contextKey = this.newKey(
+      'ContextKey',
+      'context-key',
+      'signs which tenant a transaction belongs to',
+    );
+    const signingKey = this.newKey('ApiKeySigningKey', 'api-key-signing', 'signs API keys');
+    const proxyId = Fn.select(6, Fn.split(':', this.proxy.dbProxyArn));
     const dedicated = this.dedicated(settings, network);
     this.places = {
-      enterHomes: this.enterHomes(),
+      enterHomes: this.enterHomes(proxyId),
+      proxyId,
       clusterId: this.cluster.resourceId,
-      contextKey,
-      signingKey,
+      contextKey: contextKey.ref,
+      signingKey: signingKey.ref,
       masterSecret: this.cluster.masterSecret,
       ...dedicated,
     };
@@ -55,8 +61,8 @@ export class DataStack extends Stack {
       proxyHost: this.proxy.endpoint,
       clusterHost: this.cluster.host,
       port: String(postgresPort),
-      contextKey,
-      signingKey,
+      contextKey: contextKey.name!,
+      signingKey: signingKey.name!,
       masterSecret: this.cluster.masterSecret,
       ...dedicated,
       dedicatedSecurityGroup: network.group('dedicated').securityGroupId,
@@ -101,22 +107,28 @@ export class DataStack extends Stack {
     });
   }
 
-  private enterHomes(): ManagedPolicy {
+  private enterHomes(proxyId: string): ManagedPolicy {
     const policy = new ManagedPolicy(this, 'EnterHomes', { description: 'Log in to homes of tenantry' });
-    policy.addStatements(dataLoginStatement(policy, Fn.select(6, Fn.split(':', this.proxy.dbProxyArn))));
+    policy.addStatements(dataLoginStatement(policy, proxyId));
     return policy;
   }
 
-  /** Empty: the installation writes the first value. It outlives the stack, as what it has signed does. */
-  private newKey(id: string, description: string): string {
-    const secret = new CfnSecret(this, id, { description: `tenantry: ${description}` });
+  /**
+   * Empty: the installation writes the first value. It outlives the stack, as what it has signed does; so its name is
+   * this stack's alone, and a later one is not in its way.
+   */
+  private newKey(id: string, name: string, what: string): CfnSecret {
+    const secret = new CfnSecret(this, id, {
+      name: `tenancy/${name}-${Fn.select(2, Fn.split('/', Aws.STACK_ID))}`,
+      description: `tenantry: ${what}`,
+    });
     secret.applyRemovalPolicy(RemovalPolicy.RETAIN);
     Validations.of(secret).acknowledge({
       id: 'AwsSolutions-SMG4',
       reason:
         'A new key is added beside the old one and installed in every database first: by hand, never by the clock.',
     });
-    return secret.ref;
+    return secret;
   }
 
   private dedicated({ dedicated }: Settings, network: NetworkStack) {

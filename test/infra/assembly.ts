@@ -17,6 +17,7 @@ const pseudo: Record<string, string> = {
   'AWS::Partition': 'aws',
   'AWS::URLSuffix': 'amazonaws.com',
   'AWS::StackName': 'stack',
+  'AWS::StackId': 'arn:aws:cloudformation:eu-west-1:111122223333:stack/stack/0f1e2d3c',
 };
 
 /** Everything that the stacks would make, with what CloudFormation fills in written out. */

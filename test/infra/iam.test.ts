@@ -66,7 +66,7 @@ const questions: Record<string, Question> = {
   'a tenant’s secret': {
     action: 'secretsmanager:GetSecretValue',
     resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
-    who: ['mcp', 'provision-tenant'],
+    who: ['mcp', 'provision-tenant', 'health-canary'],
   },
   'writing a tenant’s secret': {
     action: 'secretsmanager:PutSecretValue',
@@ -86,7 +86,7 @@ const questions: Record<string, Question> = {
   'the context key': {
     action: 'secretsmanager:GetSecretValue',
     resource: () => keys.context,
-    who: ['mcp', 'admin', 'provision-tenant', 'install', 'migrate-tenants'],
+    who: ['mcp', 'admin', 'provision-tenant', 'install', 'migrate-tenants', 'health-canary'],
   },
   'writing the context key': {
     action: 'secretsmanager:PutSecretValue',
@@ -123,17 +123,17 @@ const questions: Record<string, Question> = {
   'logging in to the proxy as the shared login': {
     action: 'rds-db:connect',
     resource: login(proxy, 'tenancy_app'),
-    who: ['mcp'],
+    who: ['mcp', 'health-canary'],
   },
   'logging in to the proxy as a home’s login': {
     action: 'rds-db:connect',
     resource: login(proxy, 't_0b8f6a52111142228333444455556666'),
-    who: ['mcp'],
+    who: ['mcp', 'health-canary'],
   },
   'looking up routes': {
     action: 'rds-db:connect',
     resource: login(proxy, 'tenancy_catalog_reader'),
-    who: ['mcp'],
+    who: ['mcp', 'health-canary', 'health'],
   },
   'the proxy as the provisioner': {
     action: 'rds-db:connect',
@@ -148,7 +148,7 @@ const questions: Record<string, Question> = {
   'the server as the provisioner': {
     action: 'rds-db:connect',
     resource: login(cluster, 'tenancy_provisioner'),
-    who: ['admin', 'provision-tenant', 'install', 'migrate-tenants'],
+    who: ['admin', 'provision-tenant', 'install', 'migrate-tenants', 'health-canary'],
   },
   'the server as the master': {
     action: 'rds-db:connect',
@@ -163,7 +163,7 @@ const questions: Record<string, Question> = {
   'a dedicated instance as the provisioner': {
     action: 'rds-db:connect',
     resource: login(dedicated, 'tenancy_provisioner'),
-    who: ['admin', 'provision-tenant', 'migrate-tenants'],
+    who: ['admin', 'provision-tenant', 'migrate-tenants', 'health-canary'],
   },
   'creating an instance with its tenant’s mark': {
     action: 'rds:CreateDBInstance',
@@ -232,7 +232,12 @@ const questions: Record<string, Question> = {
   'starting an operation': {
     action: 'states:StartExecution',
     resource: () => ids.machine,
-    who: ['admin'],
+    who: ['admin', 'health-canary'],
+  },
+  'the names of secrets': {
+    action: 'secretsmanager:ListSecrets',
+    resource: () => '*',
+    who: ['health-canary'],
   },
   'starting any other machine': {
     action: 'states:StartExecution',
@@ -242,7 +247,7 @@ const questions: Record<string, Question> = {
   'calling the MCP function past API Gateway': {
     action: 'lambda:InvokeFunction',
     resource: () => ids.mcp,
-    who: ['provision-tenant', 'migrate-tenants'],
+    who: ['provision-tenant', 'migrate-tenants', 'health-canary'],
   },
   'becoming another role': {
     action: 'sts:AssumeRole',
@@ -275,7 +280,7 @@ describe('over all roles', () => {
       }
     for (const action of wide)
       expect(action).toMatch(
-        /^(xray:(Put|GetSampling)|logs:\w*(LogDelivery|LogDeliveries|ResourcePolicy|ResourcePolicies|LogGroups)$)/,
+        /^(secretsmanager:ListSecrets$|xray:(Put|GetSampling)|logs:\w*(LogDelivery|LogDeliveries|ResourcePolicy|ResourcePolicies|LogGroups)$)/,
       );
   });
 

@@ -132,8 +132,12 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
         'install → cluster:5432',
         'migratetenants → cluster:5432',
         'migratetenants → dedicated:5432',
+        'healthcanary → proxy:5432',
+        'healthcanary → cluster:5432',
+        'healthcanary → dedicated:5432',
+        'health → proxy:5432',
         'proxy → cluster:5432',
-        ...['mcp', 'admin', 'provisiontenant', 'install', 'migratetenants'].map(
+        ...['mcp', 'admin', 'provisiontenant', 'install', 'migratetenants', 'healthcanary'].map(
           (from) => `${from} → ${endpoints}`,
         ),
       ].sort(),

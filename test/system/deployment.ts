@@ -87,7 +87,8 @@ export async function deploy(settings: Record<string, unknown> = {}) {
   });
   known[at(cluster, 'MasterUserSecret.SecretArn')] = master.secret.arn;
   for (const key of bare.of('AWS::SecretsManager::Secret')) {
-    const { secret } = await emulator.secrets.create({ name: `TenantryData-${key.id}`, region });
+    const name = key.properties.Name as string;
+    const { secret } = await emulator.secrets.create({ name, region });
     known[at(key)] = secret.arn;
   }
 
