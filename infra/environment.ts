@@ -47,6 +47,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
   const control = () => ({
     ...database(facts.clusterHost),
     CATALOG_CLUSTER_ID: catalogClusterId,
+    EXTENSIONS: settings.extensions.join(','),
     PUBLIC_URL: facts.publicUrl!,
     MCP_FUNCTION: facts.mcpFunction!,
     INSTANCE: facts.json({
@@ -88,6 +89,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
     install: () => ({
       ...database(facts.clusterHost),
       CATALOG_CLUSTER_ID: catalogClusterId,
+      EXTENSIONS: settings.extensions.join(','),
       PROXY_HOST: facts.proxyHost,
       MASTER_SECRET: facts.masterSecret,
       SIGNING_KEY_SECRET: facts.signingKey,

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { extensionName, reachesOut } from '../functions/lib/migrations/extensions.ts';
 import { strategies } from '../functions/lib/tenant/tenant.ts';
 
 /**
@@ -32,6 +33,18 @@ const schema = z.strictObject({
         tenantClaim: z.string().min(1).optional(),
         scopeClaim: z.string().min(1).optional(),
       }),
+    )
+    .default([]),
+  /** PostgreSQL extensions that tenant migrations build on, e.g. pg_trgm: in a schema of their own, which is in every path. */
+  extensions: z
+    .array(
+      z
+        .string()
+        .regex(extensionName, 'must be the name of an extension, e.g. pg_trgm')
+        .refine(
+          (name) => !reachesOut.includes(name),
+          'reads or runs what is outside the database: not for tenants',
+        ),
     )
     .default([]),
   /** Values of the Origin header that are let through. Agents send none, and need no entry; any other Origin is refused. */

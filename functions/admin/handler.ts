@@ -12,7 +12,7 @@ const workflows = createWorkflows();
 
 let known: ReturnType<typeof readRelease> | undefined;
 const release = () => {
-  known ??= readRelease();
+  known ??= readRelease(settings.extensions);
   return known;
 };
 

@@ -23,6 +23,7 @@ const watch: Watch = {
     secrets,
     credentials: createCredentials(credentials, region, secrets),
     loginsUse: credentials,
+    extensions: settings.extensions,
     tls,
   },
   secrets,

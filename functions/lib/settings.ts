@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { TenantryError } from './errors.ts';
+import { extensionName } from './migrations/extensions.ts';
 import { strategies } from './tenant/tenant.ts';
 
 /** A process environment as received: nothing in it is trusted before it is parsed. */
@@ -41,6 +42,9 @@ const database = {
   DATABASE_TLS: z.enum(['verify', 'off']).default('verify'),
   AWS_REGION: z.string().min(1),
 };
+
+/** Extensions that tenant migrations build on, comma-separated: in every database that holds tenants, in a schema of their own. */
+const EXTENSIONS = list.pipe(z.array(z.string().regex(extensionName, 'must be the name of an extension')));
 
 const mcpSettings = z
   .object({
@@ -101,6 +105,7 @@ const authorizerSettings = z
 const controlSettings = z
   .object({
     ...database,
+    EXTENSIONS,
     /** The cluster that also holds the catalog. */
     CATALOG_CLUSTER_ID: z.uuid(),
     /** Name of the function that a new tenant's data path is tried in. */
@@ -122,6 +127,7 @@ const controlSettings = z
   })
   .transform((env) => ({
     catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    extensions: env.EXTENSIONS,
     credentials: env.CREDENTIALS,
     contextKeySecret: env.CONTEXT_KEY_SECRET,
     tls: env.DATABASE_TLS,
@@ -133,6 +139,7 @@ const controlSettings = z
 const migrateSettings = z
   .object({
     ...database,
+    EXTENSIONS,
     /** The cluster that also holds the catalog. */
     CATALOG_CLUSTER_ID: z.uuid(),
     /** Name of the function that a ring's tenants are tried in. */
@@ -140,6 +147,7 @@ const migrateSettings = z
   })
   .transform((env) => ({
     catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    extensions: env.EXTENSIONS,
     credentials: env.CREDENTIALS,
     contextKeySecret: env.CONTEXT_KEY_SECRET,
     tls: env.DATABASE_TLS,
@@ -150,6 +158,7 @@ const migrateSettings = z
 const adminSettings = z
   .object({
     ...database,
+    EXTENSIONS,
     /** The cluster that also holds the catalog. */
     CATALOG_CLUSTER_ID: z.uuid(),
     /** ARN of the state machine that provisions what takes longer than an answer may. */
@@ -176,6 +185,7 @@ const adminSettings = z
   })
   .transform((env) => ({
     catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    extensions: env.EXTENSIONS,
     credentials: env.CREDENTIALS,
     contextKeySecret: env.CONTEXT_KEY_SECRET,
     tls: env.DATABASE_TLS,
@@ -193,6 +203,7 @@ const adminSettings = z
 const canarySettings = z
   .object({
     ...database,
+    EXTENSIONS,
     /** The cluster that also holds the catalog. */
     CATALOG_CLUSTER_ID: z.uuid(),
     /** Name of the function through which the canaries' tool calls go. */
@@ -204,6 +215,7 @@ const canarySettings = z
   })
   .transform((env) => ({
     catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    extensions: env.EXTENSIONS,
     credentials: env.CREDENTIALS,
     contextKeySecret: env.CONTEXT_KEY_SECRET,
     tls: env.DATABASE_TLS,
@@ -232,6 +244,7 @@ const healthSettings = z
 const installSettings = z
   .object({
     ...database,
+    EXTENSIONS,
     CATALOG_CLUSTER_ID: z.uuid(),
     /** What calls connect to: the proxy. CATALOG_HOST is the server itself here. */
     PROXY_HOST: z.string().min(1),
@@ -243,6 +256,7 @@ const installSettings = z
   .transform((env) => ({
     catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
     proxy: { host: env.PROXY_HOST, port: env.PROXY_PORT },
+    extensions: env.EXTENSIONS,
     credentials: env.CREDENTIALS,
     contextKeySecret: env.CONTEXT_KEY_SECRET,
     signingKeySecret: env.SIGNING_KEY_SECRET,

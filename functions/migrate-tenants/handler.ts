@@ -9,7 +9,7 @@ import { readMigrateSettings } from '../lib/settings.ts';
 const settings = readMigrateSettings();
 const migrator: Migrator = {
   plane: await createControlPlane(settings),
-  release: await readRelease(),
+  release: await readRelease(settings.extensions),
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
   workers: workerSlots.length,
   clock: Date.now,

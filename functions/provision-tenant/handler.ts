@@ -13,7 +13,7 @@ const provisioner: Provisioner = {
   plane,
   instances: createInstances(settings.instance),
   region: settings.region,
-  release: await readRelease(),
+  release: await readRelease(settings.extensions),
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
 };
 

@@ -80,6 +80,7 @@ export async function startCloud(
     awsUrl: emulator.url,
     accessKeyId,
     issuerUrl,
+    extensions: settings.extensions,
     apiKeyJwks: { keys: [signing.public] },
     tools,
   });
@@ -91,10 +92,10 @@ export async function startCloud(
   await Promise.all([available(emulator, shared), available(emulator, dedicated)]);
 
   progress('Installing catalog, runtime and tenant migrations');
-  const plane = createPlane(state, secrets, context, shared);
+  const plane = createPlane(state, secrets, context, shared, settings.extensions);
   const dedicatedId = clusterIdOf(state, dedicated.identifier);
   await state.save();
-  const release = await readRelease();
+  const release = await readRelease(settings.extensions);
   const sharedPlace = prepareShared(plane, emulator, shared, release);
   const [place, ownPlace] = await Promise.all([
     sharedPlace,

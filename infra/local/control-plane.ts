@@ -82,6 +82,7 @@ export function createPlane(
   secrets: Secrets,
   contextKey: string,
   shared: Instance,
+  extensions: readonly string[],
 ): ControlPlane {
   return {
     catalog: { clusterId: clusterIdOf(state, shared.identifier), host: '127.0.0.1', port: shared.port },
@@ -90,6 +91,7 @@ export function createPlane(
     keys: parseMasterKeys(contextKey),
     loginsUse: 'secret',
     tls: 'off',
+    extensions,
   };
 }
 

@@ -16,6 +16,7 @@ export interface FunctionFacts {
   awsUrl: string;
   accessKeyId: string;
   issuerUrl: string;
+  extensions: readonly string[];
   apiKeyJwks: { keys: JWK[] };
   tools: readonly Tool[];
 }
@@ -49,6 +50,7 @@ export function functionVariables(
     'health-canary': {
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      EXTENSIONS: facts.extensions.join(','),
       MCP_FUNCTION: 'tenantry-mcp',
       PROVISION_MACHINE: facts.provisionMachine,
       SIGNING_KEY_SECRET: signingKeySecret,
@@ -56,6 +58,7 @@ export function functionVariables(
     admin: {
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      EXTENSIONS: facts.extensions.join(','),
       PROVISION_MACHINE: facts.provisionMachine,
       MIGRATE_MACHINE: facts.migrateMachine,
       TIERS: JSON.stringify({ starter: 'rls', pro: 'schema', enterprise: 'database' }),
@@ -68,11 +71,13 @@ export function functionVariables(
     'migrate-tenants': {
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      EXTENSIONS: facts.extensions.join(','),
       MCP_FUNCTION: 'tenantry-mcp',
     },
     'provision-tenant': {
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      EXTENSIONS: facts.extensions.join(','),
       MCP_FUNCTION: 'tenantry-mcp',
       INSTANCE: JSON.stringify({
         instanceClass: 'db.t4g.micro',

@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
+import { readSettings } from '../settings.ts';
 import { Refused } from './refused.ts';
 
 /** What whoever runs `npm start` decides. */
@@ -12,6 +14,8 @@ export interface LocalSettings {
   readonly fresh: boolean;
   /** Waits of state machines last this part of their time: above 0, at most 1. */
   readonly clockFactor: number;
+  /** As a deployment has them: from `cdk.json`. */
+  readonly extensions: readonly string[];
 }
 
 const usage =
@@ -47,7 +51,14 @@ export function readLocalSettings(
   } catch (error) {
     faults.push(`${(error as Error).message.split('. ')[0]}.`);
   }
+  let extensions: readonly string[] = [];
+  try {
+    const { context } = JSON.parse(readFileSync(join(root, 'cdk.json'), 'utf8'));
+    ({ extensions } = readSettings(context?.tenantry));
+  } catch (error) {
+    faults.push((error as Error).message);
+  }
   if (faults.length > 0) throw new Refused([...faults, usage].join('\n'));
   const folder = environment.TENANTRY_STATE ? resolve(environment.TENANTRY_STATE) : join(root, '.tenantry');
-  return { port: port.data!, folder, fresh, clockFactor: clockFactor.data! };
+  return { port: port.data!, folder, fresh, clockFactor: clockFactor.data!, extensions };
 }

@@ -103,7 +103,12 @@ export function limits(mode: Mode = 'w', more: Partial<CallLimits> = {}): CallLi
 
 /** The whole product below its protocol, on real PostgreSQL: catalog, shared database, two tenants of each strategy. */
 export async function startWorld(
-  options: { migrations?: readonly MigrationFile[]; parameters?: Record<string, string>; rds?: boolean } = {},
+  options: {
+    migrations?: readonly MigrationFile[];
+    extensions?: readonly string[];
+    parameters?: Record<string, string>;
+    rds?: boolean;
+  } = {},
 ): Promise<World> {
   const [cluster, emulator] = await Promise.all([
     startCluster(options.parameters),
@@ -127,6 +132,7 @@ export async function startWorld(
     keys: parseMasterKeys(keySecret),
     loginsUse: 'secret',
     tls: 'off',
+    extensions: options.extensions ?? [],
   };
   const at = { kind: 'shared', region: 'eu-west-1', host, port, adminHost: host, adminPort: port } as const;
   const shared = await preparePlace(plane, { ...at, clusterId }, tenantsDatabase, cluster.master);
@@ -136,7 +142,7 @@ export async function startWorld(
   await asProvisioner('catalog', (catalog) => recordCluster(catalog, { ...at, clusterId }, shared));
 
   const files = [...(await homeMigrations()), noteMigration, ...(options.migrations ?? [])];
-  const release: Release = { ...(await readRelease()), home: files };
+  const release: Release = { ...(await readRelease(plane.extensions)), home: files };
   await withConnection(shared.admin, (connection) =>
     migrateHome(connection, { home: sharedHome, databaseId: shared.databaseId, keys: plane.keys }, files),
   );

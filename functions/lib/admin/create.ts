@@ -121,7 +121,7 @@ async function provisionNow({ plane, settings }: Admin, operation: string): Prom
     plane,
     instances,
     region: settings.region,
-    release: { runtime: [], home: [] },
+    release: { runtime: [], home: [], extensions: [] },
     probe: unused,
   };
   const run = (step: string, input = {}) =>

@@ -1,4 +1,5 @@
 import type { ControlConnection } from '../database/connect.ts';
+import { reachesOut } from '../migrations/extensions.ts';
 import { type AuditRow, dataRoles } from './audit-server.ts';
 
 /** One schema of this database that holds tenants' tables, and the login it is for. */
@@ -14,22 +15,6 @@ const entrances = ['admit(text)', 'enter(text)', 'open_home(text)', 'verify(text
 const definers = [...entrances.slice(2), 'tenancy.maintained_tenant()', 'tenancy.capture()'];
 const catalogEntrances = ['catalog.resolve(text,text)', 'catalog.health()'];
 
-/** Reads or runs what is outside: a way round every wall. */
-const dangerous = [
-  ...['dblink', 'postgres_fdw', 'file_fdw', 'adminpack', 'lo', 'aws_s3', 'aws_lambda', 'pg_cron', 'log_fdw'],
-  ...[
-    'plpython3u',
-    'plperlu',
-    'pltclu',
-    'tds_fdw',
-    'oracle_fdw',
-    'mysql_fdw',
-    'pageinspect',
-    'pg_buffercache',
-  ],
-  ...['pgrowlocks', 'pg_visibility', 'pg_walinspect', 'pg_surgery'],
-];
-
 /**
  * A database beyond the tables of its homes: everything in it that a tenant's login could use. Of a home's own tables
  * speaks `tenancy.audit`. `homes`: the schemas that hold tenants here.
@@ -43,7 +28,7 @@ export async function auditDatabase(
     homes.map(({ login }) => login),
     [...entrances, ...catalogEntrances],
     [...definers, ...catalogEntrances],
-    dangerous,
+    reachesOut,
   ]);
   return rows;
 }

@@ -15,11 +15,16 @@ export interface ControlPlane {
   /** How logins prove who they are; a `secret`'s password is made by us. */
   readonly loginsUse: 'iam' | 'secret';
   readonly tls: Endpoint['tls'];
+  /** Installed in every database that holds tenants. */
+  readonly extensions: readonly string[];
 }
 
 /** The control plane of a function's settings. @throws TenantryError when the signing keys can't be read */
 export async function createControlPlane(
-  settings: Pick<ControlSettings, 'catalog' | 'credentials' | 'region' | 'tls' | 'contextKeySecret'>,
+  settings: Pick<
+    ControlSettings,
+    'catalog' | 'credentials' | 'region' | 'tls' | 'contextKeySecret' | 'extensions'
+  >,
   secrets = createSecrets(),
 ): Promise<ControlPlane> {
   const { catalog, credentials, region, tls } = settings;
@@ -30,6 +35,7 @@ export async function createControlPlane(
     keys: parseMasterKeys(await secrets.read(settings.contextKeySecret)),
     loginsUse: credentials,
     tls,
+    extensions: settings.extensions,
   };
 }
 

@@ -174,7 +174,7 @@ async function open({ plane, release }: Migrator, target: LeasedTarget): Promise
         adminEndpoint(plane, { clusterId, host, port, database }),
       );
       try {
-        await ensureRuntime(connection, plane.keys, release.runtime);
+        await ensureRuntime(connection, plane.keys, release.runtime, release.extensions);
         const { rows } = await connection.query<{ locks: number }>(
           `select current_setting('max_locks_per_transaction')::integer
                 * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer) as locks`,

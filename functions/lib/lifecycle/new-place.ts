@@ -50,7 +50,7 @@ export async function placeFor(
   const database = ownDatabase(input.homeId);
   await withConnection(admin('postgres'), (connection) => createDatabase(connection, database));
   const databaseId = await withConnection(admin(database), (connection) =>
-    installRuntime(connection, plane.keys),
+    installRuntime(connection, plane.keys, plane.extensions),
   );
   return { ...place, database, databaseId, admin: admin(database) };
 }

@@ -51,7 +51,9 @@ export async function preparePlace(
     await createDatabase(connection, database);
   });
   const admin = adminEndpoint(plane, { ...at, database });
-  const databaseId = await withConnection(admin, (connection) => installRuntime(connection, plane.keys));
+  const databaseId = await withConnection(admin, (connection) =>
+    installRuntime(connection, plane.keys, plane.extensions),
+  );
   return { clusterId, kind, host, port, database, databaseId, admin };
 }
 

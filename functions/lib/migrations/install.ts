@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
 import { keyPads, type MasterKeys } from '../isolation/context.ts';
 import { asRole, authenticateBy } from '../isolation/homes.ts';
+import { reachesOut } from './extensions.ts';
 import { type MigrationFile, readMigrations } from './migration-file.ts';
 import { refused } from './refused.ts';
 
@@ -61,6 +63,7 @@ export async function createDatabase(connection: ControlConnection, name: string
 export async function installRuntime(
   connection: ControlConnection,
   keys: MasterKeys,
+  extensions: readonly string[],
   newId = randomUUID,
 ): Promise<string> {
   await connection.query(`
@@ -68,6 +71,7 @@ export async function installRuntime(
     create schema if not exists tenancy authorization tenancy_keeper;
     create schema if not exists extensions;
     grant usage on schema extensions to tenancy_app, tenancy_tenants, tenancy_owner;`);
+  await installExtensions(connection, extensions);
   const { rows } = await connection.query<{ name: string }>('select current_database() as name');
   await connection.query(`grant create on database "${rows[0]!.name}" to tenancy_owner`);
   await connection.query(`alter role tenancy_app in database "${rows[0]!.name}" reset all`);
@@ -79,6 +83,27 @@ export async function installRuntime(
   return installKeys(connection, keys, newId);
 }
 
+/** @throws TenantryError `invalid_settings`: one that reaches out of the database, or that this server lacks or does not trust us with */
+async function installExtensions(connection: ControlConnection, names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    if (reachesOut.includes(name)) throw notInstalled(name, 'reads or runs what is outside the database');
+    await connection
+      .query(`create extension if not exists "${name}" schema extensions`)
+      .catch((cause: { code?: string; message: string }) => {
+        // 42501 not trusted; 0A000, 58P01, 22023 not there.
+        if (!['42501', '0A000', '58P01', '22023'].includes(cause.code ?? '')) throw cause;
+        throw notInstalled(name, cause.message, cause);
+      });
+  }
+}
+
+const notInstalled = (name: string, why: string, cause?: unknown) =>
+  new TenantryError(
+    'invalid_settings',
+    `The extension ${name} can't be installed: ${why}. Take it out of the setting \`extensions\`.`,
+    { cause },
+  );
+
 /** The schema `tenancy`. @throws as `readMigrations` */
 export const runtimeMigrations = () => readMigrations(new URL('runtime/', migrations));
 
@@ -87,13 +112,18 @@ export async function ensureRuntime(
   connection: ControlConnection,
   keys: MasterKeys,
   files: readonly MigrationFile[],
+  extensions: readonly string[],
 ): Promise<void> {
+  const { rows: there } = await connection.query<{ name: string }>(
+    'select extname as name from pg_extension',
+  );
   const { rows } = await asRole(connection, 'tenancy_keeper', () =>
     connection.query<{ name: string }>('select name from tenancy._migrations'),
   );
   const known = new Set(rows.map(({ name }) => name));
-  if (files.every(({ name }) => known.has(name))) return;
-  await installRuntime(connection, keys);
+  const installed = new Set(there.map(({ name }) => name));
+  if (files.every(({ name }) => known.has(name)) && extensions.every((name) => installed.has(name))) return;
+  await installRuntime(connection, keys, extensions);
 }
 
 /** Makes the database accept exactly the given master keys: two during a rotation, the retired one's pads gone after it. */

@@ -21,9 +21,10 @@ export async function homeMigrations(): Promise<MigrationFile[]> {
   return inOrder([...(await readMigrations(home)), ...(await readMigrations(tenant))]);
 }
 
-export const readRelease = async (): Promise<Release> => ({
+export const readRelease = async (extensions: readonly string[]): Promise<Release> => ({
   runtime: await runtimeMigrations(),
   home: await homeMigrations(),
+  extensions: [...extensions].sort(),
 });
 
 /** All tenants on shared tables have one home to migrate. */

@@ -8,6 +8,8 @@ export interface Release {
   readonly runtime: readonly MigrationFile[];
   /** A home's: the product's own, then the adopting team's. */
   readonly home: readonly MigrationFile[];
+  /** What its files build on. */
+  readonly extensions: readonly string[];
 }
 
 /** A state that a home can be in: a version, for people, and the digest of everything behind it. */
@@ -17,10 +19,11 @@ export interface SchemaState {
 }
 
 /** Every state that a home of this release can be at, the newest last. */
-export function schemaStates({ runtime, home }: Release): SchemaState[] {
+export function schemaStates({ runtime, home, extensions }: Release): SchemaState[] {
   return home.map((_, index) => {
     const files = home.slice(0, index + 1);
     const lines = [...runtime, ...files].map(({ name, checksum }) => `${name} ${checksum}\n`);
+    lines.push(...extensions.map((name) => `extension ${name}\n`));
     return {
       version: versionOf(files)!,
       digest: createHash('sha256').update(lines.join('')).digest('hex'),

@@ -57,7 +57,7 @@ async function makeIntruder(
   const { host, port, clusterId } = plane.catalog;
   const { login } = names;
   await withConnection(admin, async (connection) => {
-    const databaseId = await installRuntime(connection, plane.keys);
+    const databaseId = await installRuntime(connection, plane.keys, []);
     const party: Party = {
       ...names,
       name: `an intruder (${strategy})`,

@@ -47,7 +47,13 @@ export async function findRunning(folder: string): Promise<RunningSystem> {
   );
   return {
     url,
-    plane: createPlane(await openCloudState(folder), secrets, await secrets.read(contextKeySecret), shared),
+    plane: createPlane(
+      await openCloudState(folder),
+      secrets,
+      await secrets.read(contextKeySecret),
+      shared,
+      [],
+    ),
     tokens: new Map(tokens),
     signing: JSON.parse(await secrets.read(signingKeySecret)),
     sharedPort: shared.port,
