@@ -12,8 +12,8 @@ create table catalog.health_runs (
   state text not null check (state in ('ok', 'degraded', 'broken', 'down')),
   -- For operators: what was checked and what is wrong, with names.
   report jsonb not null,
-  -- Where the next run goes on: no run looks at every home.
-  next jsonb not null
+  -- Where the next run goes on: no run looks at every home. Of the newest row alone.
+  next jsonb
 );
 
 -- For the public answer: one word and how old it is, and nothing that names anybody.
@@ -24,7 +24,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 grant execute on function catalog.health() to tenancy_catalog_reader;
-grant select, insert, delete on catalog.health_runs to tenancy_provisioner;
+grant select, insert, update, delete on catalog.health_runs to tenancy_provisioner;
 
 -- The homes of one database: compared with what that database itself knows, every minute.
 create index homes_place on catalog.homes (cluster_id, database_name);

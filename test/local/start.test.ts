@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import * as modern from '@modelcontextprotocol/client';
 import * as legacy from '@modelcontextprotocol/sdk/client/index.js';
 import * as legacyHttp from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { stablePort } from '../../infra/local/ports.ts';
 import { postgresBase } from '../../infra/local/postgres.ts';
 
@@ -187,6 +187,26 @@ describe.skipIf(process.platform !== 'linux')('npm start', () => {
         }
       }
       expect(new Set(seen).size).toBe(15);
+    },
+    patience,
+  );
+
+  test(
+    'watches itself: in public, and with names for the operator',
+    async () => {
+      const health = () => fetch(`http://127.0.0.1:${port}/health`);
+      await vi.waitFor(async () => expect((await health()).status).toBe(200), {
+        timeout: 60_000,
+        interval: 1_000,
+      });
+      expect(await (await health()).json()).toEqual({ status: 'ok' });
+      const file = join(folder, 'admin.json');
+      const { url, token } = JSON.parse(readFileSync(file, 'utf8'));
+      const operator = await fetch(`${url}/health?tenant=globex`, {
+        headers: { authorization: `Bearer ${token}` },
+      });
+      expect(await operator.json()).toMatchObject({ tenant: 'globex', state: 'ok', schema_routing: 'ok' });
+      expect(run!.output()).not.toContain('Health: ');
     },
     patience,
   );

@@ -1,6 +1,6 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { reachesOut } from '../migrations/extensions.ts';
-import { type AuditRow, dataRoles } from './audit-server.ts';
+import { type AuditRow, dataRoles, mostRows } from './audit-server.ts';
 
 /** One schema of this database that holds tenants' tables, and the login it is for. */
 export interface HomeSchema {
@@ -48,6 +48,10 @@ homes as materialized (
 schemas as materialized (
   select n.*, n.oid in (select namespace from homes) or n.nspname = 'shared' as is_home from pg_catalog.pg_namespace n
    where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'),
+owned as (
+  select o.* from pg_catalog.pg_shdepend o
+   where o.refclassid = 'pg_catalog.pg_authid'::regclass and o.deptype = 'o'
+     and o.dbid = (select oid from pg_catalog.pg_database where datname = current_database())),
 -- By way of the dependencies on their schema: pg_class has no index on it, and homes have most of its rows.
 outside as materialized (
   select c.* from schemas s join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_namespace'::regclass and d.refobjid = s.oid
@@ -117,14 +121,18 @@ union all
 select 'functions', null, p.oid::regprocedure::text, 'is marked LEAKPROOF: it sees rows before row security does', format('alter function %s not leakproof', p.oid::regprocedure)
   from pg_catalog.pg_proc p where p.proleakproof and p.oid >= 16384 and ${notExtension('pg_proc', 'p.oid')}
 union all
-select 'owners', r.rolname, pg_describe_object(o.classid, o.objid, o.objsubid), format('is owned by %s', r.rolname), format('reassign owned by %I to tenancy_owner', r.rolname)
-  from data r join pg_catalog.pg_shdepend o on o.refclassid = 'pg_catalog.pg_authid'::regclass and o.refobjid = r.oid and o.deptype = 'o'
-   and o.dbid = (select oid from pg_catalog.pg_database where datname = current_database())
+(select 'owners', r.rolname, pg_describe_object(o.classid, o.objid, o.objsubid), format('is owned by %s', r.rolname), format('reassign owned by %I to tenancy_owner', r.rolname)
+  from data r join owned o on o.refobjid = r.oid and o.classid not in ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_default_acl'::regclass) limit 100)
+union all
+select 'leftovers', r.rolname, format('role %s', r.rolname), format('has %s %s of its own', count(*), case o.classid when 'pg_catalog.pg_largeobject'::regclass then 'large objects' else 'default privileges' end),
+       'find out which tool made them: tools must not'
+  from data r join owned o on o.refobjid = r.oid and o.classid in ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_default_acl'::regclass)
+ group by r.rolname, o.classid
 union all
 select 'rights', g.rolname, format('default privileges of %s', pg_get_userbyid(d.defaclrole)), format('grant %s to %s', a.privilege_type, coalesce(g.rolname, 'PUBLIC')),
        'alter default privileges: revoke it'
   from pg_catalog.pg_default_acl d cross join aclexplode(d.defaclacl) a left join data g on g.oid = a.grantee
- where a.grantee <> d.defaclrole and ${mayTenants}
+ where a.grantee <> d.defaclrole and d.defaclrole not in (select oid from data) and ${mayTenants}
 union all
 select 'databases', g.rolname, format('database %s', b.datname), format('%s is granted to %s', a.privilege_type, g.rolname), format('revoke all on database %I from %I', b.datname, g.rolname)
   from pg_catalog.pg_database b cross join aclexplode(b.datacl) a join data g on g.oid = a.grantee
@@ -135,4 +143,11 @@ select 'extensions', null, format('extension %s', extname), 'reads or runs what 
 union all
 select 'extensions', null, format('foreign server %s', srvname), 'leads out of the database', format('drop server %I cascade', srvname) from pg_catalog.pg_foreign_server
 union all
-select 'replication', null, format('publication %s', pubname), 'hands out changes of tables', format('drop publication %I, if it is not yours', pubname) from pg_catalog.pg_publication`;
+select 'replication', null, format('publication %s', pubname), 'hands out changes of tables', format('drop publication %I, if it is not yours', pubname) from pg_catalog.pg_publication
+union all
+select 'replication', null, format('subscription %s', subname), 'brings in changes of tables', format('drop subscription %I, if it is not yours', subname)
+  from pg_catalog.pg_subscription where subdbid = (select oid from pg_catalog.pg_database where datname = current_database())
+union all
+select 'functions', null, format('event trigger %s', evtname), format('runs with the rights of whoever changes a table, also ours: made by %s', pg_get_userbyid(evtowner)), format('drop event trigger %I', evtname)
+  from pg_catalog.pg_event_trigger v where pg_get_userbyid(evtowner) <> 'rdsadmin' and ${notExtension('pg_event_trigger', 'v.oid')}
+limit ${mostRows}`;

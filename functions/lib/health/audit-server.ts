@@ -27,6 +27,9 @@ export async function auditServer(connection: ControlConnection): Promise<AuditR
   return (await connection.query<AuditRow>(serverAudit)).rows;
 }
 
+/** A hostile login can make as many of its own things as it likes: enough is enough. */
+export const mostRows = 500;
+
 const serverAudit = `
 with ours as materialized (
   select *, rolname ~ ${dataRoles} as is_data, rolname ~ '^t_' as of_home,
@@ -67,6 +70,9 @@ select 'role_settings', r.rolname, format('role %s', r.rolname), format('has a d
   from ours r join configured c on c.setrole = r.oid
  where r.connects and (c.setdatabase <> 0 or c.name not in ('search_path', 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout'))
 union all
+select 'role_settings', r.rolname, format('role %s', r.rolname), 'may have any number of connections', format('alter role %I connection limit 20', r.rolname)
+  from ours r where r.of_home and r.rolconnlimit < 0
+union all
 select 'role_settings', null, format('database %s', d.datname), format('gives every login a default: %s', c.setting), format('alter database %I reset %s', d.datname, c.name)
   from configured c join pg_catalog.pg_database d on d.oid = c.setdatabase
  where c.setrole = 0 and c.name ~ '^(search_path|row_security|role|session_authorization|(session|local)_preload_libraries|tenancy\\..*)$'
@@ -101,7 +107,8 @@ select 'replication', null, format('replication slot %s', slot_name), format('ha
   from pg_catalog.pg_replication_slots where slot_type = 'logical'
 union all
 select 'replication', null, format('prepared transaction %s', gid), format('holds its locks in database %s', database), 'roll it back'
-  from pg_catalog.pg_prepared_xacts`;
+  from pg_catalog.pg_prepared_xacts
+limit ${mostRows}`;
 
 export interface SessionLock {
   readonly login: string;

@@ -17,6 +17,9 @@ export interface Pair {
 /** A canary that could not be made is tried again after this time, ms: a run every minute must not fill the list of operations. */
 const againAfterMs = 15 * 60_000;
 
+/** Provisioning one takes seconds; after this time, ms, nobody works on it any more. */
+const expectedMs = 5 * 60_000;
+
 /** `a` and `b`. The slugs are reserved: no customer can have them. */
 const slugsOf = (strategy: Strategy) => [`canary-${strategy}-a`, `canary-${strategy}-b`] as const;
 
@@ -90,16 +93,14 @@ async function provision(
     return red('is a tenant of that slug and no canary', 'give the tenant another slug: this one is ours');
   if (!['provisioning', 'failed'].includes(status))
     return red(`is ${status}`, `npm run tenants -- resume ${slug}`);
-  if (operation !== null && ms! < againAfterMs) {
-    // On its way, and too young to worry about.
-    if (state === 'running') return [];
-    return red(`could not be made: ${reason}`, `npm run tenants -- why ${slug}`);
-  }
   if (state === 'running') {
+    if (ms! < expectedMs) return [];
     // Whoever ran it is gone, or was never told: an execution of that name that runs or has ended is not begun twice.
     await watch.provision(operation!);
     return red('has been on its way for too long', `npm run tenants -- why ${slug}`);
   }
+  if (operation !== null && ms! < againAfterMs)
+    return red(`could not be made: ${reason}`, `npm run tenants -- why ${slug}`);
   const input: ProvisionInput = {
     homeId: randomUUID(),
     slug,

@@ -29,6 +29,8 @@ export const checks = {
   owners: 'isolation',
   databases: 'isolation',
   extensions: 'isolation',
+  /** What a login has made of its own: large objects, default privileges. Its own rows may be in them, nobody else's. */
+  leftovers: 'none',
   /** A login's own defaults: routing and time limits, never a wall. */
   role_settings: 'none',
   runtime: 'isolation',
@@ -63,6 +65,8 @@ export interface HealthFinding extends Omit<Finding, 'schema'> {
   readonly strategies: readonly Strategy[];
 }
 
+const longest = 500;
+
 export function finding(
   check: Check,
   strategies: readonly Strategy[],
@@ -71,7 +75,9 @@ export function finding(
   remedy: string,
   risk: Risk = checks[check],
 ): HealthFinding {
-  return { check, risk, strategies, object, finding: text, remedy };
+  // A login's own settings may stand in it: not as long as it likes.
+  const cut = (long: string) => (long.length > longest ? `${long.slice(0, longest)}…` : long);
+  return { check, risk, strategies, object: cut(object), finding: cut(text), remedy: cut(remedy) };
 }
 
 /** `down` is also what a missing or old record means. */

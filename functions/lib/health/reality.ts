@@ -142,7 +142,7 @@ export async function compareNames(
       [clusterId],
     ),
     connection.query<{ kind: 'login' | 'database' | 'schema'; name: string; open: boolean }>(
-      `select 'login' as kind, rolname as name, rolcanlogin as open from pg_catalog.pg_roles where rolname ~ '^t_[0-9a-f]{32}$' or rolname = 'tenancy_app'
+      `select 'login' as kind, rolname as name, rolcanlogin and coalesce(rolvaliduntil > now(), true) as open from pg_catalog.pg_roles where rolname ~ '^t_[0-9a-f]{32}$' or rolname = 'tenancy_app'
        union all select 'database', datname, datallowconn from pg_catalog.pg_database where not datistemplate
        union all select 'schema', nspname, true from pg_catalog.pg_namespace where nspname !~ '^pg_'`,
     ),

@@ -78,5 +78,8 @@ export async function saveRecord(
     'insert into catalog.health_runs (started_at, state, report, next) values ($1, $2, $3, $4)',
     [startedAt, state, JSON.stringify(report), JSON.stringify(next)],
   );
+  await catalog.query(
+    `update catalog.health_runs set next = null where next is not null and run_id < (select max(run_id) from catalog.health_runs)`,
+  );
   await catalog.query(`delete from catalog.health_runs where finished_at < now() - interval '1 day'`);
 }

@@ -1,15 +1,17 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import { type ControlPlane, catalogEndpoint } from '../lifecycle/control-plane.ts';
+import { catalogDatabase } from '../migrations/install.ts';
 import { auditDatabase } from './audit-database.ts';
 import { canaries, type Pair } from './canaries.ts';
 import { type Check, checks, finding, type HealthFinding, type HealthState, stateOf } from './findings.ts';
 import { type OwnedHome, type Picture, readPicture } from './picture.ts';
 import { type HealthReport, type Next, readNext, saveRecord } from './record.ts';
-import { auditInstances, auditOperations, auditQuarantine, auditSecrets } from './upkeep.ts';
+import { auditFunctions, type Runtimes } from './runtime.ts';
+import { auditInstances, auditOperations, auditQuarantine, auditSecrets, auditTenants } from './upkeep.ts';
 import { type Place, type Visit, visit } from './visit.ts';
 import { tryWalls } from './walls.ts';
-import { inParallel, part, reasonOf, takingTurns, type Watch } from './watch.ts';
+import { inParallel, part, reasonOf, takingTurns, type Watch, within } from './watch.ts';
 
 /** Homes with tables of their own that one run looks at: two thousand come round in less than an hour. */
 const homesAtOnce = 48;
@@ -19,6 +21,8 @@ const homesMs = 10_000;
 const placeMs = 25_000;
 /** Databases looked into at once: each is a connection of the reserve. */
 const width = 4;
+/** A tool call that takes longer, ms, is not answered; the function itself gives up later. */
+const probeMs = 20_000;
 const kept = 200;
 
 export interface HealthRun {
@@ -68,28 +72,46 @@ async function look(
   const made = await canaries(watch, catalog, picture.strategies);
   const results: Visit[] = [];
   const looked = new Set<string>();
+  const runtimes: Runtimes[] = [];
   const counts = { failed: 0, quarantined: 0 };
 
-  const found = await Promise.all([
+  const parts = await Promise.all([
     ...made.pairs.map((pair) => walls(watch, keys, pair, now)),
     ...made.pairs.map((pair) => dataPath(watch, pair)),
     inParallel(places, width, async (place) => {
       let result: Visit | undefined;
       const inspect = async () => {
-        result = await visit(watch.plane, catalog, picture, keys, place, next.runtimes, now + homesMs);
-        return [...result.findings];
+        result = await visit(watch.plane, catalog, picture, keys, place, next.runtimes, now + homesMs, found);
+        return [];
       };
-      const findings = await part(`database ${place.database}`, inspect, placeMs);
-      if (result !== undefined) results.push(result);
+      const found: HealthFinding[] = [];
+      const failure = await part(`database ${place.database}`, inspect, {
+        ms: placeMs,
+        proves: provenIn(place, picture),
+      });
+      if (result !== undefined) {
+        results.push(result);
+        runtimes.push(result.runtimes);
+      }
       // One that can't be reached must not keep the others from their turn.
       for (const homeId of result?.looked ?? place.homes.map((home) => home.homeId)) looked.add(homeId);
-      return findings;
+      return [...found, ...failure];
     }).then((each) => each.flat()),
-    part('the catalog’s database', async () =>
-      (await auditDatabase(catalog, [])).map(({ check, object, finding: text, remedy }) =>
-        finding(check as Check, picture.strategies, object, text, remedy),
-      ),
+    part(
+      'the catalog’s database',
+      async () => {
+        const all = picture.strategies;
+        const functions = await auditFunctions(catalog, 'catalog', catalogDatabase, all, next.runtimes);
+        runtimes.push(functions.runtimes);
+        const rows = await auditDatabase(catalog, []);
+        return [
+          ...functions.findings,
+          ...rows.map((row) => finding(row.check as Check, all, row.object, row.finding, row.remedy)),
+        ];
+      },
+      { proves: picture.strategies },
     ),
+    part('tenants', () => auditTenants(catalog)),
     part('operations', async () => {
       const { failed, findings } = await auditOperations(catalog);
       counts.failed = failed;
@@ -102,7 +124,7 @@ async function look(
     }),
     part('secrets', () => auditSecrets(watch, catalog, picture, next.secrets, signingKeySecret)),
   ]);
-  const findings = distinct([...keyless, ...made.findings, ...dedicated.findings, ...found.flat()]);
+  const findings = distinct([...keyless, ...made.findings, ...dedicated.findings, ...parts.flat()]);
   return {
     report: {
       strategies: picture.strategies,
@@ -118,7 +140,7 @@ async function look(
       after: lastInARow(picture.homes, looked, dedicated.away) ?? next.after,
       secrets: (next.secrets + 1) % 16,
       // What a place has seen for the first time is compared from now on; what was known stays as it was.
-      runtimes: Object.assign({}, ...results.map(({ runtimes }) => runtimes), next.runtimes),
+      runtimes: Object.assign({}, ...runtimes, next.runtimes),
     },
   };
 }
@@ -172,6 +194,10 @@ function placesOf({ servers, homes }: Picture, away: ReadonlySet<string>): Place
   return [...places.values()];
 }
 
+/** A shared database stands for all, another one for its homes. */
+const provenIn = ({ isShared, homes }: Place, { strategies }: Picture) =>
+  isShared ? strategies : [...new Set(homes.map(({ strategy }) => strategy))];
+
 async function walls(
   watch: Watch,
   keys: MasterKeys | undefined,
@@ -179,14 +205,16 @@ async function walls(
   now: number,
 ): Promise<HealthFinding[]> {
   if (keys === undefined) return [];
-  return part(`the canaries of ${pair.strategy}`, () => tryWalls(watch, keys, pair, now));
+  return part(`the canaries of ${pair.strategy}`, () => tryWalls(watch, keys, pair, now), {
+    proves: [pair.strategy],
+  });
 }
 
 /** One canary that does not answer is that canary's own trouble; when neither does, nobody's call gets through. */
 async function dataPath(watch: Watch, { strategy, a, b }: Pair): Promise<HealthFinding[]> {
   const failures = await Promise.all(
     [a, b].map((route) =>
-      watch.probe(route.tenant).then(
+      within(() => watch.probe(route.tenant), probeMs).then(
         () => undefined,
         (error) => ({ slug: route.slug, reason: reasonOf(error) }),
       ),

@@ -5,50 +5,60 @@ import { asRole } from '../isolation/homes.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
 
-/** Digests of the functions of schema `tenancy`, by the migrations that made them: as they were first seen. */
+/** Digests of functions, by the migrations that made them: as they were first seen. */
 export type Runtimes = Readonly<Record<string, Readonly<Record<string, string>>>>;
-
-/** How many versions of the runtime are remembered: databases follow one another, and nobody keeps ten. */
-const remembered = 10;
 
 interface Seen {
   readonly version: string;
   readonly functions: Readonly<Record<string, string>>;
-  readonly keys: readonly { readonly id: string; readonly database: string; readonly digest: string }[];
 }
 
-/**
- * The runtime of one database: that its functions are what its migrations made, here as elsewhere, and that it takes
- * our signatures and nobody else's. `isShared`: without our key every tenant of it is refused, not one alone.
- */
-export async function auditRuntime(
+interface Key {
+  readonly id: string;
+  readonly database: string;
+  readonly digest: string;
+}
+
+/** The functions that the product has in a database are those that its migrations made, here as elsewhere. */
+export async function auditFunctions(
   connection: ControlConnection,
-  keys: MasterKeys | undefined,
-  place: { readonly database: string; readonly databaseId: string; readonly isShared: boolean },
+  schema: 'tenancy' | 'catalog',
+  database: string,
   strategies: readonly Strategy[],
   runtimes: Runtimes,
 ): Promise<{ findings: HealthFinding[]; runtimes: Runtimes }> {
-  const seen = await asRole(connection, 'tenancy_keeper', async () => {
-    const { rows } = await connection.query<Seen>(look);
-    return rows[0]!;
-  });
+  const look = () => connection.query<Seen>(functionsOf(schema), [schema]);
+  // The catalog's list of migrations is the provisioner's to read, and that connection has no transactions of its own.
+  const { rows } = await (schema === 'catalog' ? look() : asRole(connection, 'tenancy_keeper', look));
+  const seen = rows[0]!;
+  const known = runtimes[seen.version] ?? seen.functions;
   const findings: HealthFinding[] = [];
-  const known = runtimes[seen.version];
-  for (const name of new Set([...Object.keys(seen.functions), ...Object.keys(known ?? seen.functions)])) {
-    if ((known ?? seen.functions)[name] === seen.functions[name]) continue;
-    const how = !(name in seen.functions) ? 'is gone' : known![name] ? 'was changed' : 'was added';
-    const text = `${how} after its migration, in database ${place.database}`;
-    findings.push(finding('runtime', strategies, name, text, 'write it again as migrations/runtime has it'));
+  for (const name of new Set([...Object.keys(seen.functions), ...Object.keys(known)])) {
+    if (known[name] === seen.functions[name]) continue;
+    const how = !(name in seen.functions) ? 'is gone' : name in known ? 'was changed' : 'was added';
+    const text = `${how} after its migration, in database ${database}`;
+    findings.push(finding('runtime', strategies, name, text, 'write it again as its migration has it'));
   }
-  const others = Object.entries(runtimes).filter(([version]) => version !== seen.version);
-  return {
-    findings: [...findings, ...(keys ? keyFindings(seen, keys, place, strategies) : [])],
-    runtimes: Object.fromEntries([...others, [seen.version, known ?? seen.functions]].slice(-remembered)),
-  };
+  return { findings, runtimes: { [seen.version]: known } };
+}
+
+/** It takes our signatures and nobody else's. `isShared`: without our key every tenant of it is refused, not one alone. */
+export async function auditKeys(
+  connection: ControlConnection,
+  keys: MasterKeys,
+  place: { readonly database: string; readonly databaseId: string; readonly isShared: boolean },
+  strategies: readonly Strategy[],
+): Promise<HealthFinding[]> {
+  const { rows } = await asRole(connection, 'tenancy_keeper', () =>
+    connection.query<Key>(
+      `select key_id as id, database_id as database, encode(sha256(inner_pad || outer_pad), 'hex') as digest from tenancy.keys`,
+    ),
+  );
+  return keyFindings(rows, keys, place, strategies);
 }
 
 function keyFindings(
-  { keys: there }: Seen,
+  there: readonly Key[],
   { current, keys }: MasterKeys,
   { database, databaseId, isShared }: { database: string; databaseId: string; isShared: boolean },
   strategies: readonly Strategy[],
@@ -93,9 +103,7 @@ function digestOf(master: Buffer, databaseId: string): string {
   return createHash('sha256').update(inner).update(outer).digest('hex');
 }
 
-const look = `
-  select (select md5(string_agg(concat(name, checksum), ',' order by name)) from tenancy._migrations) as version,
+const functionsOf = (schema: string) => `
+  select (select md5(concat($1::text, string_agg(concat(name, checksum), ',' order by name))) from ${schema}._migrations) as version,
          (select jsonb_object_agg(p.oid::pg_catalog.regprocedure, md5(concat(pg_catalog.pg_get_functiondef(p.oid), pg_catalog.pg_get_userbyid(p.proowner))))
-            from pg_catalog.pg_proc p where p.pronamespace = 'tenancy'::pg_catalog.regnamespace and p.prokind in ('f', 'p')) as functions,
-         (select coalesce(jsonb_agg(jsonb_build_object('id', key_id, 'database', database_id, 'digest', encode(sha256(inner_pad || outer_pad), 'hex'))), '[]')
-            from tenancy.keys) as keys`;
+            from pg_catalog.pg_proc p where p.pronamespace = $1::pg_catalog.regnamespace and p.prokind in ('f', 'p')) as functions`;

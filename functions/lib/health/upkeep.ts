@@ -47,6 +47,40 @@ export async function auditOperations(
   return { failed: rows.filter(({ state }) => state === 'failed').length, findings };
 }
 
+/** Tenants whose entries in the catalog contradict each other: nothing that goes on leaves them so. */
+export async function auditTenants(catalog: ControlConnection): Promise<HealthFinding[]> {
+  const { rows } = await catalog.query<{
+    slug: string;
+    strategy: Strategy;
+    text: string;
+    isolation: boolean;
+  }>(
+    `select t.slug, t.strategy, case when h.state is null then format('is %s and has no home', t.status) else format('is %s, its home %s', t.status, h.state) end as text, false as isolation
+       from catalog.tenants t left join catalog.homes h on h.home_id = t.home_id
+      where not exists (select from catalog.operations o where o.tenant_id = t.tenant_id and o.state = 'running')
+        and case t.status when 'active' then coalesce(h.state, '') not in ('open', 'read_only', 'fenced')
+                          when 'suspended' then coalesce(h.state, '') <> 'suspended' else false end
+     union all
+     -- Shared tables apart, a schema and a login are one home's.
+     select t.slug, t.strategy, format('has its home in schema %s of %s with another tenant', h.schema_name, h.database_name), true
+       from catalog.homes h join catalog.tenants t using (tenant_id)
+      where h.strategy <> 'rls' and h.state <> 'moved' and exists (
+              select from catalog.homes o where o.cluster_id = h.cluster_id and o.database_name = h.database_name and o.home_id <> h.home_id
+                 and o.state <> 'moved' and o.tenant_id <> h.tenant_id and (o.schema_name = h.schema_name or o.login = h.login))
+      limit 100`,
+  );
+  return rows.map(({ slug, strategy, text, isolation }) =>
+    finding(
+      'homes',
+      [strategy],
+      `tenant ${slug}`,
+      text,
+      `npm run tenants -- why ${slug}`,
+      isolation ? 'isolation' : 'none',
+    ),
+  );
+}
+
 /** Homes that a migration has left as they were, and that none has changed since. */
 export async function auditQuarantine(
   catalog: ControlConnection,

@@ -10,7 +10,7 @@ import { type AuditRow, auditServer, sessionLocks } from './audit-server.ts';
 import { type Check, finding, type HealthFinding } from './findings.ts';
 import { homesIn, type OwnedHome, type Picture, type Server } from './picture.ts';
 import { compareHomes, compareNames } from './reality.ts';
-import { auditRuntime, type Runtimes } from './runtime.ts';
+import { auditFunctions, auditKeys, type Runtimes } from './runtime.ts';
 
 /** One database to look into, and the homes in it whose turn it is. */
 export interface Place {
@@ -23,7 +23,6 @@ export interface Place {
 }
 
 export interface Visit {
-  readonly findings: readonly HealthFinding[];
   readonly sessionLocks: number;
   /** Ids of the homes that were looked at. */
   readonly looked: readonly string[];
@@ -45,6 +44,8 @@ export async function visit(
   known: Runtimes,
   /** Unix time, ms: no further home is begun after it. */
   until: number,
+  /** Gets what is found as it is found: what comes after it may fail. */
+  findings: HealthFinding[],
 ): Promise<Visit> {
   const { clusterId, host, port } = server;
   const here = await homesIn(catalog, clusterId, database);
@@ -55,11 +56,13 @@ export async function visit(
     adminEndpoint(plane as ControlPlane, { clusterId, host, port, database }),
     async (connection) => {
       await connection.query(`set statement_timeout = ${statementMs}; set lock_timeout = '100ms'`);
-      const audited = await auditDatabase(connection, here);
-      const findings: HealthFinding[] = [];
+      const tell = (rows: readonly AuditRow[]) => {
+        for (const row of rows) findings.push(ofRow(row, strategiesOf(row.login, here, affected)));
+      };
+      tell(await auditDatabase(connection, here));
       let locks = 0;
       if (isShared || server.kind === 'dedicated') {
-        audited.push(...(await auditServer(connection)));
+        tell(await auditServer(connection));
         const held = await sessionLocks(connection);
         locks = held.length;
         for (const { login, database, pid } of held)
@@ -74,16 +77,11 @@ export async function visit(
           );
         findings.push(...(await compareNames(catalog, connection, at)));
       }
-      for (const row of audited) findings.push(ofRow(row, strategiesOf(row.login, here, affected)));
       findings.push(...(await compareHomes(catalog, connection, at)));
-      const runtime = await auditRuntime(
-        connection,
-        keys,
-        { database, databaseId, isShared },
-        affected,
-        known,
-      );
+      const runtime = await auditFunctions(connection, 'tenancy', database, affected, known);
       findings.push(...runtime.findings);
+      if (keys)
+        findings.push(...(await auditKeys(connection, keys, { database, databaseId, isShared }, affected)));
       if (isShared) {
         const rows = await check(connection, [sharedHome]);
         findings.push(...rows.map((row) => ofRow({ ...row, check: 'tables', login: null }, ['rls'])));
@@ -99,7 +97,7 @@ export async function visit(
           )),
         );
       }
-      return { findings, sessionLocks: locks, looked, runtimes: runtime.runtimes };
+      return { sessionLocks: locks, looked, runtimes: runtime.runtimes };
     },
   );
 }

@@ -4,7 +4,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import type { ControlPlane } from '../lifecycle/control-plane.ts';
-import type { TenantId } from '../tenant/tenant.ts';
+import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
 
 /** What a run works with; built once by the canary's handler. */
@@ -22,21 +22,47 @@ export interface Watch {
   provision(operationId: string): Promise<void>;
 }
 
-/** What part of a run found; a part that fails or takes too long leaves that as its finding. */
+/**
+ * What part of a run found; a part that fails or takes too long leaves that as its finding. `proves`: the strategies whose
+ * isolation this part shows. When it fails for no reason of the moment they are in doubt: whoever can make the
+ * audit fail could hide behind that.
+ */
 export async function part(
   object: string,
   work: () => Promise<HealthFinding[]>,
-  ms = 15_000,
+  { ms = 15_000, proves = [] }: { ms?: number; proves?: readonly Strategy[] } = {},
 ): Promise<HealthFinding[]> {
+  try {
+    return await within(() => onceMore(work), ms);
+  } catch (error) {
+    const { code } = error as { code?: string };
+    const isMoment = code === undefined || ofTheMoment.test(code);
+    const remedy = 'find out why; the next run tries it again';
+    const text = `could not be checked: ${reasonOf(error)}`;
+    return [
+      finding(
+        'unfinished',
+        proves,
+        object,
+        text,
+        remedy,
+        isMoment || proves.length === 0 ? 'none' : 'isolation',
+      ),
+    ];
+  }
+}
+
+/** SQLSTATEs of a server that is away, full, shutting down or in another's way. */
+const ofTheMoment = /^(08|40|53|57|55P03|XX000)/;
+
+/** @throws Error when it takes longer; the work is left to itself then */
+export async function within<T>(work: () => Promise<T>, ms: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`no answer within ${ms / 1_000} s`)), ms);
   });
   try {
-    return await Promise.race([onceMore(work), late]);
-  } catch (error) {
-    const remedy = 'find out why; the next run tries it again';
-    return [finding('unfinished', [], object, `could not be checked: ${reasonOf(error)}`, remedy)];
+    return await Promise.race([work(), late]);
   } finally {
     clearTimeout(timer);
   }

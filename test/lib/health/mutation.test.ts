@@ -230,6 +230,38 @@ const mutations: readonly Mutation[] = [
     state: 'degraded',
     names: () => 'role_settings: role tenancy_app has no safe default of statement_timeout',
   },
+  {
+    breach: 'a login with any number of connections',
+    as: 'tenancy_provisioner',
+    in: 'own',
+    break: () => `alter role ${a('database').home.login} connection limit -1`,
+    mend: () => `alter role ${a('database').home.login} connection limit 20`,
+    red: ['role_settings'],
+    state: 'degraded',
+    names: () => `role_settings: role ${a('database').home.login} may have any number of connections`,
+  },
+  {
+    breach: 'large objects of a login',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'set session authorization tenancy_app; select lo_create(0) from generate_series(1, 3)',
+    mend: () => 'select lo_unlink(oid) from pg_largeobject_metadata',
+    red: ['leftovers'],
+    state: 'degraded',
+    names: () => 'leftovers: role tenancy_app has 3 large objects of its own',
+  },
+  {
+    breach: 'code that runs whenever somebody changes a table',
+    as: 'superuser',
+    in: 'shared',
+    break: () =>
+      `create function extensions.spy() returns event_trigger language plpgsql as 'begin end';
+       create event trigger spy on ddl_command_end execute function extensions.spy()`,
+    mend: () => 'drop event trigger spy; drop function extensions.spy()',
+    red: ['functions'],
+    state: 'broken',
+    names: () => 'functions: event trigger spy runs with the rights of whoever changes a table',
+  },
   // Functions and rights beside the tables.
   {
     breach: 'a function with its maker’s rights in a home',
@@ -507,6 +539,61 @@ const mutations: readonly Mutation[] = [
     red: ['homes'],
     state: 'degraded',
     names: () => `homes: login ${a('database').home.login} of database-a lets nobody in`,
+  },
+  {
+    breach: 'a login that is no longer valid',
+    as: 'tenancy_provisioner',
+    in: 'shared',
+    break: () => `alter role ${a('schema').home.login} valid until '2001-01-01'`,
+    mend: () => `alter role ${a('schema').home.login} valid until 'infinity'`,
+    red: ['homes'],
+    state: 'degraded',
+    names: () => `homes: login ${a('schema').home.login} of schema-a lets nobody in`,
+  },
+  {
+    breach: 'an active tenant without a home',
+    as: 'tenancy_provisioner',
+    in: 'catalog',
+    break: () => `update catalog.tenants set home_id = null where slug = 'rls-b'`,
+    mend: () => `update catalog.tenants set home_id = '${b('rls').home.homeId}' where slug = 'rls-b'`,
+    red: ['homes'],
+    state: 'degraded',
+    names: () => 'homes: tenant rls-b is active and has no home',
+  },
+  {
+    breach: 'two tenants in one home',
+    as: 'tenancy_provisioner',
+    in: 'catalog',
+    break: () =>
+      `update catalog.homes set login = '${a('schema').home.login}' where home_id = '${b('schema').home.homeId}'`,
+    mend: () =>
+      `update catalog.homes set login = '${b('schema').home.login}' where home_id = '${b('schema').home.homeId}'`,
+    red: ['homes'],
+    state: 'broken',
+    names: () =>
+      `homes: tenant schema-b has its home in schema ${b('schema').home.schema} of tenantry with another tenant`,
+  },
+  {
+    breach: 'a catalog that leads elsewhere',
+    as: 'tenancy_keeper',
+    in: 'catalog',
+    break: () => 'alter function catalog.health() volatile',
+    mend: () => 'alter function catalog.health() stable',
+    red: ['runtime'],
+    state: 'broken',
+    names: () => 'runtime: catalog.health() was changed after its migration, in database tenantry_catalog',
+  },
+  {
+    breach: 'an audit that can’t be made, and what it would have hidden',
+    as: 'superuser',
+    in: 'shared',
+    break: () =>
+      `alter function tenancy.audit_homes(name[], uuid[], name[], boolean) rename to audit_nothing; alter role tenancy_app createdb`,
+    mend: () =>
+      `alter function tenancy.audit_nothing(name[], uuid[], name[], boolean) rename to audit_homes; alter role tenancy_app nocreatedb`,
+    red: ['unfinished', 'roles', 'runtime'],
+    state: 'broken',
+    names: () => 'unfinished: database tenantry could not be checked: function tenancy.audit_homes',
   },
   // Signatures.
   {
