@@ -26,14 +26,15 @@ const sections = new Map(
     .map((text) => [anchorOf(text.slice(0, text.indexOf('\n'))), text]),
 );
 const helps = new Map<string, Promise<string>>();
-function help(command = ''): Promise<string> {
-  const args = ['functions/admin/cli/main.ts', ...(command ? [command] : []), '--help'];
-  if (!helps.has(command))
+function help(...commands: string[]): Promise<string> {
+  const args = ['functions/admin/cli/main.ts', ...commands, '--help'];
+  const key = commands.join(' ');
+  if (!helps.has(key))
     helps.set(
-      command,
+      key,
       promisify(execFile)(process.execPath, args).then(({ stdout }) => stdout),
     );
-  return helps.get(command)!;
+  return helps.get(key)!;
 }
 
 describe('every alarm', () => {
@@ -53,15 +54,20 @@ describe('every alarm', () => {
 
 describe('what it names', () => {
   it('exists on the command line', async () => {
-    const known = Array.from((await help()).matchAll(/^ {2}([a-z]+) /gm), (match) => match[1]!);
-    const named = Array.from(runbook.matchAll(/npm run tenants -- ([a-z]+)((?: (?:--[a-z]+|<\w+>))*)/g));
-    expect(named.length).toBeGreaterThan(10);
-    for (const [text, command, rest] of named) {
-      expect(known, text).toContain(command);
-      for (const [option] of rest!.matchAll(/--[a-z]+/g))
-        expect(await help(command!), text).toContain(option);
-      const takesSlug = /<slug>|\[slug\]|\[id\]/.test(await help(command!));
-      if (/<\w+>/.test(rest!)) expect(takesSlug, text).toBe(true);
+    const inline = Array.from(runbook.matchAll(/`npm run tenants -- ([^`\n]+)`/g), (match) => match[1]!);
+    const lines = Array.from(runbook.matchAll(/^npm run tenants -- (.+)$/gm), (match) => match[1]!);
+    const named = new Set([...inline, ...lines]);
+    expect(named.size).toBeGreaterThan(8);
+    for (const text of named) {
+      const words = text.split(' ');
+      const commands = words.slice(0, words.findIndex((word) => /^[<-]/.test(word)) >>> 0);
+      // Each word is a command of the one before.
+      for (const [depth, command] of commands.entries())
+        expect(await help(...commands.slice(0, depth)), text).toMatch(new RegExp(`^ {2}${command}\\b`, 'm'));
+      const about = await help(...commands);
+      for (const word of words.slice(commands.length))
+        if (word.startsWith('--')) expect(about, text).toContain(word);
+        else expect(about, text).toMatch(/<\w+>|\[(slug|id|tenant|run)\]/);
     }
   });
 

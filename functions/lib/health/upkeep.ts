@@ -105,7 +105,7 @@ export async function auditQuarantine(
   const findings = rows.slice(0, shown).map(({ target, slug, strategy, reason }) => {
     const object = slug === null ? `the shared tables of cluster ${target}` : `home ${target} of ${slug}`;
     const text = `left out by a migration, serves on with its old tables: ${reason}`;
-    return finding('quarantined', [strategy], object, text, 'npm run tenants -- operations');
+    return finding('quarantined', [strategy], object, text, 'npm run tenants -- migrate status');
   });
   return { quarantined: rows.length, findings };
 }
