@@ -9,6 +9,7 @@ import { machineFiles } from '../../infra/machines.ts';
 import { Assembly, type Resource } from '../infra/assembly.ts';
 import { isAllowed, statementsOf } from '../infra/iam.ts';
 import { synthesize } from '../infra/synthesize.ts';
+import { testBase } from '../support/cluster.ts';
 import { type Call, startGate } from './iam-gate.ts';
 import { Runtime } from './runtime.ts';
 import { startServer } from './server.ts';
@@ -71,6 +72,7 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     }),
   );
   const emulator = await startAwsEmulator({
+    rds: { postgresBase: testBase() },
     functions: { rows: functions, host: () => host },
     stateMachines: { machines, region: 'eu-west-1', clockFactor: 0.01 },
   });
@@ -96,7 +98,11 @@ export async function deploy(settings: Record<string, unknown> = {}) {
   const refused: Call[] = [];
   const gate = await startGate(emulator.url, (call) => {
     const role = bare.only('AWS::IAM::Role', new RegExp(`^${idOf(call.caller)}Role[0-9A-F]{8}$`, 'i'));
-    const isFine = isAllowed(statementsOf(assembly, role), call.action, resourceOf(call));
+    const isFine = isAllowed(
+      statementsOf(assembly, role),
+      call.action,
+      emulator.secrets.find(call.target)?.arn ?? resourceOf(call),
+    );
     if (!isFine) refused.push(call);
     return isFine;
   });

@@ -53,6 +53,12 @@ function callOf({ headers, url }: IncomingMessage, body: string): Call {
     /Credential=([^/]+)\/\d+\/[\w-]+\/([\w-]+)\//.exec(headers.authorization ?? '') ?? [];
   const invoked = /^\/2015-03-31\/functions\/([^/]+)\/invocations/.exec(url!);
   if (invoked) return { caller, action: 'lambda:InvokeFunction', target: decodeURIComponent(invoked[1]!) };
+  if (headers['content-type']?.startsWith('application/x-www-form-urlencoded')) {
+    const form = new URLSearchParams(body);
+    const name = form.get('DBInstanceIdentifier') ?? '*';
+    const target = `arn:aws:rds:eu-west-1:111122223333:db:${name}`;
+    return { caller, action: `${service}:${form.get('Action')}`, target };
+  }
   const operation = String(headers['x-amz-target'] ?? '')
     .split('.')
     .at(-1)!;
