@@ -13,22 +13,32 @@ export type History = ReadonlyMap<string, Entry>;
 
 /**
  * In a transaction, as tenancy_owner: takes turns with every other migrator of these homes until its end, then reads
- * what each has. Homes in one order, so that two batches cannot wait for each other.
+ * what each has. By a lock on the homes' own tables of it, which no tenant has a right on: an advisory lock anybody could
+ * hold. In one order, so that two batches cannot wait for each other.
  */
 export async function lockHistories(
   connection: ControlConnection,
   homes: readonly Home[],
 ): Promise<ReadonlyMap<string, History>> {
   const schemas = homes.map(({ schema }) => schema).sort();
-  const { rows: locked } = await connection.query<{ schema: string; known: boolean }>(
-    // A key space of two integers: the call fence's keys are single ones.
-    `select h.schema, to_regclass(format('%I._migrations', h.schema)) is not null as known, pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext(h.schema))
-       from (select schema from unnest($1::text[]) with ordinality s(schema, place) order by place) h`,
+  await makeMissing(connection, schemas);
+  const tables = schemas.map((schema) => `"${schema}"._migrations`);
+  await connection.query(`lock table ${tables.join(', ')} in share row exclusive mode`);
+  return readHistories(connection, schemas);
+}
+
+async function makeMissing(connection: ControlConnection, schemas: readonly string[]): Promise<void> {
+  const { rows } = await connection.query<{ schema: string }>(
+    `select schema from unnest($1::text[]) schema where to_regclass(format('%I._migrations', schema)) is null`,
     [schemas],
   );
-  const made = locked.filter(({ known }) => !known).map(({ schema }) => makeHistory(schema));
-  if (made.length > 0) await connection.query(made.join(';\n'));
-  return readHistories(connection, schemas);
+  if (rows.length === 0) return;
+  // CREATE TABLE IF NOT EXISTS twice at once is an error; a home that is being made has nobody yet who could hold this.
+  await connection.query(
+    "select pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext(s)) from unnest($1::text[]) s",
+    [rows.map(({ schema }) => schema)],
+  );
+  await connection.query(rows.map(({ schema }) => makeHistory(schema)).join(';\n'));
 }
 
 /** Without a lock: for looking only. A home that has no table of it yet has no history. */

@@ -62,6 +62,21 @@ describe.each(strategies)('%s', (strategy) => {
     expect(applied.flat()).toEqual(['9300-once.sql']);
   });
 
+  it('is kept from nothing by a tenant that holds every advisory lock it can name', async () => {
+    const names = [tenant().home.schema, world.tenants[strategy].b.home.schema, 'shared', 'main'];
+    await world.asLogin(world.tenants[strategy].b, async (connection) => {
+      for (const name of names)
+        await connection.query("select pg_advisory_lock(hashtext('tenancy.migrate'), hashtext($1))", [name]);
+      const history = `${(isolations[strategy].ownsTables ? tenant().home : sharedHome).schema}._migrations`;
+      await connection.query('begin');
+      await expect(connection.query(`lock table ${history} in access share mode`)).rejects.toMatchObject({
+        code: expect.stringMatching(/42501|3F000|42P01/),
+      });
+      await connection.query('rollback');
+      expect(await migrate(parseMigration('9299-held.sql', 'select 1'))).toEqual(['9299-held.sql']);
+    });
+  });
+
   it('refuses a file that was edited after it was applied', async () => {
     await migrate(parseMigration('9301-edited.sql', 'select 1'));
     await expect(migrate(parseMigration('9301-edited.sql', 'select 2'))).rejects.toThrow(
