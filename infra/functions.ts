@@ -149,6 +149,16 @@ export const functions = [
     ],
     connections: 8,
   },
+  {
+    name: 'offboard-tenant',
+    entry: 'functions/offboard-tenant/handler.ts',
+    // Deleting a tenant's rows from shared tables is its longest step; it is asked again until there are none.
+    timeoutSeconds: 900,
+    memoryMb: 512,
+    streaming: false,
+    inVpc: true,
+    plane: 'control',
+  },
 ] as const satisfies readonly FunctionRow[];
 
 export type FunctionName = (typeof functions)[number]['name'];

@@ -32,6 +32,9 @@ export type ErrorCode =
   | 'instance_failed' // a dedicated instance will not come up
   | 'instance_pending' // it is on its way: ask again
   | 'instance_quota' // the account may have no more of them
+  | 'unfinished' // a step's time is up and it has more to do: ask again
+  | 'operation_cancelled' // a step came after its operation was undone
+  | 'not_removed' // something of an offboarded tenant is still there
   | 'operation_ended' // a step came after its operation's end
   | 'probe_failed' // a tenant's data path does not hold
   | 'name_taken' // a resource of that name is somebody else's

@@ -102,12 +102,35 @@ const authorizerSettings = z
     toolScopes: env.TOOL_SCOPES,
   }));
 
+/** A state machine lives for a year at most, and the removal after it takes its time. */
+const graceSeconds = z.coerce
+  .number()
+  .int()
+  .min(0)
+  .max(300 * 86_400);
+
+/** What every function that operates tenants needs to know. */
+const controlPlane = {
+  ...database,
+  EXTENSIONS,
+  /** The cluster that also holds the catalog. */
+  CATALOG_CLUSTER_ID: z.uuid(),
+};
+
+const planeOf = (env: z.output<z.ZodObject<typeof controlPlane>>) => ({
+  catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+  extensions: env.EXTENSIONS,
+  credentials: env.CREDENTIALS,
+  contextKeySecret: env.CONTEXT_KEY_SECRET,
+  tls: env.DATABASE_TLS,
+  region: env.AWS_REGION,
+});
+
+const offboardSettings = z.object(controlPlane).transform(planeOf);
+
 const controlSettings = z
   .object({
-    ...database,
-    EXTENSIONS,
-    /** The cluster that also holds the catalog. */
-    CATALOG_CLUSTER_ID: z.uuid(),
+    ...controlPlane,
     /** Name of the function that a new tenant's data path is tried in. */
     MCP_FUNCTION: z.string().min(1),
     /** What a dedicated instance is made of. */
@@ -126,45 +149,33 @@ const controlSettings = z
     ),
   })
   .transform((env) => ({
-    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
-    extensions: env.EXTENSIONS,
-    credentials: env.CREDENTIALS,
-    contextKeySecret: env.CONTEXT_KEY_SECRET,
-    tls: env.DATABASE_TLS,
-    region: env.AWS_REGION,
+    ...planeOf(env),
     mcpFunction: env.MCP_FUNCTION,
     instance: { ...env.INSTANCE, kmsKeyId: env.INSTANCE.kmsKeyId },
   }));
 
 const migrateSettings = z
   .object({
-    ...database,
-    EXTENSIONS,
-    /** The cluster that also holds the catalog. */
-    CATALOG_CLUSTER_ID: z.uuid(),
+    ...controlPlane,
     /** Name of the function that a ring's tenants are tried in. */
     MCP_FUNCTION: z.string().min(1),
   })
   .transform((env) => ({
-    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
-    extensions: env.EXTENSIONS,
-    credentials: env.CREDENTIALS,
-    contextKeySecret: env.CONTEXT_KEY_SECRET,
-    tls: env.DATABASE_TLS,
-    region: env.AWS_REGION,
+    ...planeOf(env),
     mcpFunction: env.MCP_FUNCTION,
   }));
 
 const adminSettings = z
   .object({
-    ...database,
-    EXTENSIONS,
-    /** The cluster that also holds the catalog. */
-    CATALOG_CLUSTER_ID: z.uuid(),
+    ...controlPlane,
     /** ARN of the state machine that provisions what takes longer than an answer may. */
     PROVISION_MACHINE: z.string().startsWith('arn:'),
     /** ARN of the state machine that migrates all homes. */
     MIGRATE_MACHINE: z.string().startsWith('arn:'),
+    /** ARN of the state machine that offboards. */
+    OFFBOARD_MACHINE: z.string().startsWith('arn:'),
+    /** How long an offboarding can be undone unless another time is asked for, s. */
+    OFFBOARD_GRACE_SECONDS: graceSeconds.default(7 * 86_400),
     /** The strategy that each tier gets unless another one is asked for. */
     TIERS: json(
       z.strictObject({
@@ -184,14 +195,11 @@ const adminSettings = z
     ISSUERS: list,
   })
   .transform((env) => ({
-    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
-    extensions: env.EXTENSIONS,
-    credentials: env.CREDENTIALS,
-    contextKeySecret: env.CONTEXT_KEY_SECRET,
-    tls: env.DATABASE_TLS,
-    region: env.AWS_REGION,
+    ...planeOf(env),
     provisionMachine: env.PROVISION_MACHINE,
     migrateMachine: env.MIGRATE_MACHINE,
+    offboardMachine: env.OFFBOARD_MACHINE,
+    offboardGraceSeconds: env.OFFBOARD_GRACE_SECONDS,
     tiers: env.TIERS,
     publicUrl: env.PUBLIC_URL,
     apiKeyIssuer: env.API_KEY_ISSUER,
@@ -202,10 +210,7 @@ const adminSettings = z
 
 const canarySettings = z
   .object({
-    ...database,
-    EXTENSIONS,
-    /** The cluster that also holds the catalog. */
-    CATALOG_CLUSTER_ID: z.uuid(),
+    ...controlPlane,
     /** Name of the function through which the canaries' tool calls go. */
     MCP_FUNCTION: z.string().min(1),
     /** ARN of the state machine that makes a canary where there is none. */
@@ -214,12 +219,7 @@ const canarySettings = z
     SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
   })
   .transform((env) => ({
-    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
-    extensions: env.EXTENSIONS,
-    credentials: env.CREDENTIALS,
-    contextKeySecret: env.CONTEXT_KEY_SECRET,
-    tls: env.DATABASE_TLS,
-    region: env.AWS_REGION,
+    ...planeOf(env),
     mcpFunction: env.MCP_FUNCTION,
     provisionMachine: env.PROVISION_MACHINE,
     signingKeySecret: env.SIGNING_KEY_SECRET,
@@ -243,9 +243,7 @@ const healthSettings = z
 
 const installSettings = z
   .object({
-    ...database,
-    EXTENSIONS,
-    CATALOG_CLUSTER_ID: z.uuid(),
+    ...controlPlane,
     /** What calls connect to: the proxy. CATALOG_HOST is the server itself here. */
     PROXY_HOST: z.string().min(1),
     PROXY_PORT: port.default(5432),
@@ -282,6 +280,7 @@ export type InstallSettings = z.output<typeof installSettings>;
 export type CliSettings = z.output<typeof cliSettings>;
 export type McpSettings = z.output<typeof mcpSettings>;
 export type ControlSettings = z.output<typeof controlSettings>;
+export type OffboardSettings = z.output<typeof offboardSettings>;
 export type AuthorizerSettings = z.output<typeof authorizerSettings>;
 
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
@@ -298,6 +297,10 @@ export const readControlSettings = (env: Environment = process.env): ControlSett
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readMigrateSettings = (env: Environment = process.env): z.output<typeof migrateSettings> =>
   read(migrateSettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readOffboardSettings = (env: Environment = process.env): OffboardSettings =>
+  read(offboardSettings, env);
 
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readAdminSettings = (env: Environment = process.env): AdminSettings => read(adminSettings, env);

@@ -1,6 +1,7 @@
 import { createInstances } from '../lib/aws/rds.ts';
 import { abandon, compensate } from '../lib/lifecycle/compensate.ts';
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { instanceSteps, offboardOperation } from '../lib/lifecycle/offboard.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { type Provisioner, provisionOperation, provisionSteps } from '../lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
@@ -17,6 +18,8 @@ const provisioner: Provisioner = {
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
 };
 
-/** The steps of `stepfunctions/provision-tenant.asl.json`. */
+/** The steps of `stepfunctions/provision-tenant.asl.json`, and the one of `offboard-tenant` that deletes an instance. */
 export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(provisioner, event, provisionOperation, { ...provisionSteps, compensate, abandon });
+  Object.hasOwn(instanceSteps, event.step)
+    ? runStep(provisioner, event, offboardOperation, instanceSteps)
+    : runStep(provisioner, event, provisionOperation, { ...provisionSteps, compensate, abandon });

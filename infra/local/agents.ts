@@ -28,10 +28,12 @@ export function writeAgentFile(
 export function welcome(publicUrl: string, file: string, tokens: ReadonlyMap<string, string>): string {
   const path = relative(process.cwd(), file);
   const shown = path.startsWith('..') ? file : path;
-  const [slug, token] = [...tokens][0]!;
-  return `
-Tenantry serves MCP at ${publicUrl}
-
+  const [first] = tokens;
+  const serves = `\nTenantry serves MCP at ${publicUrl}\n`;
+  if (first === undefined)
+    return `${serves}\n  No demo tenant is left: npm run tenants -- create <slug> --tier starter\n`;
+  const [slug, token] = first;
+  return `${serves}
   One entry per demo tenant (${[...tokens.keys()].join(', ')}), each with its API key, is in ${shown}:
 
     claude --mcp-config ${shown}

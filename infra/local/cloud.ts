@@ -77,6 +77,7 @@ export async function startCloud(
     catalogClusterId: clusterIdOf(state, shared.identifier),
     provisionMachine: executions.machineArn('provision-tenant'),
     migrateMachine: executions.machineArn('migrate-tenants'),
+    offboardMachine: executions.machineArn('offboard-tenant'),
     awsUrl: emulator.url,
     accessKeyId,
     issuerUrl,
@@ -101,11 +102,12 @@ export async function startCloud(
     sharedPlace,
     prepareDedicated(plane, emulator, dedicated, dedicatedId, sharedPlace),
   ]);
-  const tenants = await Promise.all(
+  const prepared = await Promise.all(
     demoTenants.map((tenant) =>
       prepareTenant(plane, tenant, tenant.strategy === 'database' ? ownPlace : place, release),
     ),
   );
+  const tenants = prepared.filter((tenant) => tenant !== undefined);
   if (isFirst) progress('Filling the demo inventories');
   await seedTenants(state, tenants, readMcpSettings(variables.mcp), secrets);
   const tokens = await apiKeys(plane, state, tenants, signing.private, scopes, publicUrl);

@@ -12,6 +12,7 @@ export interface FunctionFacts {
   catalogClusterId: string;
   provisionMachine: string;
   migrateMachine: string;
+  offboardMachine: string;
   /** The emulator's address, and the access key that it wants. */
   awsUrl: string;
   accessKeyId: string;
@@ -61,6 +62,7 @@ export function functionVariables(
       EXTENSIONS: facts.extensions.join(','),
       PROVISION_MACHINE: facts.provisionMachine,
       MIGRATE_MACHINE: facts.migrateMachine,
+      OFFBOARD_MACHINE: facts.offboardMachine,
       TIERS: JSON.stringify({ starter: 'rls', pro: 'schema', enterprise: 'database' }),
       PUBLIC_URL: publicUrl,
       API_KEY_ISSUER: publicUrl,
@@ -74,6 +76,7 @@ export function functionVariables(
       EXTENSIONS: facts.extensions.join(','),
       MCP_FUNCTION: 'tenantry-mcp',
     },
+    'offboard-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },
     'provision-tenant': {
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,

@@ -101,7 +101,7 @@ describe('npm run tenants', () => {
       { strategy: 'database', home: { cluster: { kind: 'dedicated' } } },
     ],
   ])(
-    'takes a tenant of tier %s%s in, to its first call and its suspension',
+    'takes a tenant of tier %s%s in, to its first call, its suspension and its end',
     async (tier, placement, expected) => {
       const slug = `hooli-${tier}${placement.replace(' --placement ', '-')}`;
       const made = await json(`create ${slug} --tier ${tier}${placement} --wait`);
@@ -120,6 +120,40 @@ describe('npm run tenants', () => {
       expect(await json(`keys list ${slug}`)).toMatchObject([
         { id: key.id, name: 'first', revokedAt: expect.any(String) },
       ]);
+
+      const second = await json(`keys create ${slug} --scopes inventory:read`);
+      const left = await json(`offboard ${slug} --grace 0 --yes --wait`);
+      expect(left.tenant).toMatchObject({ status: 'offboarded', home: null });
+      expect(left.operation).toMatchObject({ state: 'done', result: { left: [] } });
+      expect(await callStatus(second.token)).toBe(403);
+      expect(await json(`keys list ${slug}`)).toEqual([]);
+      // Again is the same answer; nothing brings it back.
+      expect((await json(`offboard ${slug} --yes`)).operation.id).toBe(left.operation.id);
+      for (const args of [`create ${slug} --tier ${tier}${placement}`, `resume ${slug}`])
+        expect((await tenants(args)).code).toBe(3);
+    },
+    patience,
+  );
+
+  it(
+    'undoes an offboarding in its grace period',
+    async () => {
+      await json('create stays --tier pro --wait');
+      const key = await json('keys create stays --scopes inventory:read');
+      const left = await tenants('offboard stays --grace 12h --yes');
+      expect([left.code, left.stderr]).toEqual([
+        0,
+        expect.stringContaining('npm run tenants -- resume stays'),
+      ]);
+      expect(await callStatus(key.token)).toBe(403);
+      expect(await json('why stays')).toMatchObject({
+        status: 'offboarding',
+        run: ['npm run tenants -- resume stays', 'npm run tenants -- operations --watch'],
+      });
+      expect((await json('resume stays')).tenant.status).toBe('active');
+      expect(await callStatus(key.token)).toBe(200);
+      expect((await json('show stays')).operation).toMatchObject({ kind: 'offboard', state: 'cancelled' });
+      expect((await json('offboard stays --grace 0 --yes --wait')).tenant.status).toBe('offboarded');
     },
     patience,
   );
@@ -138,6 +172,8 @@ describe('npm run tenants', () => {
     ['an unknown tier', 'create fine --tier gold', 2, 'Allowed choices are starter, pro, enterprise'],
     ['no tier', 'create fine', 2, "required option '--tier <tier>'"],
     ['an unknown command', 'destroy acme', 2, "unknown command 'destroy'"],
+    ['an offboarding that nobody has confirmed', 'offboard acme', 2, '--yes'],
+    ['a grace period without a unit', 'offboard acme --grace 7', 2, '30m, 12h, 7d'],
     ['a slug in use', 'create acme --tier starter', 3, 'There is a tenant acme already'],
     ['a slug that can’t be', 'create tenants --tier starter', 3, 'this word is reserved'],
     ['an unknown tenant', 'show nobody', 3, 'There is no such tenant'],

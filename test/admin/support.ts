@@ -52,6 +52,8 @@ export async function startAdmin(): Promise<AdminWorld> {
       region: 'eu-west-1',
       provisionMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:provision-tenant',
       migrateMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:migrate-tenants',
+      offboardMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:offboard-tenant',
+      offboardGraceSeconds: 604_800,
       tiers: { starter: 'rls', pro: 'schema', enterprise: 'database' },
       publicUrl: url,
       apiKeyIssuer: url,

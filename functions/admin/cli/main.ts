@@ -7,6 +7,7 @@ import { operationsTable, watchOperations } from './follow.ts';
 import { healthCommand } from './health.ts';
 import { keyCommands } from './keys.ts';
 import { migrateCommands } from './migrate.ts';
+import { offboardCommand } from './offboard.ts';
 import { createOutput, json } from './output.ts';
 import { tenantCommands } from './tenants.ts';
 
@@ -25,6 +26,7 @@ const output = () => createOutput(program.opts<{ json?: boolean }>().json ?? fal
 const client = connect(readCliSettings);
 
 tenantCommands(program, client, output);
+offboardCommand(program, client, output);
 keyCommands(program, client, output);
 migrateCommands(program, client, output);
 healthCommand(program, client, output);

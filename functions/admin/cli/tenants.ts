@@ -96,7 +96,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
 
   for (const [verb, does] of [
     ['suspend', 'refuse every call of a tenant, from the next one on'],
-    ['resume', 'undo suspend'],
+    ['resume', 'undo suspend, or an offboarding in its grace period'],
   ] as const)
     program
       .command(`${verb} <slug>`)

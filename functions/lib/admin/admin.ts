@@ -15,6 +15,8 @@ export interface Admin {
     | 'region'
     | 'provisionMachine'
     | 'migrateMachine'
+    | 'offboardMachine'
+    | 'offboardGraceSeconds'
     | 'tiers'
     | 'publicUrl'
     | 'apiKeyIssuer'

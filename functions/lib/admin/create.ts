@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
+import { isolations } from '../isolation/isolation.ts';
 import { compensate } from '../lifecycle/compensate.ts';
 import type { Operation } from '../lifecycle/operations.ts';
 import {
@@ -50,7 +51,7 @@ export async function createTenant(
 function completed({ settings }: Admin, body: NewTenantBody): ProvisionRequest {
   const { slug, tier, placement, externalId } = body;
   const strategy = body.strategy ?? settings.tiers[tier];
-  if (placement !== undefined && strategy !== 'database')
+  if (placement !== undefined && isolations[strategy].place(placement) === 'shared')
     throw invalid(`A placement is for the strategy database; this tenant's is ${strategy}.`);
   const issuer = body.issuer ?? (externalId === undefined ? undefined : onlyIssuer(settings.issuers));
   if (issuer !== undefined && !settings.issuers.includes(issuer))
@@ -99,8 +100,8 @@ const isSame = (input: ProvisionInput, { tier, strategy, placement = 'dedicated'
 /** Safe to repeat: the execution has the operation's name, and every step may run twice. */
 async function advance(admin: Admin, { operationId, input }: Operation): Promise<void> {
   const { strategy, placement } = input as unknown as ProvisionInput;
-  if (strategy === 'rls') return provisionNow(admin, operationId);
-  const isDedicated = strategy === 'database' && placement === 'dedicated';
+  if (!isolations[strategy].ownsTables) return provisionNow(admin, operationId);
+  const isDedicated = isolations[strategy].place(placement) === 'instance';
   await admin.workflows.start(admin.settings.provisionMachine, operationId, {
     operation: operationId,
     input: { placement: isDedicated ? 'dedicated' : 'shared' },
@@ -116,7 +117,7 @@ const unused = () => {
 
 /** The state machine's steps that a tenant on shared tables needs: each a few statements. */
 async function provisionNow({ plane, settings }: Admin, operation: string): Promise<void> {
-  const instances = { create: unused, ready: unused, remove: unused };
+  const instances = { create: unused, ready: unused, remove: unused, status: unused };
   const provisioner: Provisioner = {
     plane,
     instances,

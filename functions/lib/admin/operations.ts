@@ -13,6 +13,8 @@ export interface OperationView {
   readonly step: string | null;
   readonly failedStep: string | null;
   readonly reason: string | null;
+  /** What it has done so far and what it found. */
+  readonly result: Operation['result'];
   readonly startedAt: string;
   readonly finishedAt: string | null;
   /** When anything last happened. */
@@ -85,6 +87,7 @@ export async function operationViews(
     step: row.step,
     failedStep: row.failed_step,
     reason: row.reason,
+    result: row.result ?? {},
     startedAt: row.started_at.toISOString(),
     finishedAt: row.finished_at?.toISOString() ?? null,
     activeAt: row.active_at.toISOString(),

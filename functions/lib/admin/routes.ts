@@ -16,6 +16,7 @@ import {
   showMigration,
   unpin,
 } from './migrations.ts';
+import { offboarding, offboardTenant } from './offboard.ts';
 import { listOperations, showOperation } from './operations.ts';
 import { changeService, listTenants, showTenant } from './tenants.ts';
 import { whyTenant } from './why.ts';
@@ -41,8 +42,8 @@ interface AdminRoute {
 }
 
 const ok = (body: object): AdminAnswer => ({ status: 200, body });
-/** 201: it is there. 202: it is on its way. 500: it failed, and the operation says why. */
-const statusOf = { done: 201, running: 202, failed: 500 } as const;
+/** 201: it is there. 202: it is on its way. 500: it failed, and the operation says why. 409: it was undone meanwhile. */
+const statusOf = { done: 201, running: 202, failed: 500, cancelled: 409 } as const;
 
 /** Everything the admin API answers. */
 export const adminRoutes: readonly AdminRoute[] = [
@@ -81,6 +82,14 @@ export const adminRoutes: readonly AdminRoute[] = [
       },
     }),
   ),
+  {
+    method: 'POST',
+    path: '/tenants/*/offboard',
+    async run(admin, { params: [slug], body, idempotencyKey }) {
+      const left = await offboardTenant(admin, slug!, parse(offboarding, body), idempotencyKey);
+      return { status: left.operation.state === 'running' ? 202 : 200, body: left };
+    },
+  },
   {
     method: 'POST',
     path: '/tenants/*/keys',

@@ -24,6 +24,8 @@ export interface TenantView extends TenantSummary {
   readonly home: HomeView | null;
   /** The newest migration of the home; null when it has none or can't be reached. */
   readonly schemaVersion: string | null;
+  /** Since when its offboarding can't be undone. */
+  readonly removalBegunAt: string | null;
   /** The one that runs, else the last. */
   readonly operation: OperationView | null;
 }
@@ -81,6 +83,7 @@ export async function showTenant(admin: Admin, slug: string): Promise<TenantView
             state: row.home_state,
             epoch: Number(row.epoch),
           },
+    removalBegunAt: row.removal_begun_at?.toISOString() ?? null,
     schemaVersion: row.shown_home && (await schemaVersion(admin, row)),
     operation: operation ?? null,
   };
@@ -109,6 +112,7 @@ interface TenantRow {
 interface FoundTenant extends TenantRow {
   issuer: string | null;
   external_id: string | null;
+  removal_begun_at: Date | null;
   /** The home in use, or the one that is being made. */
   shown_home: string | null;
   home_state: HomeState;

@@ -30,7 +30,7 @@ export async function whyTenant(admin: Admin, slug: string, now = Date.now()): P
 }
 
 function explain(
-  { slug, status, home }: TenantView,
+  { slug, status, home, removalBegunAt }: TenantView,
   operation: OperationWithSteps | null,
   again: string,
   now: number,
@@ -69,9 +69,27 @@ function explain(
         run: [watch],
       };
     }
-    case 'offboarding':
-      return { why: 'It is being offboarded: every call is refused.', run: [watch] };
+    case 'offboarding': {
+      const undo = removalBegunAt === null && home !== null ? [`${tenants} resume ${slug}`] : [];
+      if (running !== undefined)
+        return {
+          why:
+            undo.length > 0
+              ? 'It is being offboarded: every call is refused. Nothing is removed yet, and `resume` undoes it.'
+              : `It is being offboarded, and its removal has begun: ${running.step ?? 'no step has begun yet'}.`,
+          run: [...undo, watch],
+        };
+      return {
+        why: `It is closed, but its offboarding ${operation?.failedStep ? `failed at ${operation.failedStep}: ${operation.reason}` : 'has stopped.'}`,
+        run: [`${tenants} offboard ${slug}`, ...undo],
+      };
+    }
     case 'offboarded':
+      if (operation?.kind === 'offboard' && operation.state === 'failed')
+        return {
+          why: `It is gone, but its offboarding failed at ${operation.failedStep}: ${operation.reason}`,
+          run: [`${tenants} offboard ${slug}`],
+        };
       return { why: 'It was offboarded and is gone for good. Its slug stays taken.', run: [] };
   }
 }

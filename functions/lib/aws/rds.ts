@@ -33,8 +33,13 @@ export interface Instances {
   create(identifier: string, tenant: TenantId): Promise<void>;
   /** @throws TenantryError `instance_pending`, `instance_failed` */
   ready(identifier: string): Promise<ReadyInstance>;
-  /** Starts its deletion; done when there is none of this tenant. @throws TenantryError `instance_pending` */
-  remove(identifier: string, tenant: TenantId): Promise<void>;
+  /**
+   * Starts its deletion; done when there is none of this tenant. `finalSnapshot`: the name under which RDS keeps its data.
+   * @throws TenantryError `instance_pending`, `instance_failed`, `name_taken`
+   */
+  remove(identifier: string, tenant: TenantId, finalSnapshot?: string): Promise<void>;
+  /** What RDS says of the instance, on its way out too; undefined when there is none of this tenant. */
+  status(identifier: string, tenant: TenantId): Promise<string | undefined>;
 }
 
 /** An instance of the account, in whatever state. */
@@ -52,6 +57,8 @@ export const instanceName = (homeId: string) => `tenantry-${homeId.replaceAll('-
 
 const master = 'tenantry_master';
 const tenantTag = 'tenantry:tenant';
+/** RDS takes no final snapshot of what is in one of these. */
+const noSnapshot = /^(failed|incompatible-restore|incompatible-network)$/;
 /** No status from here leads to `available` by itself. */
 const terminal =
   /^(failed|incompatible-.*|storage-full|inaccessible-encryption-credentials.*|restore-error|deleting|stopped|stopping)$/;
@@ -59,30 +66,40 @@ const terminal =
 const isOf = (instance: DBInstance, tenant: TenantId): boolean =>
   instance.TagList?.some(({ Key, Value }) => Key === tenantTag && Value === tenant) ?? false;
 
-export function createInstances(settings: InstanceSettings): Instances {
-  let loaded: Promise<{ sdk: typeof import('@aws-sdk/client-rds'); client: RDSClient }> | undefined;
-  const load = () => {
-    loaded ??= import('@aws-sdk/client-rds').then((sdk) => ({
-      sdk,
-      client: new sdk.RDSClient({ maxAttempts: 5 }),
-    }));
-    return loaded;
-  };
+let loaded: Promise<{ sdk: typeof import('@aws-sdk/client-rds'); client: RDSClient }> | undefined;
+const load = () => {
+  loaded ??= import('@aws-sdk/client-rds').then((sdk) => ({
+    sdk,
+    client: new sdk.RDSClient({ maxAttempts: 5 }),
+  }));
+  return loaded;
+};
 
-  async function describe(identifier: string): Promise<DBInstance | undefined> {
-    const { sdk, client } = await load();
-    try {
-      const answer = await client.send(
-        new sdk.DescribeDBInstancesCommand({ DBInstanceIdentifier: identifier }),
-      );
-      return answer.DBInstances?.[0];
-    } catch (error) {
-      if (error instanceof sdk.DBInstanceNotFoundFault) return undefined;
-      throw error;
-    }
+async function describe(identifier: string): Promise<DBInstance | undefined> {
+  const { sdk, client } = await load();
+  try {
+    const answer = await client.send(
+      new sdk.DescribeDBInstancesCommand({ DBInstanceIdentifier: identifier }),
+    );
+    return answer.DBInstances?.[0];
+  } catch (error) {
+    if (error instanceof sdk.DBInstanceNotFoundFault) return undefined;
+    throw error;
   }
+}
 
+/** For who may look at instances and do nothing to them. */
+export const seenInstances: Pick<Instances, 'status'> = {
+  async status(identifier, tenant) {
+    const instance = await describe(identifier);
+    return instance && isOf(instance, tenant) ? (instance.DBInstanceStatus ?? 'unknown') : undefined;
+  },
+};
+
+export function createInstances(settings: InstanceSettings): Instances {
   return {
+    ...seenInstances,
+
     async create(identifier, tenant) {
       const { sdk, client } = await load();
       const command = new sdk.CreateDBInstanceCommand({
@@ -155,10 +172,20 @@ export function createInstances(settings: InstanceSettings): Instances {
       };
     },
 
-    async remove(identifier, tenant) {
+    async remove(identifier, tenant, finalSnapshot) {
       const instance = await describe(identifier);
       if (instance === undefined || !isOf(instance, tenant)) return;
       if (instance.DBInstanceStatus === 'deleting') return;
+      if (finalSnapshot !== undefined && noSnapshot.test(instance.DBInstanceStatus ?? ''))
+        throw new TenantryError(
+          'instance_failed',
+          `The instance ${identifier} is ${instance.DBInstanceStatus}: RDS takes no final snapshot of it. Repair it, or delete it without one, then run this again.`,
+        );
+      if (instance.DeletionProtection && instance.DBInstanceStatus === 'stopped')
+        throw new TenantryError(
+          'instance_failed',
+          `The instance ${identifier} is stopped, and RDS lifts its deletion protection only while it runs. Start it, then run this again.`,
+        );
       const { sdk, client } = await load();
       try {
         if (instance.DeletionProtection)
@@ -172,12 +199,20 @@ export function createInstances(settings: InstanceSettings): Instances {
         await client.send(
           new sdk.DeleteDBInstanceCommand({
             DBInstanceIdentifier: identifier,
-            SkipFinalSnapshot: true,
+            ...(finalSnapshot === undefined
+              ? { SkipFinalSnapshot: true }
+              : { FinalDBSnapshotIdentifier: finalSnapshot }),
             DeleteAutomatedBackups: true,
           }),
         );
       } catch (error) {
         if (error instanceof sdk.DBInstanceNotFoundFault) return;
+        if (error instanceof sdk.DBSnapshotAlreadyExistsFault)
+          throw new TenantryError(
+            'name_taken',
+            `There is a snapshot ${finalSnapshot} already. Find out what it holds, and delete it or the instance ${identifier}.`,
+            { cause: error },
+          );
         // Neither while it is being created or changed: the step is tried again until it can be deleted.
         if (error instanceof sdk.InvalidDBInstanceStateFault)
           throw new TenantryError('instance_pending', `The instance ${identifier} can't be deleted yet.`, {

@@ -36,7 +36,8 @@ export async function resolveRoute(
   ])) as ResolveRow[];
   if (row?.key_revoked)
     throw new TenantryError('key_revoked', 'This API key has been revoked. Ask the service for a new one.');
-  if (row?.status === 'suspended')
+  // Its home says so already while the tenant can still be resumed.
+  if (row?.status === 'suspended' || row?.status === 'offboarding')
     throw new TenantryError(
       'tenant_suspended',
       'This tenant is suspended. Its administrator can ask the service to resume it.',

@@ -1,4 +1,4 @@
-import type { Queryable } from '../database/types.ts';
+import type { Queryable, Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import type { HomeState, Strategy, TenantId, TenantStatus, Tier } from '../tenant/tenant.ts';
 import { slug as slugForm } from '../tenant/tenant.ts';
@@ -28,10 +28,15 @@ export async function recordTenant(catalog: Catalog, tenant: NewTenant): Promise
     `insert into catalog.tenants (slug, tier, strategy, issuer, external_id) values ($1, $2, $3, $4, $5) on conflict (slug) do nothing`,
     [slug.data, tenant.tier, tenant.strategy, tenant.issuer ?? null, tenant.externalId ?? null],
   );
-  const { rows } = await catalog.query<{ tenant_id: TenantId; strategy: Strategy }>(
-    'select tenant_id, strategy from catalog.tenants where slug = $1',
+  const { rows } = await catalog.query<{ tenant_id: TenantId; strategy: Strategy; status: TenantStatus }>(
+    'select tenant_id, strategy, status from catalog.tenants where slug = $1',
     [slug.data],
   );
+  if (['offboarding', 'offboarded'].includes(rows[0]!.status))
+    throw new TenantryError(
+      'slug_taken',
+      `The tenant ${slug.data} is ${rows[0]!.status}: its slug stays taken. Choose another one.`,
+    );
   if (rows[0]!.strategy !== tenant.strategy)
     throw new TenantryError(
       'slug_taken',
@@ -116,27 +121,37 @@ export async function presentHome(catalog: Catalog, tenant: TenantId): Promise<R
 }
 
 export async function findHome(catalog: Catalog, homeId: string): Promise<ReachableHome | undefined> {
-  const { rows } = await catalog.query(
-    `select h.*, c.admin_host, c.admin_port from catalog.homes h join catalog.clusters c using (cluster_id) where h.home_id = $1`,
-    [homeId],
-  );
-  const row = rows[0];
-  return (
-    row && {
-      homeId: row.home_id,
-      tenant: row.tenant_id,
-      clusterId: row.cluster_id,
-      strategy: row.strategy,
-      database: row.database_name,
-      databaseId: row.database_id,
-      schema: row.schema_name,
-      login: row.login,
-      epoch: Number(row.epoch),
-      adminHost: row.admin_host,
-      adminPort: row.admin_port,
-    }
-  );
+  const { rows } = await catalog.query(`${reachableHomes} where h.home_id = $1`, [homeId]);
+  return rows[0] && reachable(rows[0]);
 }
+
+/** All that the catalog knows of a tenant's homes. */
+export async function homesOf(
+  catalog: Catalog,
+  tenant: TenantId,
+): Promise<(ReachableHome & { readonly isInUse: boolean })[]> {
+  const { rows } = await catalog.query(`${reachableHomes} where h.tenant_id = $1 order by h.created_at`, [
+    tenant,
+  ]);
+  return rows.map((row) => ({ ...reachable(row), isInUse: row.home_id === row.used }));
+}
+
+const reachableHomes = `select h.*, c.admin_host, c.admin_port, t.home_id as used
+  from catalog.homes h join catalog.clusters c using (cluster_id) join catalog.tenants t using (tenant_id)`;
+
+const reachable = (row: Row): ReachableHome => ({
+  homeId: row.home_id,
+  tenant: row.tenant_id,
+  clusterId: row.cluster_id,
+  strategy: row.strategy,
+  database: row.database_name,
+  databaseId: row.database_id,
+  schema: row.schema_name,
+  login: row.login,
+  epoch: Number(row.epoch),
+  adminHost: row.admin_host,
+  adminPort: row.admin_port,
+});
 
 /** Compare and set: @returns false when the tenant was in none of the states `from` */
 export async function setTenantStatus(

@@ -1,4 +1,5 @@
 import { tenantSecretName } from './credentials.ts';
+import { dropDatabase } from './homes.ts';
 import type { Isolation } from './isolation.ts';
 import { provisionOwn, schema } from './schema.ts';
 
@@ -8,6 +9,8 @@ import { provisionOwn, schema } from './schema.ts';
  */
 export const database: Isolation = {
   ownsTables: true,
+
+  place: (placement) => (placement === 'dedicated' ? 'instance' : 'database'),
 
   name: (homeId) => ({ schema: 'main', login: schema.name(homeId).login }),
 
@@ -31,7 +34,9 @@ export const database: Isolation = {
   },
 
   provision: (connection, home, password) => provisionOwn(connection, home, password, 'its own database'),
-  deprovision: schema.deprovision,
+  removeRows: schema.removeRows,
+  deprovision: (connection, { database, login }) => dropDatabase(connection, database, login),
+  removedFrom: () => 'postgres',
   protect: schema.protect,
   check: schema.check,
 };

@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
+import { RetryableError } from '../errors.ts';
 import type { HomeState } from '../tenant/tenant.ts';
 import type { Finding, Home } from './isolation.ts';
 
@@ -7,8 +9,9 @@ export async function asRole<T>(
   connection: ControlConnection,
   role: 'tenancy_keeper' | 'tenancy_owner',
   work: () => Promise<T>,
+  begin = 'begin',
 ): Promise<T> {
-  await connection.query(`begin; set local role ${role}`);
+  await connection.query(`${begin}; set local role ${role}`);
   try {
     const result = await work();
     await connection.query('commit');
@@ -48,12 +51,42 @@ export async function changeHomeState(
   return rowCount === 1;
 }
 
-/** Takes the home out of its own database. */
-export async function forgetHome(connection: ControlConnection, homeId: string): Promise<void> {
-  await asRole(connection, 'tenancy_keeper', () =>
-    connection.query('delete from tenancy.homes where home_id = $1', [homeId]),
-  );
+/** Takes the home out of its own database, with what was noted for a move of it. */
+export async function forgetHome(
+  connection: ControlConnection,
+  { homeId, tenant, schema }: Pick<Home, 'homeId' | 'tenant' | 'schema'>,
+): Promise<void> {
+  await asRole(connection, 'tenancy_keeper', async () => {
+    await connection.query('delete from tenancy.changes where tenant_id = $1 and schema_name = $2', [
+      tenant,
+      schema,
+    ]);
+    await connection.query('delete from tenancy.homes where home_id = $1', [homeId]);
+  });
 }
+
+/**
+ * Waits until no call that was admitted before the home's state changed is still writing: every writer holds the fence to
+ * its transaction's end, which its login's timeouts bound. By asking again: who waits for the lock itself would hold up
+ * those that are to be refused.
+ * @throws RetryableError `busy`
+ */
+export async function awaitWriters(connection: ControlConnection, homeId: string): Promise<void> {
+  for (let waited = 0; waited <= writersEnd; waited += 100) {
+    const { rows } = await asRole(connection, 'tenancy_keeper', () =>
+      connection.query(
+        'select pg_try_advisory_xact_lock(lock_key) as got from tenancy.homes where home_id = $1',
+        [homeId],
+      ),
+    );
+    if (rows[0]?.got !== false) return;
+    await sleep(100);
+  }
+  throw new RetryableError('busy', 'A call that began before the tenant was closed is still writing.', 5);
+}
+
+/** A statement ends after 30 s, an idle transaction after 60. ms */
+const writersEnd = 65_000;
 
 /**
  * How a login gets into its database and into no other one. The shared database lets a group in, because its access list
@@ -95,12 +128,24 @@ export async function dropDatabase(
   name: string,
   login: string,
 ): Promise<void> {
-  const { rows } = await connection.query('select from pg_roles where rolname = $1', [login]);
-  // Ending another role's sessions takes that role's rights.
-  if (rows.length > 0)
-    await connection.query(`grant ${login} to tenancy_provisioner with inherit true, set false`);
+  await endSessions(connection, login);
   await connection.query(`drop database if exists "${name}" with (force)`);
   await connection.query(`drop role if exists ${login}`);
+}
+
+/** Nobody gets in with this login any more, and who is in is put out. Done when there is no such login. */
+export async function endSessions(connection: ControlConnection, login: string): Promise<void> {
+  await connection.query(`
+    do $$ begin
+      if exists (select from pg_roles where rolname = '${login}') then
+        alter role ${login} nologin;
+        -- Ending another role's sessions takes that role's rights.
+        grant ${login} to tenancy_provisioner with inherit true;
+      end if;
+    end $$`);
+  await connection.query('select pg_terminate_backend(pid) from pg_stat_activity where usename = $1', [
+    login,
+  ]);
 }
 
 /** By an IAM token, or by a password. DDL takes no parameters: the server itself quotes the password. */

@@ -1,10 +1,11 @@
 import type { Route } from '../catalog/route.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
-import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
 import type { Credentials } from './credentials.ts';
 import { database } from './database.ts';
 import { rls } from './rls.ts';
+import type { RowsOf } from './rows.ts';
 import { schema } from './schema.ts';
 
 /** One place that can hold a tenant's data, as the control plane names it. Names are made from the home's UUID. */
@@ -33,6 +34,11 @@ export interface Finding {
 export interface Isolation {
   /** The home has tables of its own, which are migrated with it; otherwise they are every such tenant's. */
   readonly ownsTables: boolean;
+  /**
+   * What is made for a home alone before it, and goes with it: nothing (`shared`: the shared database takes it), a database
+   * in a shared cluster, or an instance.
+   */
+  place(placement: Placement): 'shared' | 'database' | 'instance';
   /** Schema and login of a new home. Where several tenants share a home's schema, all answers are the same. */
   name(homeId: string): { schema: string; login: string };
   /** The secret that the home's login needs, and whether a password is in it; undefined where it needs none. */
@@ -49,10 +55,16 @@ export interface Isolation {
    */
   provision(connection: ControlConnection, home: Home, password: string | undefined): Promise<void>;
   /**
-   * Control plane, as tenancy_provisioner in the home's database: takes back what `provision` and the migrations made
-   * for this home alone. Safe to repeat.
+   * Control plane: deletes what the tenant has in tables that are others' too. Nothing to do where the home's tables are
+   * dropped with it. Safe to repeat. @returns false when there is more to do at the time `until`, ms
    */
-  deprovision(connection: ControlConnection, home: Home): Promise<void>;
+  removeRows(connection: ControlConnection, rows: RowsOf, until: number): Promise<boolean>;
+  /**
+   * Control plane, as tenancy_provisioner in the database `removedFrom`: takes back what `provision` and the migrations
+   * made for this home alone, its sessions with it. Safe to repeat.
+   */
+  deprovision(connection: ControlConnection, home: Home & { readonly database: string }): Promise<void>;
+  removedFrom(home: { readonly database: string }): string;
   /** In the migration's transaction, as tenancy_owner: completes the tables that the migration made, of homes in one database. */
   protect(connection: ControlConnection, homes: readonly Home[]): Promise<void>;
   /** The audit of the homes' tables, all in one database; in the migration's transaction, or at any later time. */

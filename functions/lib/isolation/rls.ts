@@ -1,5 +1,6 @@
 import { audit, forgetHome, protectTables, registerHome } from './homes.ts';
 import type { Isolation } from './isolation.ts';
+import { deleteRows } from './rows.ts';
 
 /**
  * Shared tables. The wall is forced row-level security over the signed context, so that one login and one pool serve
@@ -7,6 +8,8 @@ import type { Isolation } from './isolation.ts';
  */
 export const rls: Isolation = {
   ownsTables: false,
+
+  place: () => 'shared',
 
   name: () => ({ schema: 'shared', login: 'tenancy_app' }),
 
@@ -27,9 +30,10 @@ export const rls: Isolation = {
     await registerHome(connection, home);
   },
 
-  async deprovision(connection, home) {
-    await forgetHome(connection, home.homeId);
-  },
+  removeRows: deleteRows,
+
+  deprovision: forgetHome,
+  removedFrom: ({ database }) => database,
 
   protect: (connection, homes) => protectTables(connection, homes, true),
   check: (connection, homes) => audit(connection, homes, true),

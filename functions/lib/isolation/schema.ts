@@ -1,6 +1,15 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { loginSecretName } from './credentials.ts';
-import { asRole, audit, createLogin, type Entry, forgetHome, protectTables, registerHome } from './homes.ts';
+import {
+  asRole,
+  audit,
+  createLogin,
+  type Entry,
+  endSessions,
+  forgetHome,
+  protectTables,
+  registerHome,
+} from './homes.ts';
 import type { Home, Isolation } from './isolation.ts';
 import { rls } from './rls.ts';
 
@@ -10,6 +19,8 @@ import { rls } from './rls.ts';
  */
 export const schema: Isolation = {
   ownsTables: true,
+
+  place: rls.place,
 
   // A home's id, not the tenant's: pg_roles and pg_namespace can be read by every login of the cluster.
   name: (homeId) => {
@@ -24,8 +35,11 @@ export const schema: Isolation = {
 
   provision: (connection, home, password) => provisionOwn(connection, home, password, 'tenancy_schemas'),
 
+  removeRows: async () => true,
+
   async deprovision(connection, home) {
-    await forgetHome(connection, home.homeId);
+    await forgetHome(connection, home);
+    await endSessions(connection, home.login);
     await asRole(connection, 'tenancy_owner', () =>
       connection.query(`drop schema if exists ${home.schema} cascade`),
     );
@@ -33,12 +47,12 @@ export const schema: Isolation = {
       do $$ begin
         if exists (select from pg_roles where rolname = '${home.login}') then
           -- Default privileges and large objects, which a role may make of itself, would keep it from being dropped.
-          grant ${home.login} to tenancy_provisioner with inherit true;
           drop owned by ${home.login};
           drop role ${home.login};
         end if;
       end $$`);
   },
+  removedFrom: rls.removedFrom,
 
   protect: (connection, homes) => protectTables(connection, homes, false),
   check: (connection, homes) => audit(connection, homes, false),

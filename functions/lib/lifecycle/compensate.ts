@@ -3,8 +3,7 @@ import { forgetCluster, sharedCluster } from '../catalog/clusters.ts';
 import { changeTenantStatus, forgetFirstHome } from '../catalog/tenants.ts';
 import { withConnection } from '../database/connect.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
-import { dropDatabase } from '../isolation/homes.ts';
-import { type Home, isolations } from '../isolation/isolation.ts';
+import { isolations } from '../isolation/isolation.ts';
 import { adminEndpoint } from './control-plane.ts';
 import { ownDatabase } from './new-place.ts';
 import { endOperation } from './operations.ts';
@@ -23,8 +22,9 @@ export const compensate: Step<Provisioner, ProvisionOperation> = async (
 ) => {
   const { homeId, strategy, placement } = input;
   const isolation = isolations[strategy];
-  const home: Home = { homeId, tenant, strategy, ...isolation.name(homeId), epoch: 1 };
-  if (strategy === 'database' && placement === 'dedicated') {
+  const named = { homeId, tenant, strategy, ...isolation.name(homeId), epoch: 1 };
+  const own = isolation.place(placement);
+  if (own === 'instance') {
     await instances.remove(instanceName(homeId), tenant);
     for (const login of ['tenancy_provisioner', 'tenancy_app'])
       await plane.secrets.remove(loginSecretName(homeId, login));
@@ -32,21 +32,20 @@ export const compensate: Step<Provisioner, ProvisionOperation> = async (
     // By the names that follow from the home's id: a step may have died before it recorded what it made.
     const shared = await sharedCluster(catalog);
     const { clusterId, adminHost: host, adminPort: port } = shared;
-    const database = strategy === 'database' ? 'postgres' : shared.database;
+    const home = { ...named, database: own === 'database' ? ownDatabase(homeId) : shared.database };
+    const database = isolation.removedFrom(home);
     await withConnection(adminEndpoint(plane, { clusterId, host, port, database }), (connection) =>
-      strategy === 'database'
-        ? dropDatabase(connection, ownDatabase(homeId), home.login)
-        : isolation.deprovision(connection, home),
+      isolation.deprovision(connection, home),
     );
   }
   const secret = isolation.secret(
-    home,
+    named,
     { clusterId: plane.catalog.clusterId, kind: 'shared' },
     plane.loginsUse,
   );
   if (secret) await plane.secrets.remove(secret.name);
   await forgetFirstHome(catalog, homeId);
-  if (strategy === 'database' && placement === 'dedicated') await forgetCluster(catalog, homeId);
+  if (own === 'instance') await forgetCluster(catalog, homeId);
   await changeTenantStatus(catalog, tenant, ['provisioning'], 'failed');
   await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
 };

@@ -2,6 +2,7 @@ import { instanceName } from '../aws/rds.ts';
 import { type Cluster, recordCluster, sharedCluster } from '../catalog/clusters.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
+import { isolations } from '../isolation/isolation.ts';
 import { createDatabase, installRuntime } from '../migrations/install.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { type Place, preparePlace } from './place.ts';
@@ -16,7 +17,8 @@ export async function placeFor(
   input: ProvisionInput,
 ): Promise<Place> {
   const { plane, instances, region } = provisioner;
-  if (input.strategy === 'database' && input.placement === 'dedicated') {
+  const own = isolations[input.strategy].place(input.placement);
+  if (own === 'instance') {
     const { host, port, masterSecretArn, masterUsername } = await instances.ready(instanceName(input.homeId));
     const cluster: Cluster = {
       clusterId: input.homeId,
@@ -40,7 +42,7 @@ export async function placeFor(
   const admin = (database: string) =>
     adminEndpoint(plane, { clusterId, host: adminHost, port: adminPort, database });
   const place = { clusterId, kind: 'shared', host, port } as const;
-  if (input.strategy !== 'database')
+  if (own === 'shared')
     return {
       ...place,
       database: shared.database,

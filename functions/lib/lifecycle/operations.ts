@@ -5,12 +5,15 @@ import type { TenantId } from '../tenant/tenant.ts';
 
 export interface Operation<Input = Record<string, unknown>> {
   readonly operationId: string;
-  readonly kind: 'provision' | 'offboard' | 'migrate' | 'move';
+  readonly kind: 'provision' | 'offboard' | 'migrate' | 'move' | 'export' | 'import';
   readonly tenant: TenantId | undefined;
-  readonly state: 'running' | 'done' | 'failed';
+  /** Cancelled: undone on purpose before it had done harm. */
+  readonly state: 'running' | 'done' | 'failed' | 'cancelled';
   readonly input: Input;
   readonly failedStep: string | undefined;
   readonly reason: string | undefined;
+  /** What it has done so far and what it found. */
+  readonly result: Readonly<Record<string, unknown>>;
 }
 
 /** One attempt of one step, as the operator sees it. */
@@ -119,6 +122,7 @@ export async function readOperation(catalog: ControlConnection, operationId: str
     input: row.input,
     failedStep: row.failed_step ?? undefined,
     reason: row.reason ?? undefined,
+    result: row.result ?? {},
   };
 }
 
@@ -141,21 +145,31 @@ export async function readSteps(catalog: ControlConnection, operationId: string)
 export async function endOperation(
   catalog: ControlConnection,
   operationId: string,
-  end: { state: 'done' } | { state: 'failed'; step: string; reason: string },
+  end:
+    | { state: 'done' }
+    | { state: 'failed'; step: string; reason: string }
+    | { state: 'cancelled'; reason: string },
   /** What it came to: counts, never rows. */
   result?: object,
 ): Promise<void> {
-  const failed = end.state === 'failed' ? end : undefined;
+  const step = end.state === 'failed' ? end.step : null;
+  const reason = end.state === 'done' ? null : end.reason.slice(0, 2_000);
   await catalog.query(
     `update catalog.operations set state = $2, failed_step = $3, reason = $4, result = coalesce($5, result), finished_at = now()
       where operation_id = $1 and state = 'running'`,
-    [
-      operationId,
-      end.state,
-      failed?.step ?? null,
-      failed?.reason.slice(0, 2_000) ?? null,
-      result === undefined ? null : JSON.stringify(result),
-    ],
+    [operationId, end.state, step, reason, result === undefined ? null : JSON.stringify(result)],
+  );
+}
+
+/** Adds to what the operation tells of itself; a name that is there gets the new value. */
+export async function report(
+  catalog: ControlConnection,
+  operationId: string,
+  found: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  await catalog.query(
+    "update catalog.operations set result = coalesce(result, '{}') || $2 where operation_id = $1",
+    [operationId, JSON.stringify(found)],
   );
 }
 

@@ -15,15 +15,12 @@ import { changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { migrateHome } from '../migrations/migrator.ts';
 import { newestState, type Release } from '../migrations/release.ts';
-import type { TenantId } from '../tenant/tenant.ts';
+import type { Placement, TenantId } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { makeHome } from './home.ts';
 import { placeFor } from './new-place.ts';
 import { beginOperation, endOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
 import type { Step } from './step.ts';
-
-/** A `database` tenant lives on its own instance, or (`shared-cluster`) in a database of its own beside others. */
-export type Placement = 'dedicated' | 'shared-cluster';
 
 export interface ProvisionRequest extends NewTenant {
   readonly placement?: Placement;
@@ -58,7 +55,7 @@ export async function beginProvisioning(
 ): Promise<{ operation: Operation; isNew: boolean }> {
   const asked = { ...request };
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'provision', asked));
-  if (known) return { operation: known, isNew: false };
+  if (known) return { operation: await unlessGone(catalog, known), isNew: false };
   const tenant = await recordTenant(catalog, request);
   const { rows } = await catalog.query('select status from catalog.tenants where tenant_id = $1', [tenant]);
   if (!['provisioning', 'failed'].includes(rows[0]!.status))
@@ -75,6 +72,20 @@ export async function beginProvisioning(
     input: { ...input },
     idempotencyKey,
   });
+}
+
+/** What an old key has made and is gone stays gone. @throws TenantryError `slug_taken` */
+async function unlessGone(catalog: ControlConnection, operation: Operation): Promise<Operation> {
+  const { rows } = await catalog.query(
+    "select slug from catalog.tenants where tenant_id = $1 and status = 'offboarded'",
+    [operation.tenant],
+  );
+  if (rows[0] !== undefined)
+    throw new TenantryError(
+      'slug_taken',
+      `The tenant ${rows[0].slug} that this key has created was offboarded: its slug stays taken. Choose another one, with a new key.`,
+    );
+  return operation;
 }
 
 /** The steps of `stepfunctions/provision-tenant.asl.json`. Each may run twice, in parallel with itself, or die at any line. */

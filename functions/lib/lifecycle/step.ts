@@ -18,9 +18,9 @@ interface Caught {
 }
 
 /** Steps that end an operation as failed: when it has, there is nothing left to do for them. */
-const takesBack: ReadonlySet<string> = new Set(['compensate', 'abandon', 'halt']);
+const takesBack: ReadonlySet<string> = new Set(['compensate', 'abandon', 'halt', 'recordFailure']);
 
-/** What one state does; `context` is what all steps of one machine work with. */
+/** What one state does, and what it tells the machine; `context` is what all steps of one machine work with. */
 export type Step<Context, O> = (
   context: Context,
   catalog: ControlConnection,
@@ -57,6 +57,8 @@ export async function runStep<
         if (takesBack.has(event.step)) return;
         throw new TenantryError('operation_ended', 'This operation has failed already. Start a new one.');
       }
+      if (operation.state === 'cancelled')
+        throw new TenantryError('operation_cancelled', 'This operation has been undone.');
       const work = () => step(context, catalog, operation, event.input);
       return recorded(catalog, operation.operationId, event.step, work);
     });

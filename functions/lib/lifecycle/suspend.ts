@@ -1,9 +1,10 @@
-import { presentHome, setTenantStatus } from '../catalog/tenants.ts';
+import { reopenTenant } from '../catalog/offboarding.ts';
+import { presentHome, type ReachableHome, setTenantStatus } from '../catalog/tenants.ts';
 import { withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { TenantryError } from '../errors.ts';
 import { changeHomeState } from '../isolation/homes.ts';
-import type { TenantId } from '../tenant/tenant.ts';
+import type { HomeState, TenantId } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane, catalogEndpoint } from './control-plane.ts';
 
 /**
@@ -13,33 +14,45 @@ import { adminEndpoint, type ControlPlane, catalogEndpoint } from './control-pla
  *   repeat it to be sure
  * @throws TenantryError `wrong_status`
  */
-export const suspend = (plane: ControlPlane, tenant: TenantId): Promise<'done' | 'pending'> =>
-  change(plane, tenant, ['active', 'suspended'], 'suspended', ['open', 'suspended'], 'suspended');
-
-/** Undoes `suspend`. @throws TenantryError `wrong_status` */
-export const resume = (plane: ControlPlane, tenant: TenantId): Promise<'done' | 'pending'> =>
-  change(plane, tenant, ['suspended', 'active'], 'active', ['suspended', 'open'], 'open');
-
-async function change(
-  plane: ControlPlane,
-  tenant: TenantId,
-  from: readonly ('active' | 'suspended')[],
-  to: 'active' | 'suspended',
-  homeFrom: readonly ('open' | 'suspended')[],
-  homeTo: 'open' | 'suspended',
-): Promise<'done' | 'pending'> {
+export async function suspend(plane: ControlPlane, tenant: TenantId): Promise<'done' | 'pending'> {
   const home = await withConnection(catalogEndpoint(plane), async (catalog) => {
     // The catalog first: a crash between the two leaves a tenant that new environments already refuse.
-    if (!(await setTenantStatus(catalog, tenant, from, to, homeTo)))
-      throw new TenantryError('wrong_status', `Only a tenant that is ${from.join(' or ')} can become ${to}.`);
+    if (!(await setTenantStatus(catalog, tenant, ['active', 'suspended'], 'suspended', 'suspended')))
+      throw new TenantryError('wrong_status', 'Only a tenant that is active can become suspended.');
     return presentHome(catalog, tenant);
   });
-  const { clusterId, adminHost, adminPort, database, homeId } = home;
+  return closeHome(plane, home);
+}
+
+/**
+ * Undoes `suspend`, and an offboarding in its grace period.
+ * @throws TenantryError `wrong_status`; RetryableError `busy` while a step of the offboarding is at work
+ */
+export async function resume(plane: ControlPlane, tenant: TenantId): Promise<'done' | 'pending'> {
+  const home = await withConnection(catalogEndpoint(plane), async (catalog) => {
+    if (!(await reopenTenant(catalog, tenant)))
+      throw new TenantryError(
+        'wrong_status',
+        'Only a tenant that is suspended, or being offboarded and still in its grace period, can become active.',
+      );
+    return presentHome(catalog, tenant);
+  });
+  return changeHome(plane, home, ['suspended', 'open'], 'open');
+}
+
+/** Tells the home itself to refuse its tenant. @returns `pending` when it could not be reached */
+export const closeHome = (plane: ControlPlane, home: ReachableHome): Promise<'done' | 'pending'> =>
+  changeHome(plane, home, ['open', 'suspended'], 'suspended');
+
+async function changeHome(
+  plane: ControlPlane,
+  { clusterId, adminHost, adminPort, database, homeId }: ReachableHome,
+  from: readonly HomeState[],
+  to: HomeState,
+): Promise<'done' | 'pending'> {
   const admin = adminEndpoint(plane, { clusterId, host: adminHost, port: adminPort, database });
   try {
-    return (await withConnection(admin, (connection) =>
-      changeHomeState(connection, homeId, homeFrom, homeTo),
-    ))
+    return (await withConnection(admin, (connection) => changeHomeState(connection, homeId, from, to)))
       ? 'done'
       : 'pending';
   } catch (error) {

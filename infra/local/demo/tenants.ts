@@ -4,7 +4,7 @@ import { mintApiKey } from '../../../functions/lib/auth/api-key.ts';
 import type { Secrets } from '../../../functions/lib/aws/secrets.ts';
 import { recordApiKey } from '../../../functions/lib/catalog/tenants.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
-import { QueryError } from '../../../functions/lib/errors.ts';
+import { QueryError, TenantryError } from '../../../functions/lib/errors.ts';
 import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { type ControlPlane, catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
@@ -25,14 +25,19 @@ export const demoTenants = [
 
 export type DemoTenant = (typeof demoTenants)[number] & { readonly id: TenantId };
 
-/** Onboards, or brings to the latest migrations, one demo tenant. */
+/** Onboards, or brings to the latest migrations, one demo tenant; undefined when it has been offboarded. */
 export async function prepareTenant(
   plane: ControlPlane,
   tenant: (typeof demoTenants)[number],
   place: Place,
   release: Release,
-): Promise<DemoTenant> {
-  return { ...tenant, id: await onboard(plane, tenant, place, release) };
+): Promise<DemoTenant | undefined> {
+  try {
+    return { ...tenant, id: await onboard(plane, tenant, place, release) };
+  } catch (error) {
+    if (error instanceof TenantryError && error.code === 'slug_taken') return undefined;
+    throw error;
+  }
 }
 
 /** Fills the inventories of those that have none yet, each through its tenant's own way to its data. */

@@ -204,6 +204,7 @@ export class RdsInstances {
     // AWS may allow more; who waits for these works there, too.
     this.#demand(instance, ['available', 'stopped', 'failed'], 'deleted');
     if (snapshot !== undefined) {
+      this.#demand(instance, ['available', 'stopped'], 'snapshotted');
       if (Object.hasOwn(this.#state.snapshots, snapshot)) {
         throw fault(
           DBSnapshotAlreadyExistsFault$,

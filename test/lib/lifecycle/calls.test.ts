@@ -100,7 +100,10 @@ describe('the catalog', () => {
     const { a } = world.tenants.rls;
     const gone = await world.addTenant('rls', 'gone');
     await world.asProvisioner('catalog', (catalog) =>
-      catalog.query("update catalog.tenants set status = 'offboarded' where tenant_id = $1", [gone.id]),
+      catalog.query(
+        "update catalog.tenants set status = 'offboarded', offboarded_at = now() where tenant_id = $1",
+        [gone.id],
+      ),
     );
     const bound = await world.addTenant('rls', 'bound');
     await world.asProvisioner('catalog', (catalog) =>

@@ -1,138 +1,37 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createInstances } from '../../../functions/lib/aws/rds.ts';
-import { sql } from '../../../functions/lib/database/sql.ts';
-import { abandon, compensate } from '../../../functions/lib/lifecycle/compensate.ts';
 import { readOperation, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
-import {
-  beginProvisioning,
-  type Placement,
-  type Provisioner,
-  provisionOperation,
-  provisionSteps,
-} from '../../../functions/lib/lifecycle/provision.ts';
-import { runStep } from '../../../functions/lib/lifecycle/step.ts';
-import { probeTool } from '../../../functions/lib/mcp/probe.ts';
-import type { Strategy, TenantId } from '../../../functions/lib/tenant/tenant.ts';
+import { beginProvisioning, provisionOperation } from '../../../functions/lib/lifecycle/provision.ts';
+import type { Placement, Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, startWorld, type World } from '../../support/world.ts';
+import { type Lifecycle, lifecycleOf, stepsOf as order } from './support.ts';
 
 /** Every step of the state machine against every fault: run twice, twice at once, never reported, failed, and taken back. */
 let world: World;
-let provisioner: Provisioner;
+let lifecycle: Lifecycle;
 
 beforeAll(async () => {
   world = await startWorld({ rds: true });
-  const instances = createInstances({
-    instanceClass: 'db.t4g.micro',
-    engineVersion: '17.10',
-    storageGb: 20,
-    parameterGroup: 'tenantry',
-    subnetGroup: 'tenantry',
-    securityGroups: ['sg-tenantry'],
-    kmsKeyId: undefined,
-    certificateAuthority: 'rds-ca-rsa2048-g1',
-    backupDays: 7,
-  });
-  provisioner = {
-    plane: world.plane,
-    instances,
-    region: 'eu-west-1',
-    release: world.release,
-    probe,
-  };
+  lifecycle = lifecycleOf(world);
 }, 120_000);
 afterAll(() => world?.close());
-
-/** The data path as the product itself walks it. */
-async function probe(tenant: TenantId): Promise<void> {
-  const access = world.access();
-  const principal = { tenant, principal: 'tenantry', scopes: '', auth: 'verify' };
-  const route = await access.resolve(principal);
-  const db = access.database(principal, route, limits('w'));
-  await probeTool.run({ marker: tenant }, { db, tenant: { id: tenant, slug: route.slug } } as never);
-}
 
 const kinds: [Strategy, Placement][] = [
   ['schema', 'dedicated'],
   ['database', 'shared-cluster'],
   ['database', 'dedicated'],
 ];
-const order = (strategy: Strategy, placement: Placement) =>
-  Object.keys(provisionSteps).filter(
-    (step) => !step.endsWith('Instance') || (strategy === 'database' && placement === 'dedicated'),
-  );
 
-let number = 0;
-const begin = async (strategy: Strategy, placement: Placement, slug = `made-n${++number}`) => {
-  const request = { slug, tier: 'pro', strategy, placement } as const;
-  const { operation } = await world.asProvisioner('catalog', (catalog) =>
-    beginProvisioning(catalog, request),
-  );
-  return { operation: operation.operationId, tenant: operation.tenant!, slug };
-};
-
-/** As the state machine does it: what is pending is asked again. */
-async function run(operation: string, step: string, input: Record<string, unknown> = {}): Promise<unknown> {
-  for (;;) {
-    try {
-      return await runStep(provisioner, { operation, step, input }, provisionOperation, {
-        ...provisionSteps,
-        compensate,
-        abandon,
-      });
-    } catch (error) {
-      if ((error as Error).name !== 'InstancePending') throw error;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  }
-}
+const begin: Lifecycle['begin'] = (...which) => lifecycle.begin(...which);
+const run: Lifecycle['run'] = (...which) => lifecycle.run(...which);
+const inventory = () => lifecycle.inventory();
+const settled = () => lifecycle.settled();
+const answers: Lifecycle['answers'] = (tenant) => lifecycle.answers(tenant);
 
 const fail = (operation: string, step: string) =>
   run(operation, 'compensate', {
     failedStep: step,
     failure: { Error: 'Planned', Cause: '{"errorMessage":"planned"}' },
   });
-
-/** Everything that exists for tenants, wherever it is. */
-async function inventory(): Promise<string[]> {
-  const shared = await world.asProvisioner(world.tenants.rls.a, async (connection) => {
-    const { rows } = await connection.query(`
-      select 'role ' || rolname as what from pg_roles where rolname like 't\\_%'
-      union all select 'schema ' || nspname from pg_namespace where nspname like 'tenant\\_%'
-      union all select 'database ' || datname from pg_database where datname like 'home\\_%' or datname like 'own\\_%'`);
-    return rows.map((row) => row.what as string);
-  });
-  const homes = await world.asProvisioner(world.tenants.rls.a, async (connection) => {
-    await connection.query('begin; set local role tenancy_keeper');
-    const { rows } = await connection.query("select 'home ' || home_id as what from tenancy.homes");
-    await connection.query('rollback');
-    return rows.map((row) => row.what as string);
-  });
-  const recorded = await world.asProvisioner('catalog', async (catalog) => {
-    const { rows } = await catalog.query(
-      `select 'catalog home ' || home_id as what from catalog.homes union all select 'cluster ' || cluster_id from catalog.clusters`,
-    );
-    return rows.map((row) => row.what as string);
-  });
-  const instances = world.emulator.instances!.all().map(({ identifier }) => `instance ${identifier}`);
-  const secrets = world.emulator.secrets.all().map(({ name }) => `secret ${name}`);
-  return [...shared, ...homes, ...recorded, ...instances, ...secrets].sort();
-}
-
-async function settled(): Promise<void> {
-  for (;;) {
-    const going = world.emulator.instances!.all().filter(({ status }) => status === 'deleting');
-    if (going.length === 0) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-async function answers(tenant: TenantId): Promise<number> {
-  const access = world.access();
-  const principal = { tenant, principal: 'p', scopes: '', auth: 'oidc:x' };
-  const db = access.database(principal, await access.resolve(principal), limits('w'));
-  await db.query(sql`insert into notes (body) values ('first')`);
-  return (await db.query(sql`select * from notes`)).rows.length;
-}
 
 describe.each(kinds)('%s, %s', (strategy, placement) => {
   const steps = order(strategy, placement);
@@ -221,7 +120,7 @@ it('touches no instance without the tenant’s tag', async () => {
     provisionOperation(catalog, operation),
   );
   const other = world.tenants.database.a.id;
-  await provisioner.instances.create(`tenantry-${input.homeId.replaceAll('-', '')}`, other);
+  await lifecycle.provisioner.instances.create(`tenantry-${input.homeId.replaceAll('-', '')}`, other);
   await expect(run(operation, 'createInstance')).rejects.toMatchObject({ name: 'NameTaken' });
   await fail(operation, 'createInstance');
   const left = world.emulator.instances!.all().map(({ identifier }) => identifier);

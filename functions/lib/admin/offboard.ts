@@ -1,0 +1,93 @@
+import { z } from 'zod';
+import { closeTenant } from '../catalog/offboarding.ts';
+import { homesOf } from '../catalog/tenants.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { beginOffboarding, type OffboardRequest } from '../lifecycle/offboard.ts';
+import type { Operation } from '../lifecycle/operations.ts';
+import { closeHome } from '../lifecycle/suspend.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+import { type Admin, withCatalog } from './admin.ts';
+import { type OperationView, operationViews, showOperation } from './operations.ts';
+import { findTenant, runningOperation, showTenant, type TenantView } from './tenants.ts';
+
+export const offboarding = z.strictObject({
+  /** For so long `resume` undoes it, s; by default as the deployment says. */
+  graceSeconds: z
+    .int()
+    .min(0)
+    .max(300 * 86_400)
+    .optional(),
+});
+export type OffboardingBody = z.output<typeof offboarding>;
+
+/**
+ * Closes a tenant at once and has the state machine remove it after its grace period; or continues an offboarding that
+ * failed. A tenant that is gone already is answered with the operation that ended it.
+ * @throws TenantryError `unknown_tenant`, `idempotency_conflict`, `operation_running`
+ */
+export async function offboardTenant(
+  admin: Admin,
+  slug: string,
+  { graceSeconds = admin.settings.offboardGraceSeconds }: OffboardingBody,
+  idempotencyKey: string | undefined,
+): Promise<{ tenant: TenantView; operation: OperationView }> {
+  const request: OffboardRequest = { slug, graceSeconds, exportTo: undefined };
+  const { tenant, operation } = await withCatalog(admin, async (catalog) => {
+    const { tenant_id: tenant, status } = await findTenant(catalog, slug);
+    const ended = status === 'offboarded' ? await lastOffboarding(catalog, tenant) : undefined;
+    if (ended?.state === 'done') return { tenant, operation: { operationId: ended.id, state: ended.state } };
+    const operation = await begin(catalog, tenant, request, idempotencyKey);
+    return { tenant, operation };
+  });
+  if (operation.state === 'running') await advance(admin, tenant, operation.operationId, graceSeconds);
+  return {
+    tenant: await showTenant(admin, slug),
+    operation: await showOperation(admin, operation.operationId),
+  };
+}
+
+async function lastOffboarding(
+  catalog: ControlConnection,
+  tenant: TenantId,
+): Promise<OperationView | undefined> {
+  const operations = await operationViews(catalog, { tenant, limit: 50 });
+  return operations.find(({ kind }) => kind === 'offboard');
+}
+
+async function begin(
+  catalog: ControlConnection,
+  tenant: TenantId,
+  request: OffboardRequest,
+  idempotencyKey: string | undefined,
+): Promise<Operation> {
+  try {
+    return (await beginOffboarding(catalog, tenant, request, idempotencyKey)).operation;
+  } catch (error) {
+    // The same request again, of a caller that died or was impatient: it goes on with what runs.
+    const isRunning = error instanceof TenantryError && error.code === 'operation_running';
+    const known = isRunning && !idempotencyKey ? await runningOperation(catalog, request.slug) : undefined;
+    if (known?.kind !== 'offboard' || known.input.graceSeconds !== request.graceSeconds) throw error;
+    return known;
+  }
+}
+
+/** Refused from the next call on, before anything else is done about it. Safe to repeat. */
+async function advance(
+  admin: Admin,
+  tenant: TenantId,
+  operation: string,
+  graceSeconds: number,
+): Promise<void> {
+  const home = await withCatalog(admin, async (catalog) => {
+    const closed = await closeTenant(catalog, tenant, operation);
+    if (closed === undefined || closed.noGrace) return undefined;
+    return (await homesOf(catalog, tenant)).find(({ isInUse }) => isInUse);
+  });
+  // A home that is away is the machine's to ask again.
+  if (home !== undefined) await closeHome(admin.plane, home);
+  await admin.workflows.start(admin.settings.offboardMachine, operation, {
+    operation,
+    input: { graceSeconds },
+  });
+}

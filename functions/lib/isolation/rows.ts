@@ -1,0 +1,127 @@
+import type { ControlConnection } from '../database/connect.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+import { type MasterKeys, signContext } from './context.ts';
+import { asRole } from './homes.ts';
+
+/** Whose rows, and what the maintenance context is signed with. */
+export interface RowsOf {
+  readonly tenant: TenantId;
+  readonly schema: string;
+  readonly epoch: number;
+  readonly databaseId: string;
+  readonly keys: MasterKeys;
+}
+
+/** Rows that one statement deletes: a few hundred milliseconds of locks, and of log for standbys. */
+const batch = 5_000;
+
+/**
+ * Runs `work` as the owner of the tables, with the home's path: row security shows and lets through this tenant's rows
+ * alone, whatever a statement says.
+ */
+export function maintaining<T>(
+  connection: ControlConnection,
+  { tenant, schema, epoch, databaseId, keys }: RowsOf,
+  work: () => Promise<T>,
+  begin = 'begin',
+): Promise<T> {
+  return asRole(
+    connection,
+    'tenancy_owner',
+    async () => {
+      const context = signContext(
+        keys,
+        { databaseId, tenant, epoch, mode: 'w', purpose: 'move', statementMs: 0 },
+        Date.now(),
+      );
+      await connection.query(
+        `select set_config('tenancy.context', $1, true), set_config('tenancy.tenant', $2, true),
+                set_config('search_path', $3, true)`,
+        [context, tenant, `${schema}, extensions, pg_temp`],
+      );
+      return work();
+    },
+    begin,
+  );
+}
+
+/** A table of a home, under the name that a statement gives it, with the tables of the home that its foreign keys point to. */
+interface HomeTable {
+  readonly table: string;
+  readonly parents: readonly string[];
+}
+
+/** The home's tables, without partitions: their parents stand for them. */
+export async function homeTables(connection: ControlConnection, schema: string): Promise<HomeTable[]> {
+  const { rows } = await connection.query<{ name: string; parents: string[] }>(
+    `select format('%I.%I', $1::name, c.relname) as name,
+            array(select distinct format('%I.%I', $1::name, p.relname) from pg_constraint f join pg_class p on p.oid = f.confrelid
+                   where f.conrelid = c.oid and f.contype = 'f') as parents
+       from pg_class c
+      where c.relnamespace = (select oid from pg_namespace where nspname = $1) and c.relkind in ('r', 'p')
+        and not c.relispartition
+        and exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped)
+      order by c.relname`,
+    [schema],
+  );
+  return rows.map(({ name, parents }) => ({ table: name, parents }));
+}
+
+/**
+ * Deletes the tenant's rows from tables that it shares, a batch a transaction, those that point at others first. Tables
+ * whose foreign keys form a circle, or point at themselves, have no such order: they are emptied in one transaction.
+ * @returns false when there is more to do at the time `until`, ms
+ */
+export async function deleteRows(
+  connection: ControlConnection,
+  rows: RowsOf,
+  until: number,
+  now = Date.now,
+): Promise<boolean> {
+  for (const group of inDeletionOrder(await homeTables(connection, rows.schema))) {
+    const isCircle = group.length > 1 || group[0]!.parents.includes(group[0]!.table);
+    for (;;) {
+      if (now() >= until) return false;
+      const deleted = await maintaining(connection, rows, async () => {
+        await connection.query('set constraints all deferred');
+        let most = 0;
+        for (const { table } of group) {
+          const some = `ctid = any (array(select ctid from ${table} where tenant_id = $1 limit ${batch}))`;
+          const statement = `delete from ${table} where tenant_id = $1${isCircle ? '' : ` and ${some}`}`;
+          const { rowCount } = await connection.query(statement, [rows.tenant]);
+          most = Math.max(most, rowCount ?? 0);
+        }
+        return most;
+      });
+      if (isCircle || deleted < batch) break;
+    }
+  }
+  return true;
+}
+
+/** Groups of tables that have to go together, each before those that it points at. */
+function inDeletionOrder(tables: readonly HomeTable[]): HomeTable[][] {
+  const byName = new Map(tables.map((table) => [table.table, table]));
+  const reach = (from: HomeTable, seen = new Set<string>()): Set<string> => {
+    for (const parent of from.parents) {
+      const next = byName.get(parent);
+      if (next === undefined || seen.has(parent)) continue;
+      seen.add(parent);
+      reach(next, seen);
+    }
+    return seen;
+  };
+  const reached = new Map(tables.map((table) => [table.table, reach(table)]));
+  const isBelow = (a: string, b: string) => reached.get(b)!.has(a);
+  const groups: HomeTable[][] = [];
+  for (const table of tables) {
+    if (groups.some((group) => group.includes(table))) continue;
+    const circle = tables.filter(
+      (other) => other === table || (isBelow(other.table, table.table) && isBelow(table.table, other.table)),
+    );
+    groups.push(circle);
+  }
+  // Falls along every foreign key between groups: whoever points at a table reaches it, and all that it reaches.
+  const weight = (group: HomeTable[]) => new Set([...reached.get(group[0]!.table)!, group[0]!.table]).size;
+  return groups.sort((a, b) => weight(b) - weight(a));
+}

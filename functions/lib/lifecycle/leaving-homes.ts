@@ -1,0 +1,68 @@
+import { instanceName } from '../aws/rds.ts';
+import { sharedCluster } from '../catalog/clusters.ts';
+import { homesOf, type ReachableHome } from '../catalog/tenants.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { loginSecretName } from '../isolation/credentials.ts';
+import { isolations } from '../isolation/isolation.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+import type { ControlPlane } from './control-plane.ts';
+import { ownDatabase } from './new-place.ts';
+import type { OffboardInput } from './offboard.ts';
+import type { ProvisionInput } from './provision.ts';
+
+/** What a home has to itself. An instance is known by its cluster's id, which is the home's. */
+export const ownOf = ({ strategy, clusterId, homeId }: ReachableHome) =>
+  isolations[strategy].place(clusterId === homeId ? 'dedicated' : 'shared-cluster');
+
+/** The name under which RDS keeps the data of a dedicated instance that is gone. */
+export const finalSnapshotName = (homeId: string) => `${instanceName(homeId)}-final`;
+
+/** The secrets of a home's logins, and those of an instance's own. */
+export const secretNames = (plane: ControlPlane, home: ReachableHome): string[] => {
+  const { clusterId, homeId } = home;
+  const isInstance = ownOf(home) === 'instance';
+  const kind = isInstance ? 'dedicated' : 'shared';
+  const secret = isolations[home.strategy].secret(home, { clusterId, kind }, plane.loginsUse);
+  const instance = isInstance
+    ? ['tenancy_provisioner', 'tenancy_app'].map((login) => loginSecretName(homeId, login))
+    : [];
+  return [...(secret ? [secret.name] : []), ...instance];
+};
+
+/** The homes that the catalog knows, those that earlier offboardings knew, and those that a provisioning may have left behind. */
+export async function everyHome(catalog: ControlConnection, tenant: TenantId): Promise<ReachableHome[]> {
+  const homes = new Map<string, ReachableHome>();
+  const { rows } = await catalog.query<{ kind: string; input: Partial<OffboardInput & ProvisionInput> }>(
+    "select kind, input from catalog.operations where tenant_id = $1 and kind in ('provision', 'offboard') order by started_at",
+    [tenant],
+  );
+  for (const { kind, input } of rows) {
+    if (kind === 'offboard') for (const home of input.homes ?? []) homes.set(home.homeId, home);
+    else homes.set(input.homeId!, await plannedHome(catalog, tenant, input as ProvisionInput));
+  }
+  for (const home of await homesOf(catalog, tenant)) homes.set(home.homeId, home);
+  return [...homes.values()];
+}
+
+/** Where a provisioning puts a home, whether or not it came so far. */
+async function plannedHome(
+  catalog: ControlConnection,
+  tenant: TenantId,
+  { homeId, strategy, placement }: ProvisionInput,
+): Promise<ReachableHome> {
+  const isolation = isolations[strategy];
+  const { clusterId, adminHost, adminPort, database, databaseId } = await sharedCluster(catalog);
+  const own = isolation.place(placement);
+  return {
+    homeId,
+    tenant,
+    strategy,
+    ...isolation.name(homeId),
+    clusterId: own === 'instance' ? homeId : clusterId,
+    database: own === 'shared' ? database : ownDatabase(homeId),
+    databaseId,
+    epoch: 1,
+    adminHost,
+    adminPort,
+  };
+}

@@ -1,0 +1,157 @@
+import { createInstances } from '../../../functions/lib/aws/rds.ts';
+import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { sql } from '../../../functions/lib/database/sql.ts';
+import { abandon, compensate } from '../../../functions/lib/lifecycle/compensate.ts';
+import {
+  beginProvisioning,
+  type Provisioner,
+  provisionOperation,
+  provisionSteps,
+} from '../../../functions/lib/lifecycle/provision.ts';
+import { runStep } from '../../../functions/lib/lifecycle/step.ts';
+import { probeTool } from '../../../functions/lib/mcp/probe.ts';
+import type { Placement, Strategy, TenantId } from '../../../functions/lib/tenant/tenant.ts';
+import { limits, type World } from '../../support/world.ts';
+
+/** What tests of the lifecycle do to a world with an emulated RDS. */
+export interface Lifecycle {
+  readonly provisioner: Provisioner;
+  begin(
+    strategy: Strategy,
+    placement: Placement,
+    slug?: string,
+  ): Promise<{ operation: string; tenant: TenantId; slug: string }>;
+  /** One step of provisioning, as the state machine runs it: what is pending is asked again. */
+  run(operation: string, step: string, input?: Record<string, unknown>): Promise<void>;
+  /** A tenant that is there and answers. */
+  provisioned(strategy: Strategy, placement: Placement): Promise<{ tenant: TenantId; slug: string }>;
+  /** Everything that exists for tenants, wherever it is. */
+  inventory(): Promise<string[]>;
+  /** Resolves when no instance is on its way out. */
+  settled(): Promise<void>;
+  /** How many notes it has after one more was written through its data path. */
+  answers(tenant: TenantId): Promise<number>;
+  /** Ends every connection of the control plane, as a failover or a killed process does. */
+  cutProvisioner(): Promise<void>;
+}
+
+/** The steps that a tenant's provisioning takes. */
+export const stepsOf = (strategy: Strategy, placement: Placement): string[] =>
+  Object.keys(provisionSteps).filter(
+    (step) => !step.endsWith('Instance') || (strategy === 'database' && placement === 'dedicated'),
+  );
+
+/** As the state machine does it: what is pending is asked again. */
+export async function patiently(step: () => Promise<unknown>): Promise<void> {
+  for (;;) {
+    try {
+      await step();
+      return;
+    } catch (error) {
+      if (!['InstancePending', 'Unfinished'].includes((error as Error).name)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+export function lifecycleOf(world: World): Lifecycle {
+  const instances = createInstances({
+    instanceClass: 'db.t4g.micro',
+    engineVersion: '17.10',
+    storageGb: 20,
+    parameterGroup: 'tenantry',
+    subnetGroup: 'tenantry',
+    securityGroups: ['sg-tenantry'],
+    kmsKeyId: undefined,
+    certificateAuthority: 'rds-ca-rsa2048-g1',
+    backupDays: 7,
+  });
+  /** The data path as the product itself walks it. */
+  const probe = async (tenant: TenantId) => {
+    const access = world.access();
+    const principal = { tenant, principal: 'tenantry', scopes: '', auth: 'verify' };
+    const route = await access.resolve(principal);
+    const db = access.database(principal, route, limits('w'));
+    await probeTool.run({ marker: tenant }, { db, tenant: { id: tenant, slug: route.slug } } as never);
+  };
+  const provisioner = { plane: world.plane, instances, region: 'eu-west-1', release: world.release, probe };
+  let number = 0;
+
+  const begin: Lifecycle['begin'] = async (strategy, placement, slug = `made-n${++number}`) => {
+    const request = { slug, tier: 'pro', strategy, placement } as const;
+    const { operation } = await world.asProvisioner('catalog', (catalog) =>
+      beginProvisioning(catalog, request),
+    );
+    return { operation: operation.operationId, tenant: operation.tenant!, slug };
+  };
+  const run: Lifecycle['run'] = (operation, step, input = {}) =>
+    patiently(() =>
+      runStep(provisioner, { operation, step, input }, provisionOperation, {
+        ...provisionSteps,
+        compensate,
+        abandon,
+      }),
+    );
+
+  return {
+    provisioner,
+    begin,
+    run,
+    async provisioned(strategy, placement) {
+      const { operation, tenant, slug } = await begin(strategy, placement);
+      for (const step of stepsOf(strategy, placement)) await run(operation, step);
+      return { tenant, slug };
+    },
+    inventory: () => inventory(world),
+    async settled() {
+      while (world.emulator.instances!.all().some(({ status }) => status === 'deleting'))
+        await new Promise((resolve) => setTimeout(resolve, 50));
+    },
+    async answers(tenant) {
+      const access = world.access();
+      const principal = { tenant, principal: 'p', scopes: '', auth: 'oidc:x' };
+      const db = access.database(principal, await access.resolve(principal), limits('w'));
+      await db.query(sql`insert into notes (body) values (${crypto.randomUUID()})`);
+      return (await db.query(sql`select * from notes`)).rows.length;
+    },
+    async cutProvisioner() {
+      const { host, port, superuserPassword } = world.cluster.server;
+      const superuser = {
+        ...{ host, port, database: 'postgres', login: 'postgres', tls: 'off' as const },
+        password: async () => superuserPassword,
+      };
+      await withConnection(superuser, (connection) =>
+        connection.query(
+          "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tenancy_provisioner'",
+        ),
+      );
+    },
+  };
+}
+
+async function inventory(world: World): Promise<string[]> {
+  const names = async (where: Parameters<World['asProvisioner']>[0], statement: string) =>
+    world.asProvisioner(where, async (connection) => {
+      await connection.query('begin; set local role tenancy_keeper');
+      const { rows } = await connection.query(statement);
+      await connection.query('rollback');
+      return rows.map((row) => row.what as string);
+    });
+  const shared = await names(
+    world.tenants.rls.a,
+    `select 'role ' || rolname as what from pg_roles where rolname like 't\\_%'
+     union all select 'schema ' || nspname from pg_namespace where nspname like 'tenant\\_%'
+     union all select 'database ' || datname from pg_database where datname like 'home\\_%' or datname like 'own\\_%'
+     union all select 'home ' || home_id from tenancy.homes
+     union all select 'change ' || change_id from tenancy.changes`,
+  );
+  const recorded = await names(
+    'catalog',
+    `select 'catalog home ' || home_id as what from catalog.homes
+     union all select 'cluster ' || cluster_id from catalog.clusters
+     union all select 'key ' || key_id from catalog.api_keys`,
+  );
+  const instances = world.emulator.instances!.all().map(({ identifier }) => `instance ${identifier}`);
+  const secrets = world.emulator.secrets.all().map(({ name }) => `secret ${name}`);
+  return [...shared, ...recorded, ...instances, ...secrets].sort();
+}
