@@ -159,6 +159,16 @@ export const functions = [
     inVpc: true,
     plane: 'control',
   },
+  {
+    name: 'transfer-tenant',
+    entry: 'functions/transfer-tenant/handler.ts',
+    // The longest that one table may take out, or one import in.
+    timeoutSeconds: 900,
+    memoryMb: 1024,
+    streaming: false,
+    inVpc: true,
+    plane: 'control',
+  },
 ] as const satisfies readonly FunctionRow[];
 
 export type FunctionName = (typeof functions)[number]['name'];

@@ -132,6 +132,8 @@ const long: Record<string, string> = {
   'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
   'test/lib/health/mutation.test.ts':
     'one table: every way to sabotage a system, and what the next run says of it',
+  'test/lib/transfer/transfer.test.ts':
+    'one export, taken in by every strategy and spoilt in every way: the parts share its files',
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',
   'test/local/start.test.ts': 'one life of the local cloud, from its first start to its last signal',

@@ -34,6 +34,8 @@ export type ErrorCode =
   | 'instance_quota' // the account may have no more of them
   | 'unfinished' // a step's time is up and it has more to do: ask again
   | 'operation_cancelled' // a step came after its operation was undone
+  | 'export_refused' // there is something else where an export shall go
+  | 'import_refused' // files that are not what they should be, or don't fit the home
   | 'not_removed' // something of an offboarded tenant is still there
   | 'operation_ended' // a step came after its operation's end
   | 'probe_failed' // a tenant's data path does not hold

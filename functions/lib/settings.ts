@@ -176,6 +176,13 @@ const adminSettings = z
     OFFBOARD_MACHINE: z.string().startsWith('arn:'),
     /** How long an offboarding can be undone unless another time is asked for, s. */
     OFFBOARD_GRACE_SECONDS: graceSeconds.default(7 * 86_400),
+    /** ARNs of the state machines that write a tenant's rows to files and take them from there. */
+    EXPORT_MACHINE: z.string().startsWith('arn:'),
+    IMPORT_MACHINE: z.string().startsWith('arn:'),
+    /** The folder in which an offboarded tenant's rows are kept, e.g. s3://bucket/offboarded */
+    EXPORT_URL: z.url({ protocol: /^(s3|file)$/ }),
+    /** Where exports may go and imports come from; the function's own disk only where it is one to keep. */
+    TRANSFER_SCHEMES: list.pipe(z.array(z.enum(['s3', 'file']))).default(['s3']),
     /** The strategy that each tier gets unless another one is asked for. */
     TIERS: json(
       z.strictObject({
@@ -200,6 +207,10 @@ const adminSettings = z
     migrateMachine: env.MIGRATE_MACHINE,
     offboardMachine: env.OFFBOARD_MACHINE,
     offboardGraceSeconds: env.OFFBOARD_GRACE_SECONDS,
+    exportMachine: env.EXPORT_MACHINE,
+    importMachine: env.IMPORT_MACHINE,
+    exportUrl: env.EXPORT_URL,
+    transferSchemes: env.TRANSFER_SCHEMES,
     tiers: env.TIERS,
     publicUrl: env.PUBLIC_URL,
     apiKeyIssuer: env.API_KEY_ISSUER,

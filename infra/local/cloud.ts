@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { ensureKeys } from '../../functions/lib/lifecycle/keys.ts';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { readRelease } from '../../functions/lib/migrations/migrator.ts';
@@ -78,6 +79,9 @@ export async function startCloud(
     provisionMachine: executions.machineArn('provision-tenant'),
     migrateMachine: executions.machineArn('migrate-tenants'),
     offboardMachine: executions.machineArn('offboard-tenant'),
+    exportMachine: executions.machineArn('export-tenant'),
+    importMachine: executions.machineArn('import-tenant'),
+    exportUrl: pathToFileURL(join(folder, 'exports')).href,
     awsUrl: emulator.url,
     accessKeyId,
     issuerUrl,

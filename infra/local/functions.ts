@@ -13,6 +13,10 @@ export interface FunctionFacts {
   provisionMachine: string;
   migrateMachine: string;
   offboardMachine: string;
+  exportMachine: string;
+  importMachine: string;
+  /** Where offboarded tenants' rows are kept. */
+  exportUrl: string;
   /** The emulator's address, and the access key that it wants. */
   awsUrl: string;
   accessKeyId: string;
@@ -63,6 +67,10 @@ export function functionVariables(
       PROVISION_MACHINE: facts.provisionMachine,
       MIGRATE_MACHINE: facts.migrateMachine,
       OFFBOARD_MACHINE: facts.offboardMachine,
+      EXPORT_MACHINE: facts.exportMachine,
+      IMPORT_MACHINE: facts.importMachine,
+      EXPORT_URL: facts.exportUrl,
+      TRANSFER_SCHEMES: 's3,file',
       TIERS: JSON.stringify({ starter: 'rls', pro: 'schema', enterprise: 'database' }),
       PUBLIC_URL: publicUrl,
       API_KEY_ISSUER: publicUrl,
@@ -76,6 +84,7 @@ export function functionVariables(
       EXTENSIONS: facts.extensions.join(','),
       MCP_FUNCTION: 'tenantry-mcp',
     },
+    'transfer-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },
     'offboard-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },
     'provision-tenant': {
       ...data,

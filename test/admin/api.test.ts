@@ -229,3 +229,51 @@ describe('suspending', () => {
     expect(code(await ask('POST', '/tenants/nobody/suspend'))).toEqual([404, 'unknown_tenant']);
   });
 });
+
+describe('offboarding', () => {
+  it('closes at once, and hands the rest to the state machine under the operation’s name', async () => {
+    const { slug, id } = await world.addTenant('schema');
+    const first = await ask(
+      'POST',
+      `/tenants/${slug}/offboard`,
+      { graceSeconds: 60 },
+      { 'Idempotency-Key': 'leave-1' },
+    );
+    expect(first).toMatchObject({
+      status: 202,
+      body: { tenant: { status: 'offboarding', home: { state: 'suspended' }, removalBegunAt: null } },
+    });
+    expect(started.at(-1)).toEqual({
+      machine: admin.settings.offboardMachine,
+      name: first.body.operation.id,
+      input: { operation: first.body.operation.id, input: { graceSeconds: 60 } },
+    });
+    const access = world.access();
+    const principal = { tenant: id, principal: 'agent', scopes: '', auth: 'oidc:http://127.0.0.1/issuer' };
+    await expect(access.resolve(principal)).rejects.toMatchObject({ code: 'tenant_suspended' });
+    const again = (body: object, headers = {}) => ask('POST', `/tenants/${slug}/offboard`, body, headers);
+    expect((await again({ graceSeconds: 60 })).body.operation.id).toBe(first.body.operation.id);
+    expect(code(await again({ graceSeconds: 61 }))).toEqual([409, 'operation_running']);
+    expect(code(await again({ graceSeconds: 61 }, { 'Idempotency-Key': 'leave-1' }))).toEqual([
+      409,
+      'idempotency_conflict',
+    ]);
+    expect((await ask('POST', `/tenants/${slug}/resume`)).body.tenant.status).toBe('active');
+    // What the key began is undone and stays so.
+    expect((await again({ graceSeconds: 60 }, { 'Idempotency-Key': 'leave-1' })).body).toMatchObject({
+      tenant: { status: 'active' },
+      operation: { state: 'cancelled' },
+    });
+  });
+
+  it.each([
+    ['a grace period of years', 'offboard', { graceSeconds: 400 * 86_400 }],
+    ['a grace period that is none', 'offboard', { graceSeconds: -1 }],
+    ['an export to this function’s own disk', 'export', { to: 'file:///tmp/x' }],
+    ['an export to nowhere', 'export', { to: 's3://' }],
+    ['an export to a web page', 'export', { to: 'https://example.com/' }],
+    ['an import from a path', 'import', { from: '/etc/passwd' }],
+  ])('refuses %s', async (_, verb, body) => {
+    expect(code(await ask('POST', `/tenants/rls-a/${verb}`, body))).toEqual([400, 'invalid_request']);
+  });
+});

@@ -158,6 +158,27 @@ describe('npm run tenants', () => {
     patience,
   );
 
+  it(
+    'writes a tenant to files, and takes them into another one when that is said',
+    async () => {
+      const to = join(folder, 'taken-out');
+      const written = await json(`export acme --to ${to}`);
+      const items = written.result.tables.find(({ table }: { table: string }) => table === 'items').rows;
+      expect([written.state, items > 0]).toEqual(['done', true]);
+      await json('create taker --tier pro --wait');
+      const refused = await tenants(`import taker --from ${to}`);
+      expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('--other-tenant')]);
+      const taken = await json(`import taker --from ${to} --other-tenant`);
+      expect([taken.state, taken.result.rows.items]).toEqual(['done', items]);
+      const left = await json('offboard taker --grace 0 --yes --wait');
+      expect(readFileSync(new URL(`${left.operation.result.url}/manifest.json`), 'utf8')).toContain(
+        '"taker"',
+      );
+      expect((await tenants('export acme --to ftp://elsewhere/folder')).code).toBe(3);
+    },
+    patience,
+  );
+
   it('shows tables to people and the way to those that wait', async () => {
     const waited = await tenants('create waited --tier pro --wait');
     expect(waited.stdout).toMatch(/status +│ active/);

@@ -10,6 +10,7 @@ import { migrateCommands } from './migrate.ts';
 import { offboardCommand } from './offboard.ts';
 import { createOutput, json } from './output.ts';
 import { tenantCommands } from './tenants.ts';
+import { transferCommands } from './transfer.ts';
 
 /** `npm run tenants -- …`: the operator's command line over the admin API. */
 const program = new Command('npm run tenants --')
@@ -27,6 +28,7 @@ const client = connect(readCliSettings);
 
 tenantCommands(program, client, output);
 offboardCommand(program, client, output);
+transferCommands(program, client, output);
 keyCommands(program, client, output);
 migrateCommands(program, client, output);
 healthCommand(program, client, output);

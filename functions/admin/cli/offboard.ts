@@ -14,12 +14,16 @@ export function offboardCommand(program: Command, client: AdminClient, output: (
     .command('offboard <slug>')
     .description('close a tenant at once, and remove all of it after its grace period; again, to go on')
     .option('--grace <time>', 'for how long `resume` undoes it: 30m, 12h, 7d or 0', seconds)
+    .option('--no-export', 'remove its rows without writing them anywhere first')
     .option('--idempotency-key <key>', 'the same key and request: the same answer')
     .option('--wait', 'until it is gone, or has failed')
     .option('--yes', 'without asking')
-    .action(async (slug: string, { grace, idempotencyKey, wait, yes }) => {
+    .action(async (slug: string, { grace, export: isExported, idempotencyKey, wait, yes }) => {
       if (!yes) await confirm(slug);
-      const body = { ...(grace !== undefined && { graceSeconds: grace }) };
+      const body = {
+        ...(grace !== undefined && { graceSeconds: grace }),
+        ...(!isExported && { export: false }),
+      };
       const { body: left } = await client.post<Left>(tenantPath(slug, '/offboard'), body, idempotencyKey);
       const { id, state } = left.operation;
       const operation = wait && state === 'running' ? await follow(client, output(), id) : left.operation;
@@ -65,7 +69,8 @@ function seconds(text: string): number {
 }
 
 function leftCard(tenant: TenantView, { state, step, result, reason }: OperationWithSteps): string {
-  const { finalSnapshot, checked, left } = result as {
+  const { url, finalSnapshot, checked, left } = result as {
+    url?: string;
     finalSnapshot?: string;
     checked?: Record<string, number>;
     left?: string[];
@@ -76,6 +81,7 @@ function leftCard(tenant: TenantView, { state, step, result, reason }: Operation
     id: tenant.id,
     status: tenant.status,
     offboarding: `${state}${step ? `, ${step}` : ''}`,
+    exported: url,
     'final snapshot': finalSnapshot,
     'looked at': looked.length > 0 ? looked.join(', ') : undefined,
     'still there': left && (left.length > 0 ? left.join(', ') : 'nothing'),

@@ -18,6 +18,8 @@ export const offboarding = z.strictObject({
     .min(0)
     .max(300 * 86_400)
     .optional(),
+  /** False: its rows go nowhere before they are removed. */
+  export: z.boolean().optional(),
 });
 export type OffboardingBody = z.output<typeof offboarding>;
 
@@ -29,14 +31,16 @@ export type OffboardingBody = z.output<typeof offboarding>;
 export async function offboardTenant(
   admin: Admin,
   slug: string,
-  { graceSeconds = admin.settings.offboardGraceSeconds }: OffboardingBody,
+  { graceSeconds = admin.settings.offboardGraceSeconds, export: isExported = true }: OffboardingBody,
   idempotencyKey: string | undefined,
 ): Promise<{ tenant: TenantView; operation: OperationView }> {
-  const request: OffboardRequest = { slug, graceSeconds, exportTo: undefined };
+  const place = (tenant: TenantId) => `${admin.settings.exportUrl.replace(/\/+$/, '')}/${slug}-${tenant}`;
   const { tenant, operation } = await withCatalog(admin, async (catalog) => {
     const { tenant_id: tenant, status } = await findTenant(catalog, slug);
     const ended = status === 'offboarded' ? await lastOffboarding(catalog, tenant) : undefined;
     if (ended?.state === 'done') return { tenant, operation: { operationId: ended.id, state: ended.state } };
+    const exportTo = isExported ? place(tenant) : undefined;
+    const request: OffboardRequest = { slug, graceSeconds, exportTo };
     const operation = await begin(catalog, tenant, request, idempotencyKey);
     return { tenant, operation };
   });
@@ -67,7 +71,9 @@ async function begin(
     // The same request again, of a caller that died or was impatient: it goes on with what runs.
     const isRunning = error instanceof TenantryError && error.code === 'operation_running';
     const known = isRunning && !idempotencyKey ? await runningOperation(catalog, request.slug) : undefined;
-    if (known?.kind !== 'offboard' || known.input.graceSeconds !== request.graceSeconds) throw error;
+    const { graceSeconds, exportTo } = known?.input ?? {};
+    if (known?.kind !== 'offboard' || graceSeconds !== request.graceSeconds || exportTo !== request.exportTo)
+      throw error;
     return known;
   }
 }

@@ -19,6 +19,7 @@ import {
 import { offboarding, offboardTenant } from './offboard.ts';
 import { listOperations, showOperation } from './operations.ts';
 import { changeService, listTenants, showTenant } from './tenants.ts';
+import { exporting, exportTenant, importing, importTenant } from './transfer.ts';
 import { whyTenant } from './why.ts';
 
 export interface AdminRequest {
@@ -89,6 +90,22 @@ export const adminRoutes: readonly AdminRoute[] = [
       const left = await offboardTenant(admin, slug!, parse(offboarding, body), idempotencyKey);
       return { status: left.operation.state === 'running' ? 202 : 200, body: left };
     },
+  },
+  {
+    method: 'POST',
+    path: '/tenants/*/export',
+    run: async (admin, { params: [slug], body, idempotencyKey }) => ({
+      status: 202,
+      body: await exportTenant(admin, slug!, parse(exporting, body), idempotencyKey),
+    }),
+  },
+  {
+    method: 'POST',
+    path: '/tenants/*/import',
+    run: async (admin, { params: [slug], body, idempotencyKey }) => ({
+      status: 202,
+      body: await importTenant(admin, slug!, parse(importing, body), idempotencyKey),
+    }),
   },
   {
     method: 'POST',

@@ -77,6 +77,14 @@ export const beginRemoval = (
     return true;
   });
 
+export async function removalHasBegun(catalog: ControlConnection, tenant: TenantId): Promise<boolean> {
+  const { rowCount } = await catalog.query(
+    'select from catalog.tenants where tenant_id = $1 and removal_begun_at is not null',
+    [tenant],
+  );
+  return rowCount === 1;
+}
+
 /**
  * Undoes a suspension, or an offboarding in its grace period, whose operation is cancelled with it.
  * @returns false when the tenant is not in a state that this undoes

@@ -1,5 +1,7 @@
+import type { Readable } from 'node:stream';
 import type pg from 'pg';
 import { connectClient } from './connection.ts';
+import { copyFrom, copyTo } from './copy.ts';
 import { ConnectFailure } from './failure.ts';
 import type { Endpoint, QueryResult, Row } from './types.ts';
 
@@ -7,6 +9,10 @@ import type { Endpoint, QueryResult, Row } from './types.ts';
 export interface ControlConnection {
   /** With values: one statement, in the extended protocol. Without: a script of any number; the last result is returned. */
   query<R = Row>(text: string, values?: readonly unknown[]): Promise<QueryResult<R>>;
+  /** `copy … to stdout`, in pieces. @returns how many rows it were */
+  copyTo(text: string, into: (bytes: Readable) => Promise<void>): Promise<number>;
+  /** `copy … from stdin`. @returns how many rows it were */
+  copyFrom(text: string, from: Readable): Promise<number>;
 }
 
 export interface OpenConnection {
@@ -22,7 +28,11 @@ export async function openConnection(endpoint: Endpoint): Promise<OpenConnection
     throw error;
   });
   return {
-    connection: { query: (text, values) => query(client, text, values) },
+    connection: {
+      query: (text, values) => query(client, text, values),
+      copyTo: (text, into) => copyTo(client, text, into),
+      copyFrom: (text, from) => copyFrom(client, text, from),
+    },
     close: () => client.end().catch(() => {}),
   };
 }

@@ -61,6 +61,7 @@ export async function forgetHome(
       tenant,
       schema,
     ]);
+    await connection.query('delete from tenancy.imports where tenant_id = $1', [tenant]);
     await connection.query('delete from tenancy.homes where home_id = $1', [homeId]);
   });
 }

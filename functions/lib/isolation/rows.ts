@@ -21,7 +21,7 @@ const batch = 5_000;
  */
 export function maintaining<T>(
   connection: ControlConnection,
-  { tenant, schema, epoch, databaseId, keys }: RowsOf,
+  rows: RowsOf,
   work: () => Promise<T>,
   begin = 'begin',
 ): Promise<T> {
@@ -29,32 +29,41 @@ export function maintaining<T>(
     connection,
     'tenancy_owner',
     async () => {
-      const context = signContext(
-        keys,
-        { databaseId, tenant, epoch, mode: 'w', purpose: 'move', statementMs: 0 },
-        Date.now(),
-      );
-      await connection.query(
-        `select set_config('tenancy.context', $1, true), set_config('tenancy.tenant', $2, true),
-                set_config('search_path', $3, true)`,
-        [context, tenant, `${schema}, extensions, pg_temp`],
-      );
+      await takeContext(connection, rows);
       return work();
     },
     begin,
   );
 }
 
+/** In a transaction of tenancy_owner: the signed context for this tenant's rows alone, and its home's path. */
+export async function takeContext(
+  connection: ControlConnection,
+  { tenant, schema, epoch, databaseId, keys }: RowsOf,
+): Promise<void> {
+  const context = signContext(
+    keys,
+    { databaseId, tenant, epoch, mode: 'w', purpose: 'move', statementMs: 0 },
+    Date.now(),
+  );
+  await connection.query(
+    `select set_config('tenancy.context', $1, true), set_config('tenancy.tenant', $2, true),
+            set_config('search_path', $3, true)`,
+    [context, tenant, `${schema}, extensions, pg_temp`],
+  );
+}
+
 /** A table of a home, under the name that a statement gives it, with the tables of the home that its foreign keys point to. */
-interface HomeTable {
+export interface HomeTable {
+  readonly name: string;
   readonly table: string;
   readonly parents: readonly string[];
 }
 
 /** The home's tables, without partitions: their parents stand for them. */
 export async function homeTables(connection: ControlConnection, schema: string): Promise<HomeTable[]> {
-  const { rows } = await connection.query<{ name: string; parents: string[] }>(
-    `select format('%I.%I', $1::name, c.relname) as name,
+  const { rows } = await connection.query<HomeTable>(
+    `select c.relname as name, format('%I.%I', $1::name, c.relname) as table,
             array(select distinct format('%I.%I', $1::name, p.relname) from pg_constraint f join pg_class p on p.oid = f.confrelid
                    where f.conrelid = c.oid and f.contype = 'f') as parents
        from pg_class c
@@ -64,7 +73,7 @@ export async function homeTables(connection: ControlConnection, schema: string):
       order by c.relname`,
     [schema],
   );
-  return rows.map(({ name, parents }) => ({ table: name, parents }));
+  return rows;
 }
 
 /**

@@ -50,7 +50,7 @@ export async function remains(
     const tables = await homeTables(connection, rows.schema);
     const withRows = await maintaining(connection, rows, () => tablesOf(connection, tables, tenant));
     look('rows in', tables.length, withRows);
-    const own = [{ table: 'tenancy.homes' }, { table: 'tenancy.changes' }];
+    const own = [{ table: 'tenancy.homes' }, { table: 'tenancy.changes' }, { table: 'tenancy.imports' }];
     look(
       'rows in',
       own.length,

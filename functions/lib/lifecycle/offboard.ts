@@ -29,6 +29,7 @@ export interface OffboardRequest {
 }
 
 export interface OffboardInput {
+  readonly slug: string;
   readonly graceSeconds: number;
   readonly exportTo: string | undefined;
   /** Whatever may hold something of the tenant: the catalog forgets them on the way. */
@@ -72,8 +73,8 @@ export async function beginOffboarding(
   const asked = { ...request };
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'offboard', asked));
   if (known) return { operation: known, isNew: false };
-  const { graceSeconds, exportTo } = request;
-  const input: OffboardInput = { graceSeconds, exportTo, homes: await everyHome(catalog, tenant) };
+  const { slug, graceSeconds, exportTo } = request;
+  const input: OffboardInput = { slug, graceSeconds, exportTo, homes: await everyHome(catalog, tenant) };
   return beginOperation(catalog, {
     kind: 'offboard',
     tenant,

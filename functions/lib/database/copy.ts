@@ -1,0 +1,30 @@
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type pg from 'pg';
+
+/** Rows in and out by COPY: a table of any size passes through in pieces. The library loads at first use. */
+export async function copyTo(
+  client: pg.Client,
+  text: string,
+  into: (bytes: Readable) => Promise<void>,
+): Promise<number> {
+  const { to } = await import('pg-copy-streams');
+  const stream = client.query(to(text));
+  // Whoever fails first ends the other: a reader that stops must not leave COPY waiting.
+  const failed = new Promise<never>((_, reject) => stream.once('error', reject));
+  await Promise.race([
+    into(stream).catch((error) => {
+      stream.destroy();
+      throw error;
+    }),
+    failed,
+  ]);
+  return stream.rowCount ?? 0;
+}
+
+export async function copyFrom(client: pg.Client, text: string, from: Readable): Promise<number> {
+  const { from: copy } = await import('pg-copy-streams');
+  const stream = client.query(copy(text));
+  await pipeline(from, stream);
+  return stream.rowCount ?? 0;
+}

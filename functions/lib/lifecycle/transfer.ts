@@ -1,0 +1,171 @@
+import { removalHasBegun } from '../catalog/offboarding.ts';
+import { homesOf, type ReachableHome } from '../catalog/tenants.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import type { TenantId } from '../tenant/tenant.ts';
+import { exportRefused, exportTables } from '../transfer/export.ts';
+import { importTables } from '../transfer/import.ts';
+import { type ExportedTable, importRefused, readManifest, writeManifest } from '../transfer/manifest.ts';
+import { openStore } from '../transfer/store.ts';
+import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { beginOperation, endOperation, type Operation, readOperation, report } from './operations.ts';
+import { failureOf, type Step } from './step.ts';
+
+export interface ExportRequest {
+  readonly slug: string;
+  readonly to: string;
+}
+
+export interface ImportRequest {
+  readonly slug: string;
+  readonly from: string;
+  /** The rows were another tenant's, as their manifest says, and shall be this one's. */
+  readonly otherTenant: boolean;
+}
+
+export interface TransferInput {
+  readonly slug: string;
+  readonly url: string | undefined;
+  readonly otherTenant?: boolean;
+}
+
+export interface TransferOperation {
+  readonly operationId: string;
+  readonly state: Operation['state'];
+  readonly kind: Operation['kind'];
+  readonly tenant: TenantId;
+  readonly input: TransferInput;
+  readonly result: Operation['result'];
+}
+
+export interface Transferrer {
+  readonly plane: ControlPlane;
+  readonly now: () => number;
+}
+
+/** After so long a run begins no other table, ms: one that is under way has as long again. */
+const exportsFor = 7 * 60_000;
+
+/** @throws TenantryError `idempotency_conflict`, `operation_running` */
+export const beginExport = (
+  catalog: ControlConnection,
+  tenant: TenantId,
+  { slug, to }: ExportRequest,
+  idempotencyKey?: string,
+): Promise<{ operation: Operation; isNew: boolean }> =>
+  beginOperation(catalog, {
+    kind: 'export',
+    tenant,
+    request: { slug, to },
+    input: { slug, url: to },
+    idempotencyKey,
+  });
+
+/** @throws TenantryError `idempotency_conflict`, `operation_running` */
+export const beginImport = (
+  catalog: ControlConnection,
+  tenant: TenantId,
+  request: ImportRequest,
+  idempotencyKey?: string,
+): Promise<{ operation: Operation; isNew: boolean }> => {
+  const { slug, from, otherTenant } = request;
+  const input: TransferInput = { slug, url: from, otherTenant };
+  return beginOperation(catalog, {
+    kind: 'import',
+    tenant,
+    request: { ...request },
+    input: { ...input },
+    idempotencyKey,
+  });
+};
+
+/**
+ * The steps of `export-tenant.asl.json` and `import-tenant.asl.json`, and the one of `offboard-tenant.asl.json` that
+ * exports. Each may run twice, in parallel with itself, or die at any line.
+ */
+export const transferSteps = {
+  /** @throws TenantryError `unfinished` until every table is written; `export_refused` */
+  async exportTenant({ plane, now }, catalog, { operationId, kind, tenant, input, result }) {
+    const home = await homeInUse(catalog, tenant);
+    if (kind === 'offboard' && (input.url === undefined || home === undefined)) return;
+    // What an earlier offboarding has begun to remove it has exported before.
+    if (kind === 'offboard' && (await removalHasBegun(catalog, tenant))) return;
+    if (input.url === undefined || home === undefined)
+      throw exportRefused('The tenant has no home to export.');
+    const store = openStore(input.url);
+    const there = await readManifest(store);
+    if (there?.operation === operationId) return;
+    if (there !== undefined)
+      throw exportRefused(`There is an export at ${input.url} already. Choose another place, or remove it.`);
+    let done = (result.tables ?? []) as readonly ExportedTable[];
+    const record = (tables: readonly ExportedTable[]) => {
+      done = [...tables];
+      return report(catalog, operationId, { url: input.url, tables });
+    };
+    const { isDone, schemaVersion } = await withConnection(adminOf(plane, home), (connection) =>
+      exportTables(connection, { ...home, keys: plane.keys }, store, done, now() + exportsFor, record, now),
+    );
+    if (!isDone)
+      throw new TenantryError('unfinished', `${done.length} tables are written, and there are more.`);
+    await writeManifest(store, {
+      format: 'tenantry-export/1',
+      tenant: { id: tenant, slug: input.slug },
+      operation: operationId,
+      exportedAt: new Date(now()).toISOString(),
+      schemaVersion,
+      tables: [...done],
+    });
+    await report(catalog, operationId, { url: input.url, tables: done });
+  },
+
+  /** All of it in one transaction of the home. @throws TenantryError `import_refused` */
+  async importTenant({ plane }, catalog, { operationId, tenant, input }) {
+    const home = await homeInUse(catalog, tenant);
+    if (home === undefined || input.url === undefined)
+      throw importRefused('The tenant has no home to take rows.');
+    const store = openStore(input.url);
+    const manifest = await readManifest(store);
+    if (manifest === undefined) throw importRefused(`There is no manifest.json at ${input.url}.`);
+    if (manifest.tenant !== undefined && manifest.tenant.id !== tenant && !input.otherTenant)
+      throw importRefused(
+        `These are the rows of the tenant ${manifest.tenant.slug}. If they shall become this one's, say --other-tenant.`,
+      );
+    const rows = { ...home, keys: plane.keys };
+    const imported = await withConnection(adminOf(plane, home), (connection) =>
+      importTables(connection, rows, store, manifest, operationId),
+    );
+    // Done before, and its record was lost: the manifest says what it was.
+    const counted = imported ?? Object.fromEntries(manifest.tables.map(({ table, rows }) => [table, rows]));
+    await report(catalog, operationId, { url: input.url, rows: counted });
+  },
+
+  async finish(_, catalog, { operationId }) {
+    await endOperation(catalog, operationId, { state: 'done' });
+  },
+
+  async recordFailure(_, catalog, { operationId }, failure) {
+    await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
+  },
+} as const satisfies Record<string, Step<Transferrer, TransferOperation>>;
+
+const homeInUse = (catalog: ControlConnection, tenant: TenantId): Promise<ReachableHome | undefined> =>
+  homesOf(catalog, tenant).then((homes) => homes.find(({ isInUse }) => isInUse));
+
+const adminOf = (
+  plane: ControlPlane,
+  { clusterId, adminHost: host, adminPort: port, database }: ReachableHome,
+) => adminEndpoint(plane, { clusterId, host, port, database });
+
+/** @throws TenantryError `unknown_operation` when there is no such operation of a kind that exports or imports */
+export async function transferOperation(
+  catalog: ControlConnection,
+  operationId: string,
+): Promise<TransferOperation> {
+  const { kind, tenant, input, state, result } = await readOperation(catalog, operationId);
+  if (!['export', 'import', 'offboard'].includes(kind) || tenant === undefined)
+    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
+  const { exportTo, ...given } = input as unknown as TransferInput & { readonly exportTo?: string };
+  // Each offboarding's own: one that was undone has exported rows that have changed since.
+  const url = exportTo === undefined ? given.url : `${exportTo}/${operationId}`;
+  return { operationId, tenant, state, kind, result, input: { ...given, url } };
+}

@@ -1,0 +1,160 @@
+import type { ControlConnection } from '../database/connect.ts';
+import { asRole } from '../isolation/homes.ts';
+import { type RowsOf, takeContext } from '../isolation/rows.ts';
+import { quoted, type TransferTable, tablesOf } from './export.ts';
+import { type ExportedTable, hashing, importRefused, type Manifest } from './manifest.ts';
+import type { Store } from './store.ts';
+
+/**
+ * Reads what an export has written, in one transaction with foreign keys checked at its end: all of it is there, or nothing.
+ * Files are read into tables of the session's own first, because PostgreSQL knows no COPY FROM under row security; whose the
+ * rows are is said by us and checked by the home's own policies and constraints. Again with the same operation: nothing.
+ * @returns the rows of each table; undefined when this operation has done it before
+ * @throws TenantryError `import_refused` with what to do
+ */
+export async function importTables(
+  connection: ControlConnection,
+  rows: RowsOf,
+  store: Store,
+  { schemaVersion, tables }: Manifest,
+  operationId: string,
+): Promise<Record<string, number> | undefined> {
+  const known = await asRole(connection, 'tenancy_owner', async () => {
+    await connection.query("select set_config('search_path', $1, true)", [`${rows.schema}, pg_temp`]);
+    const newest = await connection.query('select max(name) as name from _migrations');
+    return {
+      version: String(newest.rows[0]?.name).replace(/\.sql$/, ''),
+      tables: await tablesOf(connection, rows.schema),
+    };
+  });
+  if (known.version !== schemaVersion)
+    throw importRefused(
+      `The rows are of schema version ${schemaVersion}, the tenant's home has ${known.version}. Migrate the home, or export again from one of that version.`,
+    );
+  const pairs = tables.map((given) => ({ given, table: fitting(known.tables, given) }));
+
+  await connection.query('begin');
+  try {
+    // Two runs at once: the second waits here and then finds that it is done.
+    await connection.query("select pg_advisory_xact_lock(hashtext('tenancy.import'), hashtext($1))", [
+      operationId,
+    ]);
+    await connection.query('set local role tenancy_keeper');
+    const { rowCount } = await connection.query(
+      'insert into tenancy.imports (operation_id, tenant_id) values ($1, $2) on conflict do nothing',
+      [operationId, rows.tenant],
+    );
+    if (rowCount === 0) {
+      await connection.query('rollback');
+      return undefined;
+    }
+    await connection.query('set local role none');
+    for (const [index, { given, table }] of pairs.entries())
+      await stage(connection, index, given, table, store);
+    await connection.query('set local role tenancy_owner');
+    await takeContext(connection, rows);
+    await connection.query('set constraints all deferred');
+    const counted: Record<string, number> = {};
+    for (const [index, { given, table }] of pairs.entries())
+      counted[given.table] = await take(connection, index, given, table, rows);
+    await connection.query('set constraints all immediate');
+    await connection.query('commit');
+    return counted;
+  } catch (error) {
+    await connection.query('rollback').catch(() => {});
+    throw refusalOf(error);
+  }
+}
+
+/** @throws TenantryError `import_refused` when the home has no such table, or it has no such column */
+function fitting(tables: readonly TransferTable[], { table, columns }: ExportedTable): TransferTable {
+  const found = tables.find(({ name }) => name === table);
+  if (found === undefined) throw importRefused(`The home has no table ${table}.`);
+  const known = ['tenant_id', ...found.columns.map(({ column }) => column)];
+  const unknown = columns.filter((column) => !known.includes(column));
+  if (unknown.length > 0) throw importRefused(`The table ${table} has no column ${unknown.join(', ')}.`);
+  return found;
+}
+
+async function stage(
+  connection: ControlConnection,
+  index: number,
+  { columns, file, rows, sha256, table }: ExportedTable,
+  { columns: known }: TransferTable,
+  store: Store,
+): Promise<void> {
+  const bytes = await store.read(file);
+  if (bytes === undefined) throw importRefused(`The file ${file} is missing.`);
+  const types = new Map([
+    ['tenant_id', 'uuid'],
+    ...known.map(({ column, type }): [string, string] => [column, type]),
+  ]);
+  const definition = columns.map((column) => `${quoted(column)} ${types.get(column)}`).join(', ');
+  await connection.query(`create temporary table import_${index} (${definition}) on commit drop`);
+  const hashed = hashing(bytes);
+  const list = columns.map(quoted).join(', ');
+  const count = await connection.copyFrom(
+    `copy pg_temp.import_${index} (${list}) from stdin (format csv, header match)`,
+    hashed.bytes,
+  );
+  if (hashed.sha256() !== sha256)
+    throw importRefused(`The file ${file} is not the one that its SHA-256 was taken of.`);
+  if (count !== rows)
+    throw importRefused(`The file ${file} of ${table} has ${count} rows, its manifest says ${rows}.`);
+  await connection.query(`grant select on pg_temp.import_${index} to tenancy_owner`);
+}
+
+async function take(
+  connection: ControlConnection,
+  index: number,
+  { columns, table: name }: ExportedTable,
+  { table }: TransferTable,
+  { tenant }: RowsOf,
+): Promise<number> {
+  if (columns.includes('tenant_id')) {
+    const { rows } = await connection.query(
+      `select from pg_temp.import_${index} where tenant_id is distinct from $1 limit 1`,
+      [tenant],
+    );
+    if (rows.length > 0) throw importRefused(`There is a row of another tenant for the table ${name}.`);
+  }
+  const own = columns.filter((column) => column !== 'tenant_id').map(quoted);
+  const { rowCount } = await connection.query(
+    `insert into ${table} (${['tenant_id', ...own].join(', ')}) overriding system value
+     select ${['$1::uuid', ...own].join(', ')} from pg_temp.import_${index}`,
+    [tenant],
+  );
+  return rowCount ?? 0;
+}
+
+/** What PostgreSQL says of the rows, without the values that it quotes. */
+function refusalOf(error: unknown): unknown {
+  const {
+    code = '',
+    constraint,
+    table,
+    column,
+  } = error as {
+    code?: string;
+    constraint?: string;
+    table?: string;
+    column?: string;
+  };
+  const at = [
+    table && `table ${table}`,
+    column && `column ${column}`,
+    constraint && `constraint ${constraint}`,
+  ];
+  const where = at.filter(Boolean).join(', ');
+  if (code.startsWith('23'))
+    return importRefused(
+      `A row breaks a rule of the home (${where}; SQLSTATE ${code}). It may be there already, or point at one that is not.`,
+      error,
+    );
+  if (code.startsWith('22'))
+    return importRefused(
+      `A value is not of its column's type (SQLSTATE ${code}${where ? `, ${where}` : ''}).`,
+      error,
+    );
+  return error;
+}

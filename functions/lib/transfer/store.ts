@@ -1,0 +1,69 @@
+import { randomUUID } from 'node:crypto';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { fileURLToPath } from 'node:url';
+import { openBucket } from '../aws/s3.ts';
+import { TenantryError } from '../errors.ts';
+
+/** A folder of files, on disk or in S3-compatible storage. */
+export interface Store {
+  /** Whole or not at all: a reader never sees a part. */
+  write(name: string, bytes: Readable): Promise<void>;
+  /** Undefined when there is no such file. */
+  read(name: string): Promise<Readable | undefined>;
+}
+
+export const schemes = ['file', 's3'] as const;
+export type Scheme = (typeof schemes)[number];
+
+/** @throws TenantryError `invalid_request` when it is no address that may be used here */
+export function transferUrl(text: string, allowed: readonly Scheme[]): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const scheme = schemes.find((scheme) => url?.protocol === `${scheme}:`);
+  if (url === undefined || scheme === undefined || !allowed.includes(scheme))
+    throw invalid(`An address here begins with ${allowed.map((scheme) => `${scheme}://`).join(' or ')}.`);
+  if (scheme === 'file' && url.host !== '')
+    throw invalid('A file address has three slashes: file:///folder.');
+  if (scheme === 's3' && !/^[a-z0-9][a-z0-9.-]{2,62}$/.test(url.host))
+    throw invalid('An address in S3 names its bucket: s3://bucket/folder.');
+  if (url.search !== '' || url.hash !== '' || url.username !== '')
+    throw invalid('An address is a folder, without a query.');
+  return url;
+}
+
+export function openStore(address: string): Store {
+  const url = new URL(address);
+  return url.protocol === 's3:'
+    ? openBucket(url.host, decodeURIComponent(url.pathname))
+    : openFolder(fileURLToPath(url));
+}
+
+function openFolder(folder: string): Store {
+  return {
+    async write(name, bytes) {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+      const unfinished = join(folder, `.${name}.${randomUUID()}`);
+      try {
+        await pipeline(bytes, createWriteStream(unfinished, { mode: 0o600, flush: true }));
+        await rename(unfinished, join(folder, name));
+      } catch (error) {
+        await rm(unfinished, { force: true });
+        throw error;
+      }
+    },
+    async read(name) {
+      try {
+        const file = await open(join(folder, name));
+        return createReadStream('', { fd: file });
+      } catch (error) {
+        if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+        throw error;
+      }
+    },
+  };
+}
+
+const invalid = (message: string) => new TenantryError('invalid_request', message);
