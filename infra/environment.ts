@@ -22,6 +22,8 @@ export interface DeploymentFacts {
   readonly publicUrl?: string;
   readonly apiKeyJwks?: string;
   readonly mcpFunction?: string;
+  /** Of the bucket that keeps exports. */
+  readonly exportBucket?: string;
   /** ARNs by the machines' files. */
   readonly machines?: Readonly<Record<string, string>>;
   /** As JSON: it may hold values that CloudFormation fills in. */
@@ -102,6 +104,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       SIGNING_KEY_SECRET: facts.signingKey,
       SCOPES: scopesOf(tools).join(','),
       ISSUERS: settings.issuers.map(({ issuer }) => issuer).join(','),
+      EXPORT_URL: `s3://${facts.exportBucket}/offboarded`,
       ...machines(),
     }),
   };

@@ -158,6 +158,15 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'control',
+    may: [
+      'operate-shared-cluster',
+      'operate-dedicated-instances',
+      'read-context-key',
+      'remove-tenant-secrets',
+      'list-instances',
+    ],
+    // Four tenants at once, each with the catalog and one home.
+    connections: 8,
   },
   {
     name: 'transfer-tenant',
@@ -168,6 +177,9 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'control',
+    may: ['operate-shared-cluster', 'operate-dedicated-instances', 'read-context-key', 'keep-exports'],
+    // Four tenants at once, each with the catalog and one home.
+    connections: 8,
   },
 ] as const satisfies readonly FunctionRow[];
 

@@ -9,6 +9,8 @@ export type Right =
   | 'ask-catalog'
   | 'read-tenant-secrets'
   | 'keep-tenant-secrets'
+  /** See whether one is there, and delete it. */
+  | 'remove-tenant-secrets'
   | 'read-context-key'
   | 'read-signing-key'
   /** Give the two keys of the deployment their first value. */
@@ -42,6 +44,7 @@ export const reach: Readonly<Record<Right, Reach>> = {
   'ask-catalog': { databases: ['proxy'] },
   'read-tenant-secrets': { service: 'secretsmanager' },
   'keep-tenant-secrets': { service: 'secretsmanager' },
+  'remove-tenant-secrets': { service: 'secretsmanager' },
   'read-context-key': { service: 'secretsmanager' },
   'read-signing-key': { service: 'secretsmanager' },
   'make-keys': { service: 'secretsmanager' },

@@ -160,10 +160,7 @@ const migrateSettings = z
     /** Name of the function that a ring's tenants are tried in. */
     MCP_FUNCTION: z.string().min(1),
   })
-  .transform((env) => ({
-    ...planeOf(env),
-    mcpFunction: env.MCP_FUNCTION,
-  }));
+  .transform((env) => ({ ...planeOf(env), mcpFunction: env.MCP_FUNCTION }));
 
 const adminSettings = z
   .object({

@@ -76,6 +76,12 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
       // Logins of instances that authenticate by a password have theirs here; they end with the instance.
       { actions: ['secretsmanager:DeleteSecret'], resources: [secret('tenancy-login/*')] },
     ],
+    'remove-tenant-secrets': () => [
+      {
+        actions: ['secretsmanager:GetSecretValue', 'secretsmanager:DeleteSecret'],
+        resources: [tenantSecrets],
+      },
+    ],
     'read-context-key': () => [read([places.contextKey])],
     'read-signing-key': () => [read([places.signingKey])],
     'make-keys': () => [
@@ -153,6 +159,8 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
         actions: ['s3:GetObject', 's3:PutObject', 's3:AbortMultipartUpload'],
         resources: [`${places.exportBucket}/*`],
       },
+      // Without it S3 says of what is not there that it is forbidden.
+      { actions: ['s3:ListBucket'], resources: [places.exportBucket!] },
     ],
   };
 }

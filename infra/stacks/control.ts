@@ -2,6 +2,7 @@ import { Stack, type StackProps } from 'aws-cdk-lib';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { Construct } from 'constructs';
 import { AdminApi } from '../constructs/admin-api.ts';
+import { ExportBucket } from '../constructs/export-bucket.ts';
 import type { Places } from '../constructs/grant.ts';
 import { Machine } from '../constructs/machine.ts';
 import { TenancyFunction } from '../constructs/tenancy-function.ts';
@@ -27,10 +28,12 @@ export class ControlStack extends Stack {
   readonly lambdas = new Map<string, IFunction>();
   readonly machines = new Map<string, Machine>();
   readonly adminApi: AdminApi;
+  private readonly exports: ExportBucket;
 
   constructor(scope: Construct, id: string, props: ControlStackProps) {
     super(scope, id, props);
     const { settings, endpoint, data } = props;
+    this.exports = new ExportBucket(this, 'Exports');
     const rows = functions.filter(({ plane }) => plane === 'control');
     // Steps first, then the machines that call them, then who starts the machines.
     for (const row of rows.filter((row) => !startsOperations(row))) this.add(row, props);
@@ -62,12 +65,14 @@ export class ControlStack extends Stack {
       ...data.facts,
       publicUrl: endpoint.api.publicUrl,
       mcpFunction: mcp.functionName,
+      exportBucket: this.exports.bucket.bucketName,
       machines,
       json: (value) => this.toJsonString(value),
     };
     const places: Places = {
       ...data.places,
       mcpFunction: mcp.functionArn,
+      exportBucket: this.exports.bucket.bucketArn,
       machines: Object.values(machines),
     };
     const made = new TenancyFunction(this, row.name, {

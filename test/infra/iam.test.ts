@@ -66,7 +66,7 @@ const questions: Record<string, Question> = {
   'a tenant’s secret': {
     action: 'secretsmanager:GetSecretValue',
     resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
-    who: ['mcp', 'provision-tenant', 'health-canary'],
+    who: ['mcp', 'provision-tenant', 'offboard-tenant', 'health-canary'],
   },
   'writing a tenant’s secret': {
     action: 'secretsmanager:PutSecretValue',
@@ -86,7 +86,16 @@ const questions: Record<string, Question> = {
   'the context key': {
     action: 'secretsmanager:GetSecretValue',
     resource: () => keys.context,
-    who: ['mcp', 'admin', 'provision-tenant', 'install', 'migrate-tenants', 'health-canary'],
+    who: [
+      'mcp',
+      'admin',
+      'provision-tenant',
+      'install',
+      'migrate-tenants',
+      'offboard-tenant',
+      'transfer-tenant',
+      'health-canary',
+    ],
   },
   'writing the context key': {
     action: 'secretsmanager:PutSecretValue',
@@ -148,7 +157,15 @@ const questions: Record<string, Question> = {
   'the server as the provisioner': {
     action: 'rds-db:connect',
     resource: login(cluster, 'tenancy_provisioner'),
-    who: ['admin', 'provision-tenant', 'install', 'migrate-tenants', 'health-canary'],
+    who: [
+      'admin',
+      'provision-tenant',
+      'install',
+      'migrate-tenants',
+      'offboard-tenant',
+      'transfer-tenant',
+      'health-canary',
+    ],
   },
   'the server as the master': {
     action: 'rds-db:connect',
@@ -163,7 +180,14 @@ const questions: Record<string, Question> = {
   'a dedicated instance as the provisioner': {
     action: 'rds-db:connect',
     resource: login(dedicated, 'tenancy_provisioner'),
-    who: ['admin', 'provision-tenant', 'migrate-tenants', 'health-canary'],
+    who: [
+      'admin',
+      'provision-tenant',
+      'migrate-tenants',
+      'offboard-tenant',
+      'transfer-tenant',
+      'health-canary',
+    ],
   },
   'creating an instance with its tenant’s mark': {
     action: 'rds:CreateDBInstance',
@@ -248,6 +272,21 @@ const questions: Record<string, Question> = {
     action: 'lambda:InvokeFunction',
     resource: () => ids.mcp,
     who: ['provision-tenant', 'migrate-tenants', 'health-canary'],
+  },
+  'keeping an export': {
+    action: 's3:PutObject',
+    resource: () => `<${assembly.only('AWS::S3::Bucket', /^Exports/).id}.Arn>/offboarded/acme/items.csv`,
+    who: ['transfer-tenant'],
+  },
+  'an object of another bucket': {
+    action: 's3:GetObject',
+    resource: () => 'arn:aws:s3:::payroll/salaries.csv',
+    who: [],
+  },
+  'deleting a tenant’s secret': {
+    action: 'secretsmanager:DeleteSecret',
+    resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
+    who: ['provision-tenant', 'offboard-tenant'],
   },
   'becoming another role': {
     action: 'sts:AssumeRole',

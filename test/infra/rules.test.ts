@@ -132,20 +132,33 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
         'install → cluster:5432',
         'migratetenants → cluster:5432',
         'migratetenants → dedicated:5432',
+        'offboardtenant → cluster:5432',
+        'offboardtenant → dedicated:5432',
+        'transfertenant → cluster:5432',
+        'transfertenant → dedicated:5432',
         'healthcanary → proxy:5432',
         'healthcanary → cluster:5432',
         'healthcanary → dedicated:5432',
         'health → proxy:5432',
         'proxy → cluster:5432',
-        ...['mcp', 'admin', 'provisiontenant', 'install', 'migratetenants', 'healthcanary'].map(
-          (from) => `${from} → ${endpoints}`,
-        ),
+        ...[
+          'mcp',
+          'admin',
+          'provisiontenant',
+          'install',
+          'migratetenants',
+          'offboardtenant',
+          'transfertenant',
+          'healthcanary',
+        ].map((from) => `${from} → ${endpoints}`),
       ].sort(),
     );
     every('AWS::EC2::SecurityGroup', ({ properties }) => {
       expect(properties.SecurityGroupIngress ?? []).toEqual([]);
-      for (const { CidrIp } of properties.SecurityGroupEgress ?? [])
-        expect(CidrIp).toBe('255.255.255.255/32');
+      // S3 is a route and no address; its endpoint is the only way that leads out of these subnets.
+      const isToS3 = properties.GroupDescription === 'tenantry transfer-tenant';
+      for (const { CidrIp, FromPort } of properties.SecurityGroupEgress ?? [])
+        expect([CidrIp, FromPort]).toEqual(isToS3 ? ['0.0.0.0/0', 443] : ['255.255.255.255/32', 252]);
     });
     for (const { properties } of assembly.of('AWS::EC2::SecurityGroupEgress'))
       expect(properties).not.toHaveProperty('CidrIp');
@@ -163,7 +176,9 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       return properties.ServiceName.split('.').at(-1);
     });
     expect(made.sort()).toEqual(
-      settings.network.existing?.endpointSecurityGroupId ? [] : ['lambda', 'rds', 'secretsmanager', 'states'],
+      settings.network.existing?.endpointSecurityGroupId
+        ? []
+        : ['lambda', 'rds', 's3', 'secretsmanager', 'states'],
     );
   });
 

@@ -102,11 +102,14 @@ export async function inParallel<T, R>(
 /** One connection for parts that run side by side: their statements take turns. None of them may open a transaction. */
 export function takingTurns(connection: ControlConnection): ControlConnection {
   let turn: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const result = turn.then(work);
+    turn = result.catch(() => {});
+    return result;
+  };
   return {
-    query(text, values) {
-      const result = turn.then(() => connection.query(text, values));
-      turn = result.catch(() => {});
-      return result as never;
-    },
+    query: (text, values) => inTurn(() => connection.query(text, values)) as never,
+    copyTo: (text, into) => inTurn(() => connection.copyTo(text, into)),
+    copyFrom: (text, from) => inTurn(() => connection.copyFrom(text, from)),
   };
 }

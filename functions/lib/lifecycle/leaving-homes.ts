@@ -23,7 +23,8 @@ export const secretNames = (plane: ControlPlane, home: ReachableHome): string[] 
   const isInstance = ownOf(home) === 'instance';
   const kind = isInstance ? 'dedicated' : 'shared';
   const secret = isolations[home.strategy].secret(home, { clusterId, kind }, plane.loginsUse);
-  const instance = isInstance
+  // Where logins use IAM there are none.
+  const instance = isInstance && plane.loginsUse === 'secret'
     ? ['tenancy_provisioner', 'tenancy_app'].map((login) => loginSecretName(homeId, login))
     : [];
   return [...(secret ? [secret.name] : []), ...instance];

@@ -26,7 +26,7 @@ export function watchOf(world: World, isRds = false): Watch {
     await probeTool.run({ marker: tenant }, { db, tenant: { id: tenant, slug: route.slug } } as never);
   }
   const unused = () => Promise.reject(new Error('A canary has no instance.'));
-  const instances = { create: unused, ready: unused, remove: unused };
+  const instances = { create: unused, ready: unused, remove: unused, status: unused };
   const provisioner: Provisioner = { plane, instances, region: 'eu-west-1', release: world.release, probe };
   return {
     plane,
