@@ -70,6 +70,16 @@ export class McpApi extends Construct {
         dataTraceEnabled: false,
         accessLogDestination: new LogGroupLogDestination(accessLog),
         accessLogFormat: accessLogFormat(),
+        // Asked by everybody: a flood of questions takes nothing from the data path.
+        methodOptions: {
+          '/health/GET': {
+            throttlingRateLimit: 10,
+            throttlingBurstLimit: 20,
+            loggingLevel: MethodLoggingLevel.ERROR,
+            metricsEnabled: true,
+            dataTraceEnabled: false,
+          },
+        },
       },
     });
     this.stage = this.api.deploymentStage;

@@ -109,7 +109,7 @@ describe('the API', () => {
   it('logs no header, no query and no body', () => {
     const stage = only('AWS::ApiGateway::Stage', /./);
     expect(stage.AccessLogSetting.Format).not.toMatch(/header|querystring|body|override/i);
-    expect(stage.MethodSettings).toEqual([expect.objectContaining({ DataTraceEnabled: false })]);
+    for (const method of stage.MethodSettings) expect(method.DataTraceEnabled).toBe(false);
   });
 });
 

@@ -199,7 +199,7 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
     const admin = assembly.of('AWS::ApiGateway::Method').filter(({ stack }) => stack === 'TenantryControl');
     expect(admin.map(({ properties }) => properties.AuthorizationType)).toEqual(['AWS_IAM']);
     every('AWS::ApiGateway::Stage', ({ properties }) => {
-      expect(properties.MethodSettings).toEqual([expect.objectContaining({ DataTraceEnabled: false })]);
+      for (const method of properties.MethodSettings) expect(method.DataTraceEnabled).toBe(false);
       expect(properties.AccessLogSetting.Format).not.toMatch(/header|querystring|body|override/i);
     });
   });
