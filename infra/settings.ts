@@ -152,6 +152,33 @@ export function readSettings(context: unknown): Settings {
   throw new Error(`These settings (cdk.json, context "tenantry") need attention:\n${faults.join('\n')}`);
 }
 
+const verifySchema = z
+  .object({
+    /** The endpoint's URL: output `EndpointUrl`. */
+    VERIFY_URL: z.url({ protocol: /^https$/, error: 'must be the endpoint’s https address' }),
+    VERIFY_KEY: z.string().min(1, 'must be an API key: npm run tenants -- keys create …'),
+    /** A key that lacks a scope. */
+    VERIFY_NARROW_KEY: z.string().min(1).optional(),
+    /** The proxy's name: output `ProxyName`. */
+    VERIFY_PROXY: z.string().min(1).optional(),
+    AWS_REGION: z.string().min(1).default('us-east-1'),
+  })
+  .transform((env) => ({
+    url: env.VERIFY_URL,
+    key: env.VERIFY_KEY,
+    narrowKey: env.VERIFY_NARROW_KEY,
+    proxy: env.VERIFY_PROXY,
+    region: env.AWS_REGION,
+  }));
+
+/** Of `npm run verify:aws`. @throws Error that names every faulty variable */
+export function readVerifySettings(env: Readonly<Record<string, string | undefined>> = process.env) {
+  const result = verifySchema.safeParse(env);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`);
+  throw new Error(`These environment variables need attention:\n${faults.join('\n')}`);
+}
+
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);

@@ -24,7 +24,7 @@ const examples = (language: string) =>
   );
 
 describe('the documents', () => {
-  it.each(['README.md', 'ARCHITECTURE.md', 'SECURITY.md', 'RUNBOOK.md', 'CHANGELOG.md'])(
+  it.each(['README.md', 'ARCHITECTURE.md', 'SECURITY.md', 'DEPLOYING.md', 'RUNBOOK.md', 'CHANGELOG.md'])(
     '%s names only what exists',
     (document) => {
       const text = readFileSync(document, 'utf8');
@@ -43,7 +43,7 @@ describe('the documents', () => {
   );
 
   it('the README stays short', () => {
-    expect(readme.split('\n').length).toBeLessThanOrEqual(165);
+    expect(readme.split('\n').length).toBeLessThanOrEqual(170);
   });
 });
 

@@ -79,6 +79,6 @@ export class AdminApi extends Construct {
       description: 'TENANTRY_ADMIN_URL of the tenants command line',
       // Without the slash that CDK ends it with.
       value: `https://${this.api.restApiId}.execute-api.${this.api.env.region}.amazonaws.com/admin`,
-    });
+    }).overrideLogicalId('AdminUrl');
   }
 }

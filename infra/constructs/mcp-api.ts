@@ -90,7 +90,10 @@ export class McpApi extends Construct {
       ? `https://${settings.domain.name}`
       : `https://${this.api.restApiId}.execute-api.${Aws.REGION}.${Aws.URL_SUFFIX}/${stageName}`;
     this.publicUrl = `${origin}/mcp`;
-    new CfnOutput(this, 'Url', { description: 'What agents are given', value: this.publicUrl });
+    new CfnOutput(this, 'Url', {
+      description: 'What agents are given',
+      value: this.publicUrl,
+    }).overrideLogicalId('EndpointUrl');
     Validations.of(this.api).acknowledge(
       {
         id: 'AwsSolutions-APIG2',

@@ -1,4 +1,13 @@
-import { Aws, Duration, Fn, RemovalPolicy, Stack, type StackProps, Validations } from 'aws-cdk-lib';
+import {
+  Aws,
+  CfnOutput,
+  Duration,
+  Fn,
+  RemovalPolicy,
+  Stack,
+  type StackProps,
+  Validations,
+} from 'aws-cdk-lib';
 import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
   CfnDBParameterGroup,
@@ -83,6 +92,10 @@ export class DataStack extends Stack {
     });
     // The endpoint's name answers before a server does.
     installation.resource.node.addDependency(this.cluster.server, install.role);
+    new CfnOutput(this, 'ProxyName', {
+      description: 'VERIFY_PROXY of npm run verify:aws',
+      value: this.proxy.dbProxyName,
+    });
     this.facts = { ...facts, apiKeyJwks: installation.apiKeyJwks };
   }
 

@@ -1,6 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { tools } from '../../functions/mcp/tools/index.ts';
+import { startGateway } from '../../infra/local/gateway/gateway.ts';
 import { FunctionError } from '../../infra/local/lambda/environment.ts';
+import type { LambdaHost } from '../../infra/local/lambda/host.ts';
+import { checks, type Target } from '../../infra/verify/checks.ts';
+import { verify } from '../../infra/verify/verify.ts';
 import { type Deployment, deploy } from './deployment.ts';
 
 vi.setConfig({ hookTimeout: 240_000, testTimeout: 120_000 });
@@ -46,10 +51,10 @@ async function create(slug: string, more: object) {
   expect(operation.body, JSON.stringify(operation.body)).toMatchObject({ state: 'done' });
 }
 
-async function keyOf(slug: string): Promise<string> {
+async function keyOf(slug: string, scopes = ['inventory:read', 'inventory:write']): Promise<string> {
   const { body } = await admin('POST', `/tenants/${slug}/keys`, {
     name: 'agent',
-    scopes: ['inventory:read', 'inventory:write'],
+    scopes,
     days: 1,
   });
   return body.token;
@@ -173,6 +178,66 @@ describe('the watch', () => {
     };
     expect(answer.statusCode, answer.body).toBe(200);
     expect(JSON.parse(answer.body)).toMatchObject({ status: 'ok' });
+  });
+});
+
+describe('npm run verify:aws', () => {
+  const publicUrl = 'https://abc123.execute-api.eu-west-1.amazonaws.com/live/mcp';
+  let target: Target;
+  let close: () => Promise<void>;
+
+  beforeAll(async () => {
+    const scopes = [...new Set(tools.flatMap((tool) => tool.scopes))].sort();
+    const facts = { publicUrl, issuers: [], scopes };
+    const gateway = await startGateway({ port: 0, lambda: deployed.host as unknown as LambdaHost, facts });
+    close = gateway.close;
+    target = {
+      url: publicUrl,
+      key: await keyOf('acme'),
+      narrowKey: await keyOf('acme', ['inventory:read']),
+      // The public name is this gateway's.
+      fetch: (address, init) =>
+        fetch(
+          String(address).replace(/^https:\/\/abc123[^/]*\/live/, `http://127.0.0.1:${gateway.port}`),
+          init,
+        ),
+      proxyMaximum: async () => 0,
+      calls: 40,
+    };
+  });
+  afterAll(() => close?.());
+
+  it('finds that everything holds', async () => {
+    const verdicts = await verify(target);
+    expect(verdicts.filter(({ outcome }) => outcome !== 'holds')).toEqual([]);
+    expect(verdicts).toHaveLength(checks.length);
+  });
+
+  it('leaves out what it was given nothing for', async () => {
+    const { narrowKey, proxyMaximum, ...less } = target;
+    const left = (await verify(less)).filter(({ outcome }) => outcome === 'left out');
+    expect(left.map(({ saw }) => saw)).toEqual(['set VERIFY_NARROW_KEY', 'set VERIFY_PROXY']);
+  });
+
+  it('says what it saw where something does not hold', async () => {
+    const broken: Target = {
+      ...target,
+      proxyMaximum: async () => 3,
+      // A gateway that loses the header by which a login begins, a proxy that tears statements apart, an ill system.
+      fetch: async (address, init) => {
+        const answer = await target.fetch(address, init);
+        if (answer.status === 401 || answer.status === 403)
+          return new Response('{}', { status: answer.status });
+        if (String(address).endsWith('/health')) return Response.json({ status: 'broken' }, { status: 503 });
+        if (String(init?.body).includes('tools/call')) return Response.json({ result: { isError: true } });
+        return answer;
+      },
+    };
+    const failed = (await verify(broken)).filter(({ outcome }) => outcome === 'does not hold');
+    expect(failed).toHaveLength(checks.length - 1);
+    expect(failed.map(({ saw }) => saw).join('\n')).toMatch(
+      /no WWW-Authenticate[\s\S]*3 connections were pinned[\s\S]*503, broken/,
+    );
   });
 });
 

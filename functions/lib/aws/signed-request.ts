@@ -1,12 +1,18 @@
 import { createHash, createHmac } from 'node:crypto';
 
-/** The headers that sign a request to an IAM-authorised API with the caller's own AWS credentials. */
-export async function signedHeaders(method: string, url: URL, body: string): Promise<Record<string, string>> {
+/** The headers that sign a request to an IAM-authorised API, or to another service, with the caller's own AWS credentials. */
+export async function signedHeaders(
+  method: string,
+  url: URL,
+  body: string,
+  to: { readonly service?: string; readonly region?: string } = {},
+): Promise<Record<string, string>> {
   // A client of ours knows every place where credentials and region can be.
   const { SFNClient } = await import('@aws-sdk/client-sfn');
   const { config } = new SFNClient({});
   const [credentials, region] = await Promise.all([config.credentials(), config.region()]);
-  return sign({ method, url, body, region: regionOf(url) ?? region, credentials, now: new Date() });
+  const here = { region: regionOf(url) ?? region, ...to };
+  return sign({ method, url, body, ...here, credentials, now: new Date() });
 }
 
 const regionOf = ({ hostname }: URL) => /\.execute-api\.([\w-]+)\.amazonaws\.com/.exec(hostname)?.[1];
