@@ -19,7 +19,7 @@ it('is down before anybody has watched, and then what the canary found', async (
   expect([state, report.findings]).toEqual(['ok', []]);
   expect(ageSeconds).toBeLessThan(180);
   expect(report.strategies).toEqual(strategies);
-});
+}, 120_000);
 
 it('keeps the canaries out of the list of tenants and of what was done, unless they are asked for', async () => {
   const slugs = async (query?: Record<string, string>) =>

@@ -1,7 +1,7 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
-import { type Home, isolations } from '../isolation/isolation.ts';
+import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
 import { adminEndpoint, type ControlPlane } from '../lifecycle/control-plane.ts';
 import { sharedHome } from '../migrations/migrator.ts';
 import { type Strategy, strategies } from '../tenant/tenant.ts';
@@ -84,7 +84,7 @@ export async function visit(
         findings.push(...(await auditKeys(connection, keys, { database, databaseId, isShared }, affected)));
       if (isShared) {
         const rows = await check(connection, [sharedHome]);
-        findings.push(...rows.map((row) => ofRow({ ...row, check: 'tables', login: null }, ['rls'])));
+        findings.push(...rows.map((row) => ofTables(row, sharedHome, ['rls'])));
       }
       const looked: string[] = [];
       for (let from = 0; from < homes.length && Date.now() < until; from += atOnce) {
@@ -104,6 +104,25 @@ export async function visit(
 
 const ofRow = ({ check, object, finding: text, remedy }: AuditRow, of: readonly Strategy[]) =>
   finding(check as Check, of, object, text, remedy);
+
+/** The audit speaks to whoever writes a migration; at night it is a running system that has to be mended. */
+function ofTables(
+  { object, finding: text, remedy }: Finding,
+  home: Home,
+  of: readonly Strategy[],
+): HealthFinding {
+  const { schema, tenant, login, strategy } = home;
+  const adds = isolations[strategy].ownsTables
+    ? `tenancy.protect_owned('${schema}', '${tenant}', '${login}')`
+    : `tenancy.protect_shared('${schema}')`;
+  return finding(
+    'tables',
+    of,
+    object,
+    text,
+    `${remedy}; as tenancy_owner, \`select ${adds}\` adds what is missing`,
+  );
+}
 
 /** Whose wall it is that a login's rights make a hole in. */
 function strategiesOf(
@@ -129,7 +148,10 @@ async function auditHomes(
     const alike = homes.filter((home) => home.strategy === strategy);
     if (alike.length === 0) continue;
     const rows = [...(await check(connection, alike)), ...(await foreignRows(connection, alike))];
-    findings.push(...rows.map((row) => ofRow({ ...row, check: 'tables', login: null }, [strategy])));
+    for (const row of rows) {
+      const home = alike.find(({ schema }) => schema === row.schema)!;
+      findings.push(ofTables(row, home, [strategy]));
+    }
   }
   return findings;
 }
@@ -137,8 +159,8 @@ async function auditHomes(
 /** Rows in homes' own tables that name another tenant: nothing but the ends of the key's index is read. */
 async function foreignRows(connection: ControlConnection, homes: readonly OwnedHome[]) {
   return asRole(connection, 'tenancy_owner', async () => {
-    const { rows: tables } = await connection.query<{ name: string; tenant: number }>(
-      `select t.relation::text as name, h.at::int as tenant
+    const { rows: tables } = await connection.query<{ name: string; tenant: number; schema: string }>(
+      `select t.relation::text as name, h.at::int as tenant, h.schema
          from unnest($1::name[]) with ordinality h(schema, at), tenancy.home_tables(h.schema) t, pg_catalog.pg_attribute a
         where a.attrelid = t.relation and a.attname = 'tenant_id' and a.atttypid = 'uuid'::regtype and not a.attisdropped and not t.is_partition`,
       [homes.map(({ schema }) => schema)],
@@ -152,6 +174,7 @@ async function foreignRows(connection: ControlConnection, homes: readonly OwnedH
       homes.map(({ tenant }) => tenant),
     ]);
     return rows.map(({ at }) => ({
+      schema: tables[at]!.schema,
       object: tables[at]!.name,
       finding: 'holds rows of another tenant',
       remedy: 'find out how they came there, and delete them',

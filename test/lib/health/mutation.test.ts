@@ -53,7 +53,8 @@ const mutations: readonly Mutation[] = [
     as: 'tenancy_owner',
     in: 'shared',
     break: () => 'alter table shared.notes disable row level security',
-    mend: () => 'alter table shared.notes enable row level security',
+    // What the finding says.
+    mend: () => "select tenancy.protect_shared('shared')",
     red: ['tables'],
     state: 'broken',
     names: () => 'tables: shared.notes row-level security is not enabled and forced',
