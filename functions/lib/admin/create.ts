@@ -16,7 +16,7 @@ import { runStep } from '../lifecycle/step.ts';
 import { strategies, tiers } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, showOperation } from './operations.ts';
-import { runningOperation, showTenant, type TenantView } from './tenants.ts';
+import { afterStalled, runningOperation, showTenant, type TenantView } from './tenants.ts';
 
 export const newTenant = z.strictObject({
   slug: z.string(),
@@ -39,7 +39,9 @@ export async function createTenant(
   idempotencyKey: string | undefined,
 ): Promise<{ tenant: TenantView; operation: OperationView }> {
   const request = completed(admin, body);
-  const operation = await withCatalog(admin, (catalog) => begin(catalog, request, idempotencyKey));
+  const operation = await afterStalled(admin, request.slug, () =>
+    withCatalog(admin, (catalog) => begin(catalog, request, idempotencyKey)),
+  );
   if (operation.state === 'running') await advance(admin, operation);
   return {
     tenant: await showTenant(admin, request.slug),

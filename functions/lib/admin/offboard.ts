@@ -9,7 +9,7 @@ import { closeHome } from '../lifecycle/suspend.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews, showOperation } from './operations.ts';
-import { findTenant, runningOperation, showTenant, type TenantView } from './tenants.ts';
+import { afterStalled, findTenant, runningOperation, showTenant, type TenantView } from './tenants.ts';
 
 export const offboarding = z.strictObject({
   /** For so long `resume` undoes it, s; by default as the deployment says. */
@@ -35,15 +35,18 @@ export async function offboardTenant(
   idempotencyKey: string | undefined,
 ): Promise<{ tenant: TenantView; operation: OperationView }> {
   const place = (tenant: TenantId) => `${admin.settings.exportUrl.replace(/\/+$/, '')}/${slug}-${tenant}`;
-  const { tenant, operation } = await withCatalog(admin, async (catalog) => {
-    const { tenant_id: tenant, status } = await findTenant(catalog, slug);
-    const ended = status === 'offboarded' ? await lastOffboarding(catalog, tenant) : undefined;
-    if (ended?.state === 'done') return { tenant, operation: { operationId: ended.id, state: ended.state } };
-    const exportTo = isExported ? place(tenant) : undefined;
-    const request: OffboardRequest = { slug, graceSeconds, exportTo };
-    const operation = await begin(catalog, tenant, request, idempotencyKey);
-    return { tenant, operation };
-  });
+  const { tenant, operation } = await afterStalled(admin, slug, () =>
+    withCatalog(admin, async (catalog) => {
+      const { tenant_id: tenant, status } = await findTenant(catalog, slug);
+      const ended = status === 'offboarded' ? await lastOffboarding(catalog, tenant) : undefined;
+      if (ended?.state === 'done')
+        return { tenant, operation: { operationId: ended.id, state: ended.state } };
+      const exportTo = isExported ? place(tenant) : undefined;
+      const request: OffboardRequest = { slug, graceSeconds, exportTo };
+      const operation = await begin(catalog, tenant, request, idempotencyKey);
+      return { tenant, operation };
+    }),
+  );
   if (operation.state === 'running') await advance(admin, tenant, operation.operationId, graceSeconds);
   return {
     tenant: await showTenant(admin, slug),

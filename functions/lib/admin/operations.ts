@@ -2,6 +2,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { type Operation, readOperation, readSteps } from '../lifecycle/operations.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
+import { endStalled } from './stalled.ts';
 
 export interface OperationView {
   readonly id: string;
@@ -35,11 +36,19 @@ export interface OperationWithSteps extends OperationView {
 }
 
 /** The newest first, those that run before all others; of the product's own canaries only what did not go well. */
-export const listOperations = async (admin: Admin): Promise<{ operations: OperationView[] }> =>
-  withCatalog(admin, async (catalog) => ({ operations: await operationViews(catalog, { limit: 50 }) }));
+export async function listOperations(admin: Admin): Promise<{ operations: OperationView[] }> {
+  const look = () => withCatalog(admin, (catalog) => operationViews(catalog, { limit: 50 }));
+  const operations = await look();
+  return { operations: (await endStalled(admin, operations)) ? await look() : operations };
+}
 
 /** @throws TenantryError `unknown_operation` */
 export async function showOperation(admin: Admin, operationId: string): Promise<OperationWithSteps> {
+  const operation = await withSteps(admin, operationId);
+  return (await endStalled(admin, [operation])) ? withSteps(admin, operationId) : operation;
+}
+
+async function withSteps(admin: Admin, operationId: string): Promise<OperationWithSteps> {
   return withCatalog(admin, async (catalog) => {
     await readOperation(catalog, operationId);
     const [operation] = await operationViews(catalog, { operationId, limit: 1 });

@@ -8,6 +8,7 @@ import { resume, suspend } from '../lifecycle/suspend.ts';
 import type { HomeState, Strategy, TenantId, TenantStatus, Tier } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews } from './operations.ts';
+import { endStalled } from './stalled.ts';
 
 export interface TenantSummary {
   readonly id: TenantId;
@@ -146,6 +147,24 @@ export async function findTenant(catalog: ControlConnection, slug: string): Prom
       'There is no such tenant. `npm run tenants -- list` shows all.',
     );
   return rows[0];
+}
+
+/**
+ * Begins an operation on a tenant. When another one is in its way that nobody works on any more, that one is ended: the
+ * caller is told to wait, and finds the tenant free when it comes again.
+ */
+export async function afterStalled<T>(admin: Admin, slug: string, begin: () => Promise<T>): Promise<T> {
+  try {
+    return await begin();
+  } catch (error) {
+    if (!(error instanceof TenantryError) || error.code !== 'operation_running') throw error;
+    const operations = await withCatalog(admin, async (catalog) => {
+      const running = await runningOperation(catalog, slug);
+      return running ? operationViews(catalog, { operationId: running.operationId, limit: 1 }) : [];
+    });
+    await endStalled(admin, operations);
+    throw error;
+  }
 }
 
 /** The operation that is changing this tenant now. */

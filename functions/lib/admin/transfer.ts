@@ -7,7 +7,7 @@ import type { TenantId } from '../tenant/tenant.ts';
 import { transferUrl } from '../transfer/store.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, showOperation } from './operations.ts';
-import { findTenant, runningOperation } from './tenants.ts';
+import { afterStalled, findTenant, runningOperation } from './tenants.ts';
 
 const address = z.string().min(1).max(1_000);
 
@@ -54,20 +54,22 @@ async function transfer(
   url: string,
   begin: (catalog: ControlConnection, tenant: TenantId) => Promise<{ operation: Operation }>,
 ): Promise<{ operation: OperationView }> {
-  const { operationId, state } = await withCatalog(admin, async (catalog) => {
-    const { tenant_id: tenant, status } = await findTenant(catalog, slug);
-    if (status !== 'active' && status !== 'suspended')
-      throw new TenantryError('wrong_status', `A tenant that is ${status} has no rows to ${kind}.`);
-    try {
-      return (await begin(catalog, tenant)).operation;
-    } catch (error) {
-      // The same request again, of a caller that died or was impatient: it goes on with what runs.
-      const isRunning = error instanceof TenantryError && error.code === 'operation_running';
-      const known = isRunning ? await runningOperation(catalog, slug) : undefined;
-      if (known?.kind !== kind || known.input.url !== url) throw error;
-      return known;
-    }
-  });
+  const { operationId, state } = await afterStalled(admin, slug, () =>
+    withCatalog(admin, async (catalog) => {
+      const { tenant_id: tenant, status } = await findTenant(catalog, slug);
+      if (status !== 'active' && status !== 'suspended')
+        throw new TenantryError('wrong_status', `A tenant that is ${status} has no rows to ${kind}.`);
+      try {
+        return (await begin(catalog, tenant)).operation;
+      } catch (error) {
+        // The same request again, of a caller that died or was impatient: it goes on with what runs.
+        const isRunning = error instanceof TenantryError && error.code === 'operation_running';
+        const known = isRunning ? await runningOperation(catalog, slug) : undefined;
+        if (known?.kind !== kind || known.input.url !== url) throw error;
+        return known;
+      }
+    }),
+  );
   const machine = kind === 'export' ? admin.settings.exportMachine : admin.settings.importMachine;
   if (state === 'running')
     await admin.workflows.start(machine, operationId, { operation: operationId, input: {} });

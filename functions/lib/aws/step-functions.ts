@@ -15,7 +15,8 @@ export interface Workflows {
    * runs or has ended is the answer. @throws TenantryError `internal` when that one has another input
    */
   start(machineArn: string, name: string, input: unknown): Promise<string>;
-  describe(executionArn: string): Promise<WorkflowState>;
+  /** Undefined when there is no such execution, or none any more. */
+  describe(executionArn: string): Promise<WorkflowState | undefined>;
 }
 
 /** Step Functions. The client is loaded at its first use: it is a good part of a function's load time. */
@@ -49,7 +50,10 @@ export function createWorkflows(): Workflows {
 
     async describe(executionArn) {
       const { sdk, client } = await load();
-      const found = await client.send(new sdk.DescribeExecutionCommand({ executionArn })).catch(rethrow);
+      const found = await client
+        .send(new sdk.DescribeExecutionCommand({ executionArn }))
+        .catch((error) => (error instanceof sdk.ExecutionDoesNotExist ? undefined : rethrow(error)));
+      if (found === undefined) return undefined;
       const { status, output, error, cause } = found;
       return {
         status: status as WorkflowState['status'],

@@ -24,9 +24,10 @@ export const secretNames = (plane: ControlPlane, home: ReachableHome): string[] 
   const kind = isInstance ? 'dedicated' : 'shared';
   const secret = isolations[home.strategy].secret(home, { clusterId, kind }, plane.loginsUse);
   // Where logins use IAM there are none.
-  const instance = isInstance && plane.loginsUse === 'secret'
-    ? ['tenancy_provisioner', 'tenancy_app'].map((login) => loginSecretName(homeId, login))
-    : [];
+  const instance =
+    isInstance && plane.loginsUse === 'secret'
+      ? ['tenancy_provisioner', 'tenancy_app'].map((login) => loginSecretName(homeId, login))
+      : [];
   return [...(secret ? [secret.name] : []), ...instance];
 };
 

@@ -151,7 +151,7 @@ async function inventory(world: World): Promise<string[]> {
      union all select 'cluster ' || cluster_id from catalog.clusters
      union all select 'key ' || key_id from catalog.api_keys`,
   );
-  const instances = world.emulator.instances!.all().map(({ identifier }) => `instance ${identifier}`);
+  const instances = (world.emulator.instances?.all() ?? []).map(({ identifier }) => `instance ${identifier}`);
   const secrets = world.emulator.secrets.all().map(({ name }) => `secret ${name}`);
   return [...shared, ...recorded, ...instances, ...secrets].sort();
 }

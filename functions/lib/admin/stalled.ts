@@ -1,0 +1,99 @@
+import type { WorkflowState } from '../aws/step-functions.ts';
+import { changeTenantStatus } from '../catalog/tenants.ts';
+import { TenantryError } from '../errors.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { endOperation, type Operation, readOperation } from '../lifecycle/operations.ts';
+import type { ProvisionInput } from '../lifecycle/provision.ts';
+import { type Admin, withCatalog } from './admin.ts';
+import type { OperationView } from './operations.ts';
+
+/** As long as nothing has happened for less, nobody asks whether the state machine still runs, ms. */
+const quietMs = 5_000;
+/** A request that dies between its operation and its execution leaves none; who is slower than this has died, ms. */
+const startsWithinMs = 60_000;
+
+/**
+ * Whoever looks ends what nobody else will: an operation whose state machine was stopped, ran out of time or never began would
+ * block its tenant for ever. The same machine is started once more, only to take back or to say what failed; when that has
+ * ended too, the operation ends here. A machine that can't be asked changes nothing.
+ * @returns whether anything was done
+ */
+export async function endStalled(
+  admin: Admin,
+  operations: readonly OperationView[],
+  now = Date.now(),
+): Promise<boolean> {
+  let isAnyEnded = false;
+  for (const view of operations) {
+    if (view.state !== 'running' || now - Date.parse(view.activeAt) < quietMs) continue;
+    isAnyEnded = (await endIfStalled(admin, view, now).catch(unlessUnasked)) || isAnyEnded;
+  }
+  return isAnyEnded;
+}
+
+async function endIfStalled(admin: Admin, view: OperationView, now: number): Promise<boolean> {
+  const machine = machineOf(admin, view.kind);
+  if (machine === undefined) return false;
+  const ended = await endOf(admin, machine, view.id);
+  const isLate = now - Date.parse(view.startedAt) > startsWithinMs;
+  if (ended === 'runs' || (ended === 'never began' && !isLate)) return false;
+  const operation = await withCatalog(admin, (catalog) => readOperation(catalog, view.id));
+  // Its own last step may have come in between; a tenant on shared tables has no machine.
+  if (operation.state !== 'running' || isAnsweredAtOnce(operation)) return false;
+
+  const reason = `Its state machine ${ended} without ending the operation.`;
+  const failedStep = view.step ?? 'start';
+  const last = `${view.id}-end`;
+  const taken = await endOf(admin, machine, last);
+  if (taken === 'never began') {
+    const failure = { Error: 'ExecutionEnded', Cause: JSON.stringify({ errorMessage: reason }) };
+    await admin.workflows.start(machine, last, { operation: view.id, input: {}, failedStep, failure });
+    return true;
+  }
+  if (taken === 'runs') return false;
+  await withCatalog(admin, async (catalog) => {
+    if (operation.kind === 'provision')
+      await changeTenantStatus(catalog, operation.tenant!, ['provisioning'], 'failed');
+    const both = `${reason} What it had made may still be there: offboarding the tenant removes it.`;
+    await endOperation(catalog, view.id, { state: 'failed', step: failedStep, reason: both });
+  });
+  return true;
+}
+
+function machineOf({ settings }: Admin, kind: Operation['kind']): string | undefined {
+  switch (kind) {
+    case 'provision':
+      return settings.provisionMachine;
+    case 'offboard':
+      return settings.offboardMachine;
+    case 'export':
+      return settings.exportMachine;
+    case 'import':
+      return settings.importMachine;
+    default:
+      return undefined;
+  }
+}
+
+const isAnsweredAtOnce = ({ kind, input }: Operation) =>
+  kind === 'provision' && !isolations[(input as unknown as ProvisionInput).strategy].ownsTables;
+
+/** What became of an execution, in words. */
+async function endOf({ workflows }: Admin, machine: string, name: string): Promise<string> {
+  const execution = `${machine.replace(':stateMachine:', ':execution:')}:${name}`;
+  const state = await workflows.describe(execution);
+  return state === undefined ? 'never began' : words[state.status];
+}
+
+const words: Record<WorkflowState['status'], string> = {
+  RUNNING: 'runs',
+  SUCCEEDED: 'ended',
+  FAILED: 'failed',
+  TIMED_OUT: 'ran out of time',
+  ABORTED: 'was stopped',
+};
+
+function unlessUnasked(error: unknown): false {
+  if (error instanceof TenantryError) return false;
+  throw error;
+}

@@ -1,0 +1,163 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { SFNClient, StopExecutionCommand } from '@aws-sdk/client-sfn';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { createWorkflows } from '../../functions/lib/aws/step-functions.ts';
+import { abandon, compensate } from '../../functions/lib/lifecycle/compensate.ts';
+import { provisionOperation, provisionSteps } from '../../functions/lib/lifecycle/provision.ts';
+import { runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
+import { transferOperation, transferSteps } from '../../functions/lib/lifecycle/transfer.ts';
+import { functions } from '../../infra/functions.ts';
+import { functionSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
+import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
+import { FunctionError } from '../../infra/local/lambda/environment.ts';
+import { loadMachines } from '../../infra/local/state-machines/definition.ts';
+import { lifecycleOf } from '../lib/lifecycle/support.ts';
+import { type AdminWorld, startAdmin } from './support.ts';
+
+/** Operations whose state machine was killed, by those who look. The machines run; the functions are the steps, in-process. */
+let admin: AdminWorld;
+let emulator: AwsEmulator;
+let held: { step: string; reached: () => void } | undefined;
+let folder: string;
+
+beforeAll(async () => {
+  admin = await startAdmin();
+  folder = mkdtempSync(join(tmpdir(), 'tenantry-stalled-'));
+  const stepfunctions = fileURLToPath(new URL('../../stepfunctions', import.meta.url));
+  const { provisioner } = lifecycleOf(admin.world);
+  const invoke = async (name: string, event: unknown) => {
+    const { step } = event as StepEvent;
+    // A function that never comes back: the machine waits for it until it is stopped.
+    if (held?.step === step) {
+      held.reached();
+      return new Promise(() => {});
+    }
+    try {
+      if (name === 'transfer-tenant')
+        return await runStep(
+          { plane: admin.world.plane, now: Date.now },
+          event as StepEvent,
+          transferOperation,
+          transferSteps,
+        );
+      const steps = { ...provisionSteps, compensate, abandon };
+      return await runStep(provisioner, event as StepEvent, provisionOperation, steps);
+    } catch (error) {
+      throw new FunctionError((error as Error).name, (error as Error).message);
+    }
+  };
+  emulator = await startAwsEmulator({
+    functions: {
+      rows: functions,
+      host: () => ({ invoke, stream: () => Promise.reject(new Error('unused')) }),
+    },
+    stateMachines: {
+      machines: await loadMachines(stepfunctions, functionSubstitutions(functions, 'eu-west-1')),
+      region: 'eu-west-1',
+      clockFactor: 0.001,
+    },
+  });
+  process.env.AWS_ENDPOINT_URL_SFN = emulator.url;
+  const machine = (name: string) => emulator.executions!.machineArn(name);
+  Object.assign(admin.admin, { workflows: createWorkflows() });
+  Object.assign(admin.admin.settings, {
+    provisionMachine: machine('provision-tenant'),
+    exportMachine: machine('export-tenant'),
+    transferSchemes: ['file'],
+  });
+}, 120_000);
+afterAll(async () => {
+  delete process.env.AWS_ENDPOINT_URL_SFN;
+  await emulator?.close();
+  await admin?.world.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** Runs `begin`, and kills the execution while the step is at work; then makes the operation look quiet for a while. */
+async function killedAt(step: string, machine: string, begin: () => Promise<string>): Promise<string> {
+  const reached = new Promise<void>((resolve) => {
+    held = { step, reached: resolve };
+  });
+  const operation = await begin();
+  await reached;
+  held = undefined;
+  const arn = `${emulator.executions!.machineArn(machine).replace(':stateMachine:', ':execution:')}:${operation}`;
+  await new SFNClient({}).send(new StopExecutionCommand({ executionArn: arn, error: 'Killed' }));
+  for (const statement of [
+    "update catalog.operations set started_at = started_at - interval '1 minute' where operation_id = $1",
+    `update catalog.operation_steps set started_at = started_at - interval '1 minute', finished_at = finished_at - interval '1 minute'
+      where operation_id = $1`,
+  ])
+    await admin.world.asProvisioner('catalog', (catalog) => catalog.query(statement, [operation]));
+  return operation;
+}
+
+const show = async (operation: string) => (await admin.ask('GET', `/operations/${operation}`)).body;
+
+it('ends an export whose machine was killed, and lets the next one through', async () => {
+  const to = (name: string) => pathToFileURL(join(folder, name)).href;
+  const begin = async (name: string) =>
+    (await admin.ask('POST', '/tenants/rls-a/export', { to: to(name) })).body;
+  const operation = await killedAt(
+    'exportTenant',
+    'export-tenant',
+    async () => (await begin('one')).operation.id,
+  );
+  // Another request finds the dead one in its way, and has it ended.
+  expect((await begin('two')).error.code).toBe('operation_running');
+  await expect
+    .poll(() => show(operation), { timeout: 20_000 })
+    .toMatchObject({
+      state: 'failed',
+      reason: expect.stringContaining('was stopped'),
+    });
+  const next = (await begin('two')).operation.id;
+  await expect.poll(async () => (await show(next)).state, { timeout: 20_000 }).toBe('done');
+}, 60_000);
+
+it('takes back what a killed provisioning has made, and provisions again', async () => {
+  const { inventory, provisioner } = lifecycleOf(admin.world);
+  expect(provisioner.plane).toBe(admin.world.plane);
+  const create = async () => (await admin.ask('POST', '/tenants', { slug: 'killed-one', tier: 'pro' })).body;
+  const before = await inventory();
+  const operation = await killedAt('verify', 'provision-tenant', async () => (await create()).operation.id);
+  expect((await inventory()).length).toBeGreaterThan(before.length);
+  const { body } = await admin.ask('GET', '/operations');
+  expect(body.operations.map(({ id }: { id: string }) => id)).toContain(operation);
+  await expect
+    .poll(() => show(operation), { timeout: 20_000 })
+    .toMatchObject({
+      state: 'failed',
+      failedStep: 'migrate',
+      reason: expect.stringContaining('was stopped'),
+    });
+  expect(await inventory()).toEqual(before);
+  const again = await create();
+  expect(again.operation.id).not.toBe(operation);
+  await expect.poll(async () => (await show(again.operation.id)).step, { timeout: 20_000 }).toBe('activate');
+  await expect.poll(async () => (await show(again.operation.id)).state, { timeout: 20_000 }).toBe('done');
+}, 60_000);
+
+it('ends an operation that never got its machine, and leaves one alone that has just begun', async () => {
+  const original = admin.admin.workflows;
+  const lost = { ...original, start: () => Promise.reject(new Error('died')) };
+  Object.assign(admin.admin, { workflows: lost });
+  await admin.ask('POST', '/tenants', { slug: 'never-begun', tier: 'pro' });
+  Object.assign(admin.admin, { workflows: original });
+  const operation = (await admin.ask('GET', '/tenants/never-begun')).body.operation.id;
+  const age = (seconds: number) =>
+    admin.world.asProvisioner('catalog', (catalog) =>
+      catalog.query(
+        'update catalog.operations set started_at = now() - make_interval(secs => $2) where operation_id = $1',
+        [operation, seconds],
+      ),
+    );
+  await age(30);
+  expect((await show(operation)).state).toBe('running');
+  await age(90);
+  await expect.poll(async () => (await show(operation)).state, { timeout: 20_000 }).toBe('failed');
+  expect((await admin.ask('GET', '/tenants/never-begun/why')).body.status).toBe('failed');
+}, 60_000);
