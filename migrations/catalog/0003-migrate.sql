@@ -48,7 +48,8 @@ create table catalog.migration_targets (
   -- Where it shall be: the run's, or its pin's.
   version text not null,
   digest text not null,
-  state text not null default 'pending' check (state in ('pending', 'leased', 'done', 'quarantined', 'pinned')),
+  -- gone: its tenant left while the run was on its way.
+  state text not null default 'pending' check (state in ('pending', 'leased', 'done', 'quarantined', 'pinned', 'gone')),
   slot integer,
   -- What a worker that was thought dead no longer has: it can record nothing.
   lease uuid,

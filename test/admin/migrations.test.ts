@@ -99,6 +99,7 @@ describe('migrations over the admin API', () => {
       done: 1,
       quarantined: 0,
       pinned: 0,
+      gone: 0,
     });
     expect(body.named).toMatchObject([
       { slug: 'schema-b', state: 'pinned', reason: expect.stringContaining('audit') },

@@ -153,15 +153,15 @@ function progressOf({ rings, operation }: RunView, now = Date.now()): string {
 }
 
 function runText({ operation, version, rings, named }: RunView): string {
-  const rows = rings.map(({ ring, pending, working, done, quarantined, pinned }) => [
+  const rows = rings.map(({ ring, pending, working, done, quarantined, pinned, gone }) => [
     ring,
-    ...[pending, working, done, quarantined, pinned].map(String),
+    ...[pending, working, done, quarantined, pinned, gone].map(String),
   ]);
   const parts = [
     `Run ${operation.id} to ${version}: ${operation.state}${operation.reason ? `, ${operation.reason}` : ''}`,
     rings.length === 0
       ? 'Every home was there already.'
-      : table(['ring', 'pending', 'working', 'done', 'quarantined', 'pinned'], rows),
+      : table(['ring', 'pending', 'working', 'done', 'quarantined', 'pinned', 'gone'], rows),
   ];
   if (named.length > 0)
     parts.push(

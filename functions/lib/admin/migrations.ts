@@ -38,6 +38,8 @@ export interface RingView {
   readonly done: number;
   readonly quarantined: number;
   readonly pinned: number;
+  /** Their tenants left while the run was on its way. */
+  readonly gone: number;
 }
 
 export interface RunView {

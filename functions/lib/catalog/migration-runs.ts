@@ -93,7 +93,7 @@ export async function recordSchemaState(
       ));
 }
 
-export type TargetState = 'pending' | 'leased' | 'done' | 'quarantined' | 'pinned';
+export type TargetState = 'pending' | 'leased' | 'done' | 'quarantined' | 'pinned' | 'gone';
 
 export interface RingCount {
   readonly ring: number;
@@ -105,7 +105,7 @@ export async function countTargets(catalog: Catalog, operationId: string): Promi
   const { rows } = await catalog.query(
     `select ring, count(*) filter (where state = 'pending')::integer as pending, count(*) filter (where state = 'leased')::integer as leased,
             count(*) filter (where state = 'done')::integer as done, count(*) filter (where state = 'quarantined')::integer as quarantined,
-            count(*) filter (where state = 'pinned')::integer as pinned
+            count(*) filter (where state = 'pinned')::integer as pinned, count(*) filter (where state = 'gone')::integer as gone
        from catalog.migration_targets where operation_id = $1 group by ring order by ring`,
     [operationId],
   );

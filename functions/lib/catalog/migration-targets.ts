@@ -55,6 +55,16 @@ export async function leaseTargets(
   }));
 }
 
+/** Homes whose tenants are leaving or have left are nobody's to migrate any more: a run must not wait for them. */
+export const forgetGone = (catalog: Catalog, operationId: string) =>
+  catalog.query(
+    `update catalog.migration_targets m set state = 'gone', lease = null, slot = null, finished_at = now()
+      where m.operation_id = $1 and m.kind = 'home' and m.state in ('pending', 'leased')
+        and not exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
+                         where h.home_id = m.target_id and t.status in ('active', 'suspended'))`,
+    [operationId],
+  );
+
 /** Gives back what was taken and not touched. */
 export const releaseTargets = (catalog: Catalog, operationId: string, lease: string) =>
   catalog.query(

@@ -8,6 +8,7 @@ import {
   readRun,
   recordRun,
 } from '../catalog/migration-runs.ts';
+import { forgetGone } from '../catalog/migration-targets.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -105,6 +106,7 @@ export const migrateSteps = {
 
   /** The first ring with something left to do. */
   async nextRing(_, catalog, { operationId }): Promise<{ ring: number }> {
+    await forgetGone(catalog, operationId);
     return { ring: openRing(await countTargets(catalog, operationId))?.ring ?? -1 };
   },
 
@@ -138,7 +140,7 @@ const openRing = (rings: readonly RingCount[]) =>
 
 /** What the run has come to, over all rings. */
 export async function totals(catalog: ControlConnection, operationId: string): Promise<RingCount['counts']> {
-  const sum = { pending: 0, leased: 0, done: 0, quarantined: 0, pinned: 0 };
+  const sum = { pending: 0, leased: 0, done: 0, quarantined: 0, pinned: 0, gone: 0 };
   for (const { counts } of await countTargets(catalog, operationId))
     for (const state of Object.keys(sum) as (keyof typeof sum)[]) sum[state] += counts[state];
   return sum;

@@ -163,6 +163,23 @@ describe('a run', () => {
     expect((await migrate(world, wanted)).targets.map(({ slug }) => slug)).not.toContain(more[0]!.slug);
   });
 
+  it('does not wait for a tenant that leaves meanwhile', async () => {
+    const leaving = await world.addTenant('schema');
+    const wanted = next('leaves', 'alter table notes add column leaves text');
+    const operation = await begin(world, wanted, request({ canaries: [more[0]!.slug] }));
+    const { outcome } = await run(migratorOf(world, wanted), operation, async ({ step }) => {
+      if (step !== 'gate') return;
+      await world.asProvisioner('catalog', (catalog) =>
+        catalog.query("update catalog.tenants set status = 'offboarding' where tenant_id = $1", [leaving.id]),
+      );
+    });
+    expect(outcome.status).toBe('SUCCEEDED');
+    const { targets } = await ended(world, operation);
+    expect(targets.filter(({ state }) => state !== 'done')).toMatchObject([
+      { slug: leaving.slug, state: 'gone' },
+    ]);
+  });
+
   it('goes only as far as it is told', async () => {
     next('early', 'alter table notes add column early text');
     const early = number;
