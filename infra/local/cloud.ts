@@ -59,6 +59,7 @@ export async function startCloud(
     stateFile: join(folder, 'aws.json'),
     accessKeyId,
     rds: { postgresBase: postgresFolder(folder) },
+    s3: { folder: join(folder, 's3'), buckets: ['tenantry-exports'] },
     functions: { rows: functions, host: () => lambda },
     stateMachines: { machines, region, clockFactor },
   });

@@ -43,6 +43,8 @@ export async function forget(folder: string): Promise<void> {
     'issuer-keys.json',
     'mcp.json',
     'logs',
+    'exports',
+    's3',
   ];
   const paths = [...files.map((name) => join(folder, name)), join(postgresFolder(folder), 'clusters')];
   await Promise.all(paths.map((path) => rm(path, { recursive: true, force: true })));

@@ -9,13 +9,16 @@ const maxBodyBytes = 1 << 20;
 
 /** An operation that is told by its path (restJson); the others come to `/`. */
 export interface Route {
+  /** In the signature's scope; absent: any. */
+  readonly service?: string;
   readonly path: RegExp;
   readonly maxBodyBytes: number;
   answer(
     method: string,
     match: RegExpExecArray,
     headers: IncomingHttpHeaders,
-    body: string,
+    body: Buffer,
+    query: URLSearchParams,
   ): Promise<Reply> | Reply;
 }
 
@@ -77,12 +80,13 @@ async function answer(
   const caller: Caller = { region: scope[2]! };
   for (const route of routes) {
     const match = route.path.exec(pathOf(request));
-    if (!match) continue;
+    if (!match || (route.service !== undefined && route.service !== scope[3])) continue;
     const body = await readBody(request, route.maxBodyBytes);
-    return route.answer(request.method!, match, request.headers, body);
+    const query = new URLSearchParams(request.url!.split('?', 2)[1]);
+    return route.answer(request.method!, match, request.headers, body, query);
   }
   if (pathOf(request) !== '/') throw notEmulated(`${scope[3]}:${request.method} ${pathOf(request)}`);
-  const body = await readBody(request, maxBodyBytes);
+  const body = (await readBody(request, maxBodyBytes)).toString('utf8');
   const target = request.headers['x-amz-target'];
   if (typeof target === 'string') {
     const [prefix, action] = target.split('.');
@@ -113,7 +117,7 @@ function modelled(operation: Operation, input: Record<string, unknown>): Record<
   return input;
 }
 
-async function readBody(request: IncomingMessage, limit: number): Promise<string> {
+async function readBody(request: IncomingMessage, limit: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -123,7 +127,7 @@ async function readBody(request: IncomingMessage, limit: number): Promise<string
     }
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks).toString('utf8');
+  return Buffer.concat(chunks);
 }
 
 function failure(request: IncomingMessage, error: unknown): Reply {
@@ -132,6 +136,10 @@ function failure(request: IncomingMessage, error: unknown): Reply {
   if (fault !== error) console.error('AWS emulator:', error);
   if (request.headers['x-amz-target'] !== undefined) {
     return jsonReply(fault.status, JSON.stringify({ __type: fault.code, message: fault.message }));
+  }
+  if (/\/s3\/aws4_request/.test(request.headers.authorization ?? '')) {
+    const error = `<Error><Code>${fault.code}</Code><Message>${escapeXml(fault.message)}</Message></Error>`;
+    return { status: fault.status, type: 'application/xml', body: error };
   }
   if (pathOf(request) !== '/') {
     const body = JSON.stringify({ Message: fault.message });

@@ -55,7 +55,7 @@ export const lambdaInvoke = (functions: LocalFunctions): Route => ({
     const host = functions.host();
     if (!row) throw new AwsFault('ResourceNotFoundException', `Function not found: ${name}`, 404);
     if (!host) throw new AwsFault('ServiceException', 'The functions are starting.', 500);
-    const event = parse(body);
+    const event = parse(body.toString('utf8'));
     try {
       const answer = row.streaming
         ? await buffered(host, row.name, event)

@@ -4,6 +4,7 @@ import { serveAws } from './http.ts';
 import { invokeByName, type LocalFunctions, lambdaInvoke } from './lambda-invoke.ts';
 import { rds } from './rds.ts';
 import { RdsInstances, type RdsOptions, type RdsState } from './rds-instances.ts';
+import { type S3Options, s3 } from './s3.ts';
 import { accountId, type Secret, SecretStore } from './secret-store.ts';
 import { secretsManager } from './secrets-manager.ts';
 import { openStateFile } from './state-file.ts';
@@ -18,6 +19,8 @@ export interface AwsEmulatorOptions {
   accessKeyId?: string;
   /** Absent: RDS is not emulated. */
   rds?: RdsOptions;
+  /** Absent: S3 is not emulated. */
+  s3?: S3Options;
   /** Absent: Lambda is not emulated. */
   functions?: LocalFunctions;
   /** Absent: Step Functions is not emulated. */
@@ -74,7 +77,7 @@ export async function startAwsEmulator(options: AwsEmulatorOptions = {}): Promis
     ...(instances ? [rds(instances)] : []),
     ...(executions ? [stepFunctions(executions)] : []),
   ];
-  const routes = functions ? [lambdaInvoke(functions)] : [];
+  const routes = [...(functions ? [lambdaInvoke(functions)] : []), ...(options.s3 ? [s3(options.s3)] : [])];
   const server = await serveAws(services, options.port ?? 0, options.accessKeyId, routes);
   const resumed = instances?.resume() ?? Promise.resolve();
   return {

@@ -13,6 +13,7 @@ import {
   transferOperation,
   transferSteps,
 } from '../../../functions/lib/lifecycle/transfer.ts';
+import { startAwsEmulator } from '../../../infra/local/emulator/server.ts';
 import { strategies, type TestTenant } from '../../support/world.ts';
 import { type Leaving, startLeaving, steps } from '../lifecycle/leaving.ts';
 import { patiently } from '../lifecycle/support.ts';
@@ -290,6 +291,29 @@ describe.each(strategies)('%s', (strategy) => {
     await expect(runOnce(buried, 'importTenant')).rejects.toMatchObject({ name: 'ImportRefused' });
   }, 60_000);
 });
+
+it('goes through S3 as through a folder', async () => {
+  const emulator = await startAwsEmulator({ s3: { folder: folder(), buckets: ['exports-here'] } });
+  process.env.AWS_ENDPOINT_URL_S3 = emulator.url;
+  try {
+    const tenant = await leaving.world.addTenant('rls');
+    await leaving.fill(tenant.id);
+    const to = `s3://exports-here/${tenant.slug}`;
+    const out = await leaving.catalog((catalog) =>
+      beginExport(catalog, tenant.id, { slug: tenant.slug, to }),
+    );
+    for (const step of ['exportTenant', 'finish']) await run(out.operation.operationId, step);
+    const target = await leaving.world.addTenant('database');
+    const into = await leaving.catalog((catalog) =>
+      beginImport(catalog, target.id, { slug: target.slug, from: to, otherTenant: true }),
+    );
+    await run(into.operation.operationId, 'importTenant');
+    expect([await count(target, 'notes'), await count(target, 'marks')]).toEqual([2, 3]);
+  } finally {
+    delete process.env.AWS_ENDPOINT_URL_S3;
+    await emulator.close();
+  }
+}, 60_000);
 
 it('writes a large tenant over several runs', async () => {
   const tenant = await leaving.world.addTenant('schema');
