@@ -130,7 +130,7 @@ export async function startCloud(
   const facts = { publicUrl, issuers: [issuer.issuer], scopes };
   const gateway = await startGateway({ port, lambda: host, facts });
   onClose(gateway.close);
-  const admin = await startAdminGateway(host);
+  const admin = await startAdminGateway(host, issuer.mint);
   onClose(admin.close);
   onClose(writeAdminFile(folder, publicUrl, admin));
   await executions.resume();

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { exportJWK, generateKeyPair, type JWK } from 'jose';
+import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from 'jose';
 import Provider, { type Configuration, errors, interactionPolicy } from 'oidc-provider';
 import { issuerStore, writePrivately } from './issuer-store.ts';
 import { errorPage, loginPage } from './login-page.ts';
@@ -23,6 +23,8 @@ export interface IssuerOptions {
 export interface Issuer {
   issuer: string;
   jwksUri: string;
+  /** An access token for any tenant, good for an hour: what a login of one of its people would give. */
+  mint(tenant: string, scopes: readonly string[]): Promise<string>;
   close(): Promise<void>;
 }
 
@@ -54,12 +56,31 @@ export async function startIssuer(options: IssuerOptions): Promise<Issuer> {
   return {
     issuer,
     jwksUri: `${issuer}/jwks`,
+    mint: (tenant, scopes) => mint(options, issuer, tenant, scopes),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
         server.closeAllConnections();
       }),
   };
+}
+
+async function mint(
+  { folder, resource, scopes: known }: IssuerOptions,
+  issuer: string,
+  tenant: string,
+  scopes: readonly string[],
+): Promise<string> {
+  const { jwk } = await keys(join(folder, 'issuer-keys.json'));
+  const wanted = scopes.length === 0 ? known : scopes.filter((scope) => known.includes(scope));
+  return new SignJWT({ tenant, scope: wanted.join(' '), client_id: 'command-line' })
+    .setProtectedHeader({ alg: 'RS256', typ: 'at+jwt', kid: jwk.kid ?? (await calculateJwkThumbprint(jwk)) })
+    .setIssuer(issuer)
+    .setAudience(resource)
+    .setSubject('operator')
+    .setIssuedAt()
+    .setExpirationTime('1h')
+    .sign(await importJWK(jwk, 'RS256'));
 }
 
 async function configuration({ folder, resource, scopes, tenants }: IssuerOptions): Promise<Configuration> {

@@ -136,6 +136,19 @@ describe('npm run tenants', () => {
   );
 
   it(
+    'gives out tokens of the local issuer, and none for a deployment',
+    async () => {
+      const { token } = await json('token acme');
+      expect(await callStatus(token)).toBe(200);
+      expect(await callStatus((await json('token globex --scopes inventory:write')).token)).not.toBe(401);
+      const deployed = await tenants('token acme', { TENANTRY_ADMIN_URL: 'https://admin.example.com' });
+      expect([deployed.code, deployed.stderr]).toEqual([3, expect.stringContaining('keys create acme')]);
+      expect((await tenants('token nobody')).code).toBe(3);
+    },
+    patience,
+  );
+
+  it(
     'undoes an offboarding in its grace period',
     async () => {
       await json('create stays --tier pro --wait');

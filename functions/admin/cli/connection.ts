@@ -54,6 +54,8 @@ export interface Reply<T> {
 }
 
 export interface AdminClient {
+  /** Whether it speaks to a deployed API, not to the local cloud. */
+  readonly isDeployed: boolean;
   get<T>(path: string): Promise<Reply<T>>;
   /** @throws CommandFailure unless `accept` has the status */
   post<T>(path: string, body: object, idempotencyKey?: string, accept?: readonly number[]): Promise<Reply<T>>;
@@ -84,6 +86,9 @@ export function connect(settings: () => CliSettings): AdminClient {
     throw failure(response.status, body);
   }
   return {
+    get isDeployed() {
+      return settings().adminUrl !== undefined;
+    },
     get: (path) => send('GET', path, '', {}, []),
     post: (path, body, idempotencyKey, accept = []) => {
       const key = idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey };

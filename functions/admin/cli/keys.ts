@@ -1,10 +1,29 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { KeyView } from '../../lib/admin/keys.ts';
-import type { AdminClient } from './connection.ts';
+import type { TenantView } from '../../lib/admin/tenants.ts';
+import { type AdminClient, CommandFailure } from './connection.ts';
 import { json, moment, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 export function keyCommands(program: Command, client: AdminClient, output: () => Output): void {
+  program
+    .command('token <slug>')
+    .description('an access token of the local issuer for a tenant, good for an hour')
+    .option('--scopes <scopes>', 'what it may, comma-separated; all by default', (text) =>
+      text.split(',').filter(Boolean),
+    )
+    .action(async (slug: string, { scopes = [] }) => {
+      if (client.isDeployed)
+        throw new CommandFailure(
+          3,
+          'not_local',
+          `A deployment’s tokens are its identity provider’s. For a key of the product’s own: npm run tenants -- keys create ${slug} --scopes …`,
+        );
+      const { body: tenant } = await client.get<TenantView>(tenantPath(slug));
+      const { body } = await client.post<{ token: string }>('/local/token', { tenant: tenant.id, scopes });
+      output().print(output().json ? json(body) : body.token);
+    });
+
   const keys = program.command('keys').description('API keys of a tenant');
 
   keys

@@ -12,10 +12,13 @@ export interface AdminGateway extends Gateway {
 }
 
 /** The admin API on a port of its own of 127.0.0.1, where it is IAM-authorised on AWS. */
-export async function startAdminGateway(lambda: LambdaHost): Promise<AdminGateway> {
+export async function startAdminGateway(
+  lambda: LambdaHost,
+  mint: (tenant: string, scopes: readonly string[]) => Promise<string>,
+): Promise<AdminGateway> {
   const token = randomBytes(32).toString('base64url');
   const server = createServer((message, response) => {
-    serve(lambda, token, message, response).catch((error: unknown) => {
+    serve(lambda, mint, token, message, response).catch((error: unknown) => {
       console.error('admin:', error instanceof Error ? error.message : error);
       refuse(message, response, 502, 'internal', 'The admin function failed: logs/admin.log says why.');
     });
@@ -46,6 +49,7 @@ export function writeAdminFile(folder: string, publicUrl: string, { port, token 
 
 async function serve(
   lambda: LambdaHost,
+  mint: (tenant: string, scopes: readonly string[]) => Promise<string>,
   token: string,
   message: IncomingMessage,
   response: ServerResponse,
@@ -62,6 +66,12 @@ async function serve(
   if (body === undefined)
     return refuse(message, response, 413, 'too_large', 'The body is larger than 10 MB.');
   const [path, search = ''] = message.url!.split('?');
+  // Not the admin API's: a deployment's identity provider makes its own tokens.
+  if (path === '/local/token' && message.method === 'POST') {
+    const { tenant, scopes } = JSON.parse(body.toString('utf8')) as { tenant: string; scopes: string[] };
+    response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' });
+    return void response.end(JSON.stringify({ token: await mint(tenant, scopes) }));
+  }
   const route = { method: message.method!, path: '/{proxy+}', target: 'admin', authorized: false };
   const request = {
     requestId: randomUUID(),
