@@ -48,7 +48,7 @@ function build(entry: string, root: string, folder: string): boolean {
   const inputs = JSON.parse(
     execFileSync(process.execPath, [script, entry, folder], { cwd: root, encoding: 'utf8' }),
   ) as string[];
-  const migrates = inputs.some((input) => input.startsWith('functions/lib/migrations/'));
+  const migrates = inputs.some((input) => /^functions\/lib\/migrations\/(install|migrator)\.ts$/.test(input));
   known.set(entry, { folder, migrates });
   return migrates;
 }

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { beforeAll, expect, it, vi } from 'vitest';
 import { metricNames, namespace } from '../../functions/lib/health/metrics.ts';
 import { alarms } from '../../infra/alarms.ts';
@@ -29,8 +29,19 @@ it('has one alarm for each row, which says what to do and tells somebody', () =>
   });
 });
 
+it('encrypts what it tells, with a key that CloudWatch may use', () => {
+  const key = assembly.only('AWS::KMS::Key', /./);
+  expect(assembly.only('AWS::SNS::Topic', /./).properties.KmsMasterKeyId).toBe(`<${key.id}.Arn>`);
+  expect(key.properties.EnableKeyRotation).toBe(true);
+  expect(key.properties.KeyPolicy.Statement).toContainEqual(
+    expect.objectContaining({
+      Principal: { Service: 'cloudwatch.amazonaws.com' },
+      Action: ['kms:Decrypt', 'kms:GenerateDataKey*'],
+    }),
+  );
+});
+
 it('links to sections that are there', () => {
-  if (!existsSync('RUNBOOK.md')) return;
   const sections = Array.from(readFileSync('RUNBOOK.md', 'utf8').matchAll(/^## (.+)$/gm), ([, title]) =>
     title!
       .toLowerCase()
