@@ -135,6 +135,7 @@ const long: Record<string, string> = {
     'one table: every way to sabotage a system, and what the next run says of it',
   'test/lib/transfer/transfer.test.ts':
     'one export, taken in by every strategy and spoilt in every way: the parts share its files',
+  'test/lib/health/run.test.ts': 'a world with its canaries takes seconds to make and is shared',
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',
   'test/local/start.test.ts': 'one life of the local cloud, from its first start to its last signal',

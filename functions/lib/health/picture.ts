@@ -50,7 +50,11 @@ export async function readPicture(catalog: ControlConnection, after: string, siz
        from catalog.clusters order by kind desc, created_at`,
   );
   const running = await catalog.query<{ tenant: string | null; home: string | null }>(
-    `select tenant_id as tenant, input ->> 'homeId' as home from catalog.operations where state = 'running'`,
+    // One that waits (an offboarding does, for weeks) or is dead changes nothing now.
+    `select o.tenant_id as tenant, o.input ->> 'homeId' as home from catalog.operations o
+      where o.state = 'running' and (o.started_at > now() - interval '20 minutes' or exists (
+              select from catalog.operation_steps s where s.operation_id = o.operation_id
+                 and greatest(s.started_at, s.finished_at) > now() - interval '20 minutes'))`,
   );
   const canaries = await catalog.query<OwnedHome>(ownedHomes('t.is_canary'), [owning]);
   // From there to the end, and on from the beginning.

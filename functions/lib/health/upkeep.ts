@@ -29,10 +29,11 @@ export async function auditOperations(
     `select o.operation_id as id, o.kind, t.slug, t.strategy, o.state, o.failed_step as step, o.reason
        from (select distinct on (kind, tenant_id) * from catalog.operations order by kind, tenant_id, started_at desc) o
        left join catalog.tenants t using (tenant_id)
-      where coalesce(t.status, '') <> 'offboarded' and (o.state = 'failed' or o.state = 'running' and not exists (
-              select from catalog.operation_steps s where s.operation_id = o.operation_id
-                 and greatest(s.started_at, s.finished_at) > now() - make_interval(mins => $1))
-              and o.started_at < now() - make_interval(mins => $1))
+      where coalesce(t.status, '') <> 'offboarded' and (o.state = 'failed' or o.state = 'running'
+             -- An offboarding waits for its grace period first.
+             and o.started_at < now() - make_interval(mins => $1, secs => coalesce((o.input ->> 'graceSeconds')::float8, 0))
+             and not exists (select from catalog.operation_steps s where s.operation_id = o.operation_id
+                                and greatest(s.started_at, s.finished_at) > now() - make_interval(mins => $1)))
       order by o.started_at desc`,
     [silentMinutes],
   );

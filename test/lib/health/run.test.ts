@@ -170,6 +170,38 @@ describe('what is not in a database', () => {
     expect((await runOnce(watch)).report.sessionLocks).toBe(0);
   });
 
+  it('an offboarding in its grace period is no trouble, and its home is watched on', async () => {
+    const tenant = await world.addTenant('schema');
+    const operation = randomUUID();
+    const asHome = (text: string, role: 'tenancy_keeper' | 'tenancy_owner') =>
+      world.asProvisioner(tenant, (connection) => asRole(connection, role, () => connection.query(text)));
+    await suspend(world.plane, tenant.id);
+    await inCatalog(`update catalog.tenants set status = 'offboarding' where tenant_id = $1`, [tenant.id]);
+    const begun = (days: number) =>
+      inCatalog(
+        `insert into catalog.operations (operation_id, kind, tenant_id, input, request_digest, started_at)
+         values ($1, 'offboard', $2, '{"graceSeconds": 2592000}', '', now() - make_interval(days => $3))
+         on conflict (operation_id) do update set started_at = excluded.started_at`,
+        [operation, tenant.id, days],
+      );
+    await begun(29);
+    expect(told(await runOnce(watch))).toEqual([]);
+    await asHome(`grant select on ${tenant.home.schema}.notes to public`, 'tenancy_owner');
+    expect(told(await runOnce(watch)).join()).toContain(
+      `${tenant.home.schema}.notes SELECT is granted to PUBLIC`,
+    );
+    await asHome(`revoke select on ${tenant.home.schema}.notes from public`, 'tenancy_owner');
+    await begun(31);
+    expect(told(await runOnce(watch))).toEqual([
+      expect.stringContaining(`operations: offboard ${tenant.slug} is running, but nothing has happened`),
+    ]);
+    await inCatalog(
+      `update catalog.operations set state = 'cancelled', finished_at = now() where operation_id = $1`,
+      [operation],
+    );
+    expect(told(await runOnce(watch))).toEqual([]);
+  });
+
   it('homes that a migration has left out, until one has changed them', async () => {
     const { a, b } = world.tenants.schema;
     let minutes = 60;
