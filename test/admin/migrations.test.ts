@@ -31,7 +31,7 @@ describe('migrations over the admin API', () => {
     expect(body.targets.at(-1)).toEqual({
       tenant: null,
       ring: 'shared',
-      from: null,
+      from: '9000-notes',
       to: '9701-tag',
       pinned: null,
     });

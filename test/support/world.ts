@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Principal } from '../../functions/lib/auth/principal.ts';
 import { createSecrets, type Secrets } from '../../functions/lib/aws/secrets.ts';
+import { recordSchemaState } from '../../functions/lib/catalog/migration-runs.ts';
 import { recordCluster } from '../../functions/lib/catalog/clusters.ts';
 import { type CatalogHome, presentHome } from '../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../functions/lib/database/connect.ts';
@@ -23,7 +24,7 @@ import {
   readRelease,
   sharedHome,
 } from '../../functions/lib/migrations/migrator.ts';
-import type { Release } from '../../functions/lib/migrations/release.ts';
+import { newestState, type Release } from '../../functions/lib/migrations/release.ts';
 import { type McpSettings, readMcpSettings } from '../../functions/lib/settings.ts';
 import { type Strategy, strategies, type TenantId } from '../../functions/lib/tenant/tenant.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
@@ -146,6 +147,7 @@ export async function startWorld(
   await withConnection(shared.admin, (connection) =>
     migrateHome(connection, { home: sharedHome, databaseId: shared.databaseId, keys: plane.keys }, files),
   );
+  await asProvisioner('catalog', (catalog) => recordSchemaState(catalog, shared, newestState(release)));
 
   const settings = readMcpSettings({
     PUBLIC_URL: 'http://127.0.0.1:8080/mcp',

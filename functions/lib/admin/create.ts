@@ -12,10 +12,11 @@ import {
   provisionOperation,
   provisionSteps,
 } from '../lifecycle/provision.ts';
+import { provisionShared } from '../lifecycle/provision-shared.ts';
 import { runStep } from '../lifecycle/step.ts';
 import { strategies, tiers } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
-import { type OperationView, showOperation } from './operations.ts';
+import { type OperationView, type OperationWithSteps, showOperation } from './operations.ts';
 import { afterStalled, runningOperation, showTenant, type TenantView } from './tenants.ts';
 
 export const newTenant = z.strictObject({
@@ -39,6 +40,8 @@ export async function createTenant(
   idempotencyKey: string | undefined,
 ): Promise<{ tenant: TenantView; operation: OperationView }> {
   const request = completed(admin, body);
+  const made = await provisionAtOnce(admin, request, idempotencyKey);
+  if (made) return made;
   const operation = await afterStalled(admin, request.slug, () =>
     withCatalog(admin, (catalog) => begin(catalog, request, idempotencyKey)),
   );
@@ -47,6 +50,59 @@ export async function createTenant(
     tenant: await showTenant(admin, request.slug),
     operation: await showOperation(admin, operation.operationId),
   };
+}
+
+/** A new tenant that needs no tables of its own: its answer is put together from what was just written. */
+async function provisionAtOnce(admin: Admin, request: ProvisionRequest, idempotencyKey: string | undefined) {
+  const { slug, tier, strategy, issuer, externalId } = request;
+  if (isolations[strategy].ownsTables) return undefined;
+  const made = await withCatalog(admin, (catalog) =>
+    provisionShared(admin.plane, catalog, request, idempotencyKey),
+  );
+  if (made === undefined) return undefined;
+  const { cluster, home, status, schemaVersion } = made;
+  const [startedAt, finishedAt] = [made.operation.startedAt, made.operation.finishedAt].map((at) =>
+    at.toISOString(),
+  ) as [string, string];
+  const operation: OperationView = {
+    ...{ id: made.operation.id, kind: 'provision', tenant: slug, state: 'done', step: 'activate' },
+    ...{
+      failedStep: null,
+      reason: null,
+      result: {},
+      startedAt,
+      finishedAt,
+      activeAt: finishedAt,
+      expectedSeconds: null,
+    },
+  };
+  const steps: OperationWithSteps['steps'] = [
+    { step: 'createHome', attempt: 1, outcome: 'done', reason: null, startedAt, finishedAt },
+    { step: 'activate', attempt: 1, outcome: 'done', reason: null, startedAt: finishedAt, finishedAt },
+  ];
+  const tenant: TenantView = {
+    ...{ id: made.tenant, slug, tier, strategy, status, createdAt: made.createdAt.toISOString() },
+    ...{
+      issuer: issuer ?? null,
+      externalId: externalId ?? null,
+      removalBegunAt: null,
+      schemaVersion,
+      operation,
+    },
+    home: {
+      id: home.id,
+      cluster: { id: cluster.id, kind: 'shared' },
+      ...{
+        host: cluster.host,
+        port: cluster.port,
+        database: cluster.database,
+        schema: home.schema,
+        state: 'open',
+        epoch: 1,
+      },
+    },
+  };
+  return { tenant, operation: { ...operation, steps } };
 }
 
 /** The request with every default in it: what an idempotency key is compared by. */

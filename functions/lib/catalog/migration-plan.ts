@@ -12,7 +12,7 @@ export interface Planned {
   readonly states: readonly { readonly version: string; readonly digest: string }[];
   readonly version: string;
   readonly digest: string;
-  /** Slugs of the first ring; none: one home of each strategy. */
+  /** Slugs of the first ring, which the product's own canaries are in; none: one home of each strategy beside them. */
   readonly canaries: readonly string[];
   /** Of each tier's homes, in the second ring. */
   readonly percent: number;
@@ -29,7 +29,7 @@ const targets = `
   with state as (select * from unnest($1::text[], $2::text[]) with ordinality s(version, digest, place)),
   wanted as (select * from state where version = $3),
   home as (
-    select h.home_id, h.strategy, h.cluster_id, h.database_name, h.schema_version, h.schema_digest, t.slug, t.tier,
+    select h.home_id, h.strategy, h.cluster_id, h.database_name, h.schema_version, h.schema_digest, t.slug, t.tier, t.is_canary,
            p.version as pin, p.until, p.reason as pin_reason,
            row_number() over (partition by h.strategy order by md5(h.home_id::text)) as nth
       from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
@@ -51,7 +51,7 @@ const targets = `
   select home_id as target_id, 'home' as kind, slug, schema_version as from_version, to_version as version, to_digest as digest,
          concat(cluster_id, '/', database_name) as place,
          case when stays then format('pinned to %s until %s: %s', pin, to_char(until, 'YYYY-MM-DD'), pin_reason) end as pinned,
-         case when cardinality($5::text[]) = 0 and nth = 1 or slug = any ($5) then 0
+         case when is_canary or cardinality($5::text[]) = 0 and nth = 1 or slug = any ($5) then 0
               when ('x' || substr(md5(home_id::text), 1, 7))::bit(28)::integer % 100 < $6 then 1
               else case tier when 'starter' then 2 when 'pro' then 3 else 4 end end as ring
     from target

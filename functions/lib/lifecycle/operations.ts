@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
-import type { TenantId } from '../tenant/tenant.ts';
+import type { TenantId, TenantStatus } from '../tenant/tenant.ts';
 
 export interface Operation<Input = Record<string, unknown>> {
   readonly operationId: string;
@@ -35,11 +35,13 @@ export interface NewOperation {
   /** What the steps need beyond it. */
   readonly input: Readonly<Record<string, unknown>>;
   readonly idempotencyKey?: string | undefined;
+  /** It begins only while the tenant is one of these. */
+  readonly whileTenantIs?: readonly TenantStatus[];
 }
 
 /**
  * Begins an operation, or answers the one that this idempotency key has begun before.
- * @throws TenantryError `idempotency_conflict`; `operation_running`: another one is changing this tenant
+ * @throws TenantryError `idempotency_conflict`; `operation_running`: another one is changing this tenant; `wrong_status`: it is no longer what it has to be
  */
 export async function beginOperation(
   catalog: ControlConnection,
@@ -49,8 +51,11 @@ export async function beginOperation(
   const id = randomUUID();
   const inserted = await catalog
     .query(
-      `insert into catalog.operations (operation_id, kind, tenant_id, input, idempotency_key, request_digest)
-       values ($1, $2, $3, $4, $5, $6) on conflict (idempotency_key) do nothing`,
+      // The share lock waits for whoever is just changing the tenant's status, and then looks again.
+      `with tenant as (select from catalog.tenants where tenant_id = $3 and status = any ($7) for share)
+       insert into catalog.operations (operation_id, kind, tenant_id, input, idempotency_key, request_digest)
+       select $1, $2, $3, $4, $5, $6 where $7::text[] is null or exists (select from tenant)
+       on conflict (idempotency_key) do nothing`,
       [
         id,
         wanted.kind,
@@ -58,6 +63,7 @@ export async function beginOperation(
         JSON.stringify(wanted.input),
         wanted.idempotencyKey ?? null,
         digest,
+        wanted.whileTenantIs ?? null,
       ],
     )
     .catch((error: { constraint?: string }) => {
@@ -67,8 +73,14 @@ export async function beginOperation(
       throw error;
     });
   if (inserted.rowCount === 1) return { operation: await readOperation(catalog, id), isNew: true };
-  const known = await operationOfKey(catalog, wanted.idempotencyKey!, wanted.kind, wanted.request);
-  return { operation: known!, isNew: false };
+  const known =
+    wanted.idempotencyKey &&
+    (await operationOfKey(catalog, wanted.idempotencyKey, wanted.kind, wanted.request));
+  if (known) return { operation: known, isNew: false };
+  throw new TenantryError(
+    'wrong_status',
+    'The tenant has become another one’s work meanwhile. Look at it again.',
+  );
 }
 
 /** The operation that an idempotency key has begun. @throws TenantryError `idempotency_conflict` when it came with another request */
@@ -98,7 +110,8 @@ const running = (what: string, cause: unknown) =>
     { cause },
   );
 
-function requestDigest(kind: string, request: Readonly<Record<string, unknown>>): string {
+/** What an idempotency key is compared by. */
+export function requestDigest(kind: string, request: Readonly<Record<string, unknown>>): string {
   const sorted = Object.entries(request)
     .filter(([, value]) => value !== undefined)
     .sort(([a], [b]) => (a < b ? -1 : 1));

@@ -71,6 +71,11 @@ export async function beginProvisioning(
     request: asked,
     input: { ...input },
     idempotencyKey,
+    whileTenantIs: ['provisioning', 'failed'],
+  }).catch((error) => {
+    if (error instanceof TenantryError && error.code === 'wrong_status')
+      throw new TenantryError('slug_taken', `There is a tenant ${slug} already: it has just been made.`);
+    throw error;
   });
 }
 

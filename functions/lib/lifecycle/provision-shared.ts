@@ -1,0 +1,79 @@
+import { randomUUID } from 'node:crypto';
+import type { ControlConnection } from '../database/connect.ts';
+import { withConnection } from '../database/connect.ts';
+import { openSharedHome } from '../isolation/homes.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { slug as slugForm, type TenantId, type TenantStatus } from '../tenant/tenant.ts';
+import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { requestDigest } from './operations.ts';
+import type { ProvisionInput, ProvisionRequest } from './provision.ts';
+
+export interface SharedProvision {
+  readonly tenant: TenantId;
+  readonly status: TenantStatus;
+  readonly createdAt: Date;
+  readonly home: { readonly id: string; readonly schema: string };
+  readonly cluster: {
+    readonly id: string;
+    readonly host: string;
+    readonly port: number;
+    readonly database: string;
+  };
+  readonly schemaVersion: string | null;
+  readonly operation: { readonly id: string; readonly startedAt: Date; readonly finishedAt: Date };
+}
+
+/**
+ * A new tenant on shared tables in three round trips: catalog, home, catalog. Nobody is let in before the last, and what
+ * dies between two of them is the operation's steps' to end.
+ * @returns undefined when it is not new, or its home could not be opened: go the way of the steps, which says what is the matter
+ */
+export async function provisionShared(
+  plane: ControlPlane,
+  catalog: ControlConnection,
+  request: ProvisionRequest,
+  idempotencyKey: string | undefined,
+): Promise<SharedProvision | undefined> {
+  const { slug, tier, strategy, issuer, externalId, placement = 'dedicated' } = request;
+  if (!slugForm.safeParse(slug).success) return undefined;
+  const [homeId, operationId] = [randomUUID(), randomUUID()];
+  const { schema, login } = isolations[strategy].name(homeId);
+  const input: ProvisionInput = { homeId, slug, tier, strategy, placement };
+  const { rows } = await catalog.query(
+    'select * from catalog.begin_shared($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)',
+    [
+      ...[slug, tier, issuer ?? null, externalId ?? null, homeId, schema, login, operationId],
+      ...[JSON.stringify(input), idempotencyKey ?? null, requestDigest('provision', { ...request })],
+    ],
+  );
+  const begun = rows[0];
+  if (begun === undefined) return undefined;
+  const tenant = begun.tenant_id as TenantId;
+  const admin = adminEndpoint(plane, {
+    clusterId: begun.cluster_id,
+    host: begun.admin_host,
+    port: begun.admin_port,
+    database: begun.database_name,
+  });
+  const home = { homeId, tenant, strategy, schema, login, epoch: 1 };
+  const isOpen = await withConnection(admin, (connection) => openSharedHome(connection, home)).then(
+    () => true,
+    () => false,
+  );
+  if (!isOpen) return undefined;
+  const ended = await catalog.query('select * from catalog.end_shared($1, $2, $3)', [
+    tenant,
+    homeId,
+    operationId,
+  ]);
+  const { status, started_at: startedAt, finished_at: finishedAt } = ended.rows[0]!;
+  return {
+    tenant,
+    status,
+    createdAt: begun.created_at,
+    home: { id: homeId, schema },
+    cluster: { id: begun.cluster_id, host: begun.host, port: begun.port, database: begun.database_name },
+    schemaVersion: begun.schema_version,
+    operation: { id: operationId, startedAt, finishedAt },
+  };
+}
