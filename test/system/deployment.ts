@@ -53,6 +53,7 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     [at(only('AWS::RDS::DBProxy'), 'DBProxyArn')]: `arn:aws:rds:eu-west-1:${account}:db-proxy:prx-SHARED`,
   };
   known[at(only('AWS::ApiGateway::RestApi', /^McpApi/))] = 'abc123';
+  for (const bucket of bare.of('AWS::S3::Bucket')) known[at(bucket)] = bucket.id.toLowerCase();
   for (const { name } of functions) {
     known[at(functionOf(name))] = `tenantry-${name}`;
     known[at(functionOf(name), 'Arn')] = functionArn(name);

@@ -8,8 +8,9 @@ export async function copyTo(
   text: string,
   into: (bytes: Readable) => Promise<void>,
 ): Promise<number> {
-  const { to } = await import('pg-copy-streams');
-  const stream = client.query(to(text));
+  // CommonJS: in a bundle it has no named exports.
+  const { default: copy } = await import('pg-copy-streams');
+  const stream = client.query(copy.to(text));
   // Whoever fails first ends the other: a reader that stops must not leave COPY waiting.
   const failed = new Promise<never>((_, reject) => stream.once('error', reject));
   await Promise.race([
@@ -23,8 +24,8 @@ export async function copyTo(
 }
 
 export async function copyFrom(client: pg.Client, text: string, from: Readable): Promise<number> {
-  const { from: copy } = await import('pg-copy-streams');
-  const stream = client.query(copy(text));
+  const { default: copy } = await import('pg-copy-streams');
+  const stream = client.query(copy.from(text));
   await pipeline(from, stream);
   return stream.rowCount ?? 0;
 }
