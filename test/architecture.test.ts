@@ -86,10 +86,10 @@ const rules: Rule[] = [
     remedy: 'The catalog records what is; deciding and doing belong to isolation and migrations above it.',
   },
   {
-    files: /^functions\/lib\/(isolation|migrations)\//,
+    files: /^functions\/lib\/(isolation|migrations|move)\//,
     forbids: startsWith('functions/lib/lifecycle/', 'functions/lib/mcp/'),
     remedy:
-      'Isolation and migrations carry out; lifecycle above them decides when: pass the result up instead.',
+      'Isolation, migrations and moves carry out; lifecycle above them decides when: pass the result up instead.',
   },
   {
     files: /^functions\/lib\/mcp\//,

@@ -21,6 +21,9 @@ export type ErrorCode =
   | 'invalid_cursor'
   | 'migration_refused'
   | 'migration_halted' // a run stopped between two rings
+  | 'move_refused' // what keeps a tenant from being moved
+  | 'move_differs' // after copying, the two homes hold different rows
+  | 'move_cancelled'
   | 'slug_invalid'
   | 'slug_taken'
   | 'idempotency_conflict' // the key was used for another request

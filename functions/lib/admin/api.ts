@@ -18,6 +18,9 @@ const statusOf: Partial<Record<ErrorCode, number>> = {
   wrong_status: 409,
   wrong_strategy: 409,
   migration_refused: 409,
+  move_refused: 409,
+  move_differs: 409,
+  move_cancelled: 409,
   busy: 503,
   unavailable: 503,
 };

@@ -22,20 +22,23 @@ export interface OpenConnection {
 
 /** For whoever works on one database for longer than one call. @throws ConnectFailure; its `cause` says why */
 export async function openConnection(endpoint: Endpoint): Promise<OpenConnection> {
-  const client = await connectClient(endpoint, false).catch((error) => {
+  const client = await openClient(endpoint);
+  return { connection: controlConnection(client), close: () => client.end().catch(() => {}) };
+}
+
+export const controlConnection = (client: pg.Client): ControlConnection => ({
+  query: (text, values) => query(client, text, values),
+  copyTo: (text, into) => copyTo(client, text, into),
+  copyFrom: (text, from) => copyFrom(client, text, from),
+});
+
+/** @throws ConnectFailure */
+export const openClient = (endpoint: Endpoint): Promise<pg.Client> =>
+  connectClient(endpoint, false).catch((error) => {
     if (error instanceof ConnectFailure && error.meaning === 'credential')
       return connectClient(endpoint, true);
     throw error;
   });
-  return {
-    connection: {
-      query: (text, values) => query(client, text, values),
-      copyTo: (text, into) => copyTo(client, text, into),
-      copyFrom: (text, from) => copyFrom(client, text, from),
-    },
-    close: () => client.end().catch(() => {}),
-  };
-}
 
 /**
  * Opens a connection for `work` and closes it afterwards, whatever became of it.

@@ -173,7 +173,7 @@ export async function compareNames(
   const inFlight = new Set([...busy].map((id) => id.replaceAll('-', '')));
   // Asked last: what was begun meanwhile has left its name here before it made anything there.
   const provisioning = await catalog.query<{ home: string }>(
-    `select home_id::text as home from catalog.homes where cluster_id = $1 and state = 'provisioning'
+    `select home_id::text as home from catalog.homes where cluster_id = $1 and state in ('provisioning', 'moved')
      union all
      select input ->> 'homeId' from catalog.operations
       where input ? 'homeId' and (state = 'running' or finished_at > now() - interval '2 minutes')`,

@@ -20,7 +20,13 @@ export const database: Isolation = {
   }),
 
   async locate(route, credentials, tls, fresh) {
-    const { host, port, dbname, username } = await credentials.tenantDatabase(route.tenant, fresh);
+    const secret = await credentials.tenantDatabase(route.tenant, fresh);
+    // While a move changes over from one database to another, the secret may speak of the one that this route does not
+    // mean: then the route says where, and both have the same password.
+    const { host, port, dbname, username } =
+      secret.username === route.login
+        ? secret
+        : { host: route.host, port: route.port, dbname: route.database, username: route.login };
     return {
       host,
       port,

@@ -12,7 +12,7 @@ export const ownDatabase = (homeId: string) => `home_${homeId.replaceAll('-', ''
 
 /** Where the home shall be: made ready to take it, when it is a database or an instance of its own. */
 export async function placeFor(
-  provisioner: Provisioner,
+  provisioner: Pick<Provisioner, 'plane' | 'instances' | 'region'>,
   catalog: ControlConnection,
   input: ProvisionInput,
 ): Promise<Place> {

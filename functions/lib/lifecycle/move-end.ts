@@ -1,0 +1,116 @@
+import { randomUUID } from 'node:crypto';
+import { instanceName } from '../aws/rds.ts';
+import { forgetCluster } from '../catalog/clusters.ts';
+import { forgetLeftHome, type Move } from '../catalog/moves.ts';
+import { findHome, presentHome, type ReachableHome } from '../catalog/tenants.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { loginSecretName } from '../isolation/credentials.ts';
+import { dropDatabase } from '../isolation/homes.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { deleteRows, forgetChanges } from '../move/clean-up.ts';
+import { isRegistered, release, setState, settle } from '../move/hold.ts';
+import { reading } from '../move/side.ts';
+import { dropStaging } from '../move/staging.ts';
+import { readTables } from '../move/tables.ts';
+import { adminEndpoint } from './control-plane.ts';
+import type { Mover } from './move.ts';
+import { withSide } from './move-sides.ts';
+import { secretOf } from './move-target.ts';
+
+/**
+ * The tenant lives in `kept`, and what the move has made beside it goes, with the other home. Safe to repeat.
+ * @returns whether there is more to do
+ */
+export async function leaveHome(
+  mover: Mover,
+  catalog: ControlConnection,
+  move: Move,
+  { left, kept }: { readonly left: string; readonly kept: ReachableHome },
+  until: number,
+): Promise<boolean> {
+  // What follows deletes a home: never the one in use, whoever asks.
+  const present = await presentHome(catalog, move.tenant);
+  if (present.homeId !== kept.homeId || left === kept.homeId)
+    throw new TenantryError(
+      'internal',
+      'The tenant lives in another home than this move knows: nothing was removed.',
+    );
+  const attempt = randomUUID();
+  const home = await findHome(catalog, left);
+  await withSide(mover, move, kept, attempt, async (side) => {
+    await settle(side, await openState(catalog, move));
+    await dropStaging(side);
+    await forgetChanges(side);
+  });
+  if (home !== undefined) {
+    if (await remove(mover, catalog, move, home, kept, () => mover.clock() > until)) return true;
+    await forgetLeftHome(catalog, left);
+  }
+  await withSide(mover, move, kept, attempt, (side) => release(side, move.operationId));
+  return false;
+}
+
+/** A tenant that was suspended while its home was fenced stays suspended. */
+export async function openState(catalog: ControlConnection, { tenant }: Move): Promise<'open' | 'suspended'> {
+  const { rows } = await catalog.query('select status from catalog.tenants where tenant_id = $1', [tenant]);
+  return rows[0]!.status === 'suspended' ? 'suspended' : 'open';
+}
+
+/** Rows, tables, database, login and secret of a home that nobody lives in. @returns whether there is more to do */
+async function remove(
+  mover: Mover,
+  catalog: ControlConnection,
+  move: Move,
+  home: ReachableHome,
+  kept: ReachableHome,
+  isOver: () => boolean,
+): Promise<boolean> {
+  const { plane, instances } = mover;
+  const { clusterId, adminHost: host, adminPort: port, strategy, tenant, homeId, login } = home;
+  const isolation = isolations[strategy];
+  const { rows } = await catalog.query('select kind from catalog.clusters where cluster_id = $1', [
+    clusterId,
+  ]);
+  if (rows[0]!.kind === 'dedicated') {
+    await instances.remove(instanceName(homeId), tenant);
+    for (const each of ['tenancy_provisioner', 'tenancy_app'])
+      await plane.secrets.remove(loginSecretName(homeId, each));
+  } else if (strategy === 'database') {
+    await withConnection(
+      adminEndpoint(plane, { clusterId, host, port, database: 'postgres' }),
+      (connection) => dropDatabase(connection, home.database, login),
+    );
+  } else {
+    const isThere = await withConnection(
+      adminEndpoint(plane, { clusterId, host, port, database: home.database }),
+      (connection) => isRegistered(connection, homeId),
+    );
+    if (isThere) {
+      const more = await withSide(mover, move, home, randomUUID(), async (side) => {
+        await setState(side, ['provisioning', 'open', 'fenced', 'suspended', 'moved'], 'moved', {
+          capturing: false,
+        });
+        if (!isolation.ownsTables) {
+          const tables = await reading(side, () => readTables(side));
+          if (await deleteRows(side, tables, isOver)) return true;
+        }
+        await forgetChanges(side);
+        return false;
+      });
+      if (more) return true;
+    }
+    await withConnection(
+      adminEndpoint(plane, { clusterId, host, port, database: home.database }),
+      async (connection) => {
+        await dropStaging({ connection, home });
+        await isolation.deprovision(connection, home);
+      },
+    );
+  }
+  const secret = secretOf(plane, home);
+  if (secret !== undefined && secret !== secretOf(plane, kept)) await plane.secrets.remove(secret);
+  await forgetLeftHome(catalog, homeId);
+  if (rows[0]!.kind === 'dedicated') await forgetCluster(catalog, homeId);
+  return false;
+}

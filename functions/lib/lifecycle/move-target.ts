@@ -1,0 +1,118 @@
+import { recordSchemaState } from '../catalog/migration-runs.ts';
+import { recordNextHome } from '../catalog/moves.ts';
+import { findHome, type ReachableHome } from '../catalog/tenants.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { readHistory } from '../migrations/history.ts';
+import { migrateHome } from '../migrations/migrator.ts';
+import { schemaStates } from '../migrations/release.ts';
+import type { Sides } from '../move/catch-up.ts';
+import { reading, type Side } from '../move/side.ts';
+import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import type { MoveInput, Mover } from './move.ts';
+import { placeFor } from './new-place.ts';
+import { keepLoginSecret } from './place.ts';
+
+/** The home to move to, at the source's schema version, closed; safe to repeat. @throws TenantryError `move_refused` */
+export async function makeTarget(
+  mover: Mover,
+  catalog: ControlConnection,
+  source: ReachableHome,
+  { homeId, strategy, slug }: MoveInput,
+): Promise<ReachableHome> {
+  const { plane, release } = mover;
+  const isolation = isolations[strategy];
+  const placement = { homeId, strategy, slug, tier: 'pro', placement: 'shared-cluster' } as const;
+  const place = await placeFor(mover, catalog, placement);
+  const { clusterId, database, databaseId, host, port } = place;
+  const names = isolation.name(homeId);
+  await recordNextHome(catalog, {
+    homeId,
+    tenant: source.tenant,
+    strategy,
+    clusterId,
+    database,
+    databaseId,
+    ...names,
+    epoch: source.epoch + 1,
+  });
+  const home = (await findHome(catalog, homeId))!;
+  const secret = isolation.secret(home, place, plane.loginsUse);
+  // A tenant's databases have one secret, and one password: it tells of the new one when that is in use.
+  const isKept = secret !== undefined && secret.name === secretOf(plane, source);
+  const at = { host, port, dbname: database, username: home.login };
+  const password =
+    secret &&
+    (isKept
+      ? JSON.parse(await plane.secrets.read(secret.name, true)).password
+      : await keepLoginSecret(plane, secret, at));
+  await withConnection(place.admin, (connection) => isolation.provision(connection, home, password));
+  if (isolation.ownsTables) {
+    const files = await filesOf(mover, source);
+    await withConnection(place.admin, (connection) =>
+      migrateHome(connection, { home, databaseId, keys: plane.keys }, files),
+    );
+    await recordSchemaState(catalog, home, schemaStates(release)[files.length - 1]!);
+  }
+  return home;
+}
+
+/** The files that the source has: a tenant that is pinned keeps its version where it goes. */
+async function filesOf({ plane, release }: Mover, source: ReachableHome) {
+  const { clusterId, adminHost: host, adminPort: port, database } = source;
+  const history = await withConnection(
+    adminEndpoint(plane, { clusterId, host, port, database }),
+    async (connection) => {
+      await connection.query('begin read only; set local role tenancy_owner');
+      const history = await readHistory(connection, source);
+      await connection.query('commit');
+      return history;
+    },
+  );
+  const files = release.home.filter(({ name }) => history.get(name)?.isDone);
+  if (files.length !== history.size)
+    throw new TenantryError(
+      'move_refused',
+      'This home has migrations that this release lacks, or one that has not ended. Deploy and migrate first.',
+    );
+  return files;
+}
+
+/** @throws TenantryError `move_refused` when one home has migrations that the other lacks */
+export async function requireSameSchema({ source, target }: Sides): Promise<void> {
+  const filesOf = (side: Side) => reading(side, () => readHistory(side.connection, side.home));
+  const [here, there] = [await filesOf(source), await filesOf(target)];
+  const names = new Set([...here.keys(), ...there.keys()]);
+  const differing = [...names].filter((name) => here.get(name)?.checksum !== there.get(name)?.checksum);
+  if (differing.length > 0)
+    throw new TenantryError(
+      'move_refused',
+      `Its home and the one to move to are not at the same schema version: ${differing.sort().join(', ')}. Run \`npm run tenants -- migrate run\` first.`,
+    );
+}
+
+/** The secret that a home's login has; what kind of cluster it is in decides only whether a password is in it. */
+export function secretOf(plane: ControlPlane, home: ReachableHome): string | undefined {
+  return isolations[home.strategy].secret(
+    home,
+    { clusterId: home.clusterId, kind: 'shared' },
+    plane.loginsUse,
+  )?.name;
+}
+
+/** A tenant's secret says where its database is: the one in use now. Keeps the password, which is that of both. */
+export async function tellSecret(
+  plane: ControlPlane,
+  catalog: ControlConnection,
+  home: ReachableHome,
+): Promise<void> {
+  const { rows } = await catalog.query(
+    'select host, port, kind from catalog.clusters where cluster_id = $1',
+    [home.clusterId],
+  );
+  const { host, port, kind } = rows[0]!;
+  const secret = isolations[home.strategy].secret(home, { clusterId: home.clusterId, kind }, plane.loginsUse);
+  if (secret)
+    await keepLoginSecret(plane, secret, { host, port, dbname: home.database, username: home.login });
+}

@@ -1,0 +1,120 @@
+import { type Move, type MovePhase, readMove, recordSwitch, switchHome } from '../catalog/moves.ts';
+import { findHome, type ReachableHome } from '../catalog/tenants.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import type { Sides } from '../move/catch-up.ts';
+import { prepareStaging } from '../move/staging.ts';
+import { closeSource, switchOver, unfence } from '../move/switch.ts';
+import type { Mover } from './move.ts';
+import { openState } from './move-end.ts';
+import { withSides } from './move-sides.ts';
+import { tellSecret } from './move-target.ts';
+
+/** One attempt before the switch, with both homes in hand. @throws TenantryError `move_cancelled` when the operator wants it to end */
+export async function moving<T>(
+  mover: Mover,
+  catalog: ControlConnection,
+  operationId: string,
+  work: (sides: Sides) => Promise<T>,
+): Promise<T> {
+  const move = await goingOn(catalog, operationId, 'moving');
+  const homes = {
+    source: await homeOf(catalog, move.sourceHome),
+    target: await homeOf(catalog, move.targetHome),
+  };
+  return withSides(mover, move, homes, work);
+}
+
+/** From the home in use back to the one before it, which holds what it held at the switch. */
+export async function onTheWayBack<T>(
+  mover: Mover,
+  catalog: ControlConnection,
+  move: Move,
+  work: (sides: Sides) => Promise<T>,
+): Promise<T> {
+  const homes = {
+    source: await homeOf(catalog, move.targetHome),
+    target: await homeOf(catalog, move.sourceHome),
+  };
+  return withSides(mover, move, homes, async (sides) => {
+    await prepareStaging(sides.target, sides.tables, true);
+    return work(sides);
+  });
+}
+
+/** There or back. What the catalog says at the begin of an attempt is settled: earlier ones can't reach it any more (see `runStep`). */
+export async function turnOver(
+  mover: Mover,
+  catalog: ControlConnection,
+  operationId: string,
+  phase: { readonly from: MovePhase; readonly to: MovePhase },
+): Promise<void> {
+  const move = await readMoveOf(catalog, operationId);
+  const isBack = phase.to === 'reversed';
+  const [from, to] = isBack ? [move.targetHome, move.sourceHome] : [move.sourceHome, move.targetHome];
+  const homes = { source: await homeOf(catalog, from), target: await homeOf(catalog, to) };
+  if (move.phase === phase.from) {
+    if (!isBack) await goingOn(catalog, operationId, phase.from);
+    const epoch = homes.source.epoch + 1;
+    let isDecided: boolean | 'asked' = false;
+    try {
+      await withSides(mover, move, homes, async (sides) => {
+        await unfence(sides, await openState(catalog, move));
+        if (isBack) await prepareStaging(sides.target, sides.tables, true);
+        const switched = await switchOver(sides, epoch, async () => {
+          isDecided = 'asked';
+          isDecided = await switchHome(catalog, move, phase, { from, to, epoch });
+          if (!isDecided)
+            throw new TenantryError(
+              'wrong_status',
+              'The tenant was suspended, or the move ended, before the switch.',
+            );
+        });
+        await recordSwitch(catalog, operationId, switched);
+      });
+    } catch (error) {
+      // Writers wait no longer than they must; where this fails, the next attempt or the cancellation does it.
+      if (isDecided === false) await reopen(mover, catalog, move, homes).catch(() => {});
+      throw error;
+    }
+  } else if (move.phase === phase.to) {
+    await withSides(mover, move, homes, (sides) => closeSource(sides.source));
+  } else throw new TenantryError('operation_ended', `This move is ${move.phase} already.`);
+  await tellSecret(mover.plane, catalog, homes.target);
+}
+
+async function reopen(
+  mover: Mover,
+  catalog: ControlConnection,
+  move: Move,
+  homes: { source: ReachableHome; target: ReachableHome },
+): Promise<void> {
+  const state = await openState(catalog, move);
+  await withSides(mover, move, homes, (sides) => unfence(sides, state));
+}
+
+export async function readMoveOf(catalog: ControlConnection, operationId: string): Promise<Move> {
+  const move = await readMove(catalog, operationId);
+  if (move === undefined)
+    throw new TenantryError('internal', 'This move is not prepared yet: run prepare first.');
+  return move;
+}
+
+export async function goingOn(
+  catalog: ControlConnection,
+  operationId: string,
+  phase: MovePhase,
+): Promise<Move> {
+  const move = await readMoveOf(catalog, operationId);
+  if (move.phase !== phase) throw new TenantryError('operation_ended', `This move is ${move.phase} already.`);
+  if (move.wanted === 'cancel')
+    throw new TenantryError('move_cancelled', 'The operator has cancelled this move.');
+  return move;
+}
+
+export async function homeOf(catalog: ControlConnection, homeId: string): Promise<ReachableHome> {
+  const home = await findHome(catalog, homeId);
+  if (home === undefined)
+    throw new TenantryError('internal', 'A home of this move is not there: run prepare first.');
+  return home;
+}

@@ -1,0 +1,152 @@
+import type { Instances } from '../aws/rds.ts';
+import { recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import type { Release } from '../migrations/release.ts';
+import { catchUp } from '../move/catch-up.ts';
+import { copyRows } from '../move/copy.ts';
+import { capture } from '../move/hold.ts';
+import { hasLanded, land, prepareStaging } from '../move/staging.ts';
+import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import type { ControlPlane } from './control-plane.ts';
+import { moveOf } from './move-begin.ts';
+import { leaveHome } from './move-end.ts';
+import { withSides } from './move-sides.ts';
+import { makeTarget, requireSameSchema } from './move-target.ts';
+import { goingOn, homeOf, moving, onTheWayBack, readMoveOf, turnOver } from './move-turn.ts';
+import { endOperation, type Operation, readOperation } from './operations.ts';
+import { failureOf, type Step } from './step.ts';
+
+export interface MoveInput {
+  /** The target's. */
+  readonly homeId: string;
+  readonly sourceHome: string;
+  readonly slug: string;
+  readonly strategy: Strategy;
+  readonly windowSeconds: number;
+}
+
+/** What the steps work with. */
+export interface Mover {
+  readonly plane: ControlPlane;
+  readonly instances: Instances;
+  readonly region: string;
+  readonly release: Release;
+  readonly clock: () => number;
+}
+
+export interface MoveOperation {
+  readonly operationId: string;
+  readonly state: Operation['state'];
+  readonly tenant: TenantId;
+  readonly input: MoveInput;
+}
+
+/** How long a step goes on before it hands over to its next invocation, ms: well below a function's 15 minutes. */
+const turn = 10 * 60_000;
+
+/** The steps of `stepfunctions/move-tenant.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
+export const moveSteps = {
+  /** The target: login, schema, tables at the source's version, and nothing in them. */
+  async prepare(mover, catalog, { operationId, tenant, input }) {
+    await recordMove(catalog, moveOf(operationId, tenant, input));
+    const move = await goingOn(catalog, operationId, 'moving');
+    const source = await homeOf(catalog, move.sourceHome);
+    const target = await makeTarget(mover, catalog, source, input);
+    await withSides(mover, move, { source, target }, async (sides) => {
+      await requireSameSchema(sides);
+      await prepareStaging(sides.target, sides.tables);
+    });
+  },
+
+  async capture(mover, catalog, { operationId }) {
+    await moving(mover, catalog, operationId, (sides) => capture(sides.source));
+  },
+
+  async copy(mover, catalog, { operationId }): Promise<{ more: boolean }> {
+    const until = mover.clock() + turn;
+    return moving(mover, catalog, operationId, async (sides) => {
+      if (await hasLanded(sides.target)) return { more: false };
+      return { more: await copyRows(sides, () => mover.clock() > until) };
+    });
+  },
+
+  async land(mover, catalog, { operationId }) {
+    await moving(mover, catalog, operationId, async (sides) => {
+      await catchUp(sides, await hasLanded(sides.target));
+      await land(sides.target, sides.tables);
+      await catchUp(sides, true);
+    });
+  },
+
+  async switchOver(mover, catalog, { operationId }) {
+    await turnOver(mover, catalog, operationId, { from: 'moving', to: 'switched' });
+  },
+
+  /** Looks after a move in its window: keeps the way back short. */
+  async follow(mover, catalog, { operationId }): Promise<{ next: 'wait' | 'reverse' | 'complete' }> {
+    const move = await readMoveOf(catalog, operationId);
+    if (move.phase !== 'switched') return { next: move.phase === 'reversed' ? 'reverse' : 'complete' };
+    if (move.wanted === 'reverse') return { next: 'reverse' };
+    if (move.wanted === 'complete' || move.windowIsOver) return { next: 'complete' };
+    await onTheWayBack(mover, catalog, move, (sides) => catchUp(sides, true));
+    return { next: 'wait' };
+  },
+
+  /** The source is the tenant's home again, with everything that was written since. */
+  async reverse(mover, catalog, { operationId }) {
+    try {
+      await turnOver(mover, catalog, operationId, { from: 'switched', to: 'reversed' });
+    } catch (error) {
+      // Asked again it would find the same: the tenant stays where it is, and the operator looks.
+      if (error instanceof TenantryError && ['move_differs', 'move_refused'].includes(error.code))
+        await withdrawWish(catalog, operationId);
+      throw error;
+    }
+  },
+
+  /** Only one home is left: after a reversal it is the first one. @returns whether there is more to do */
+  async complete(mover, catalog, { operationId }): Promise<{ more: boolean }> {
+    const until = mover.clock() + turn;
+    await setMovePhase(catalog, operationId, ['switched'], 'completed');
+    const move = await readMoveOf(catalog, operationId);
+    const [left, kept] =
+      move.phase === 'completed' ? [move.sourceHome, move.targetHome] : [move.targetHome, move.sourceHome];
+    const more = await leaveHome(mover, catalog, move, { left, kept: await homeOf(catalog, kept) }, until);
+    if (!more) await endOperation(catalog, operationId, { state: 'done' });
+    return { more };
+  },
+
+  /**
+   * Takes back what the move has made, when the catalog has not decided for it yet.
+   * @returns `switched`: it has, and the move goes on
+   */
+  async cancel(mover, catalog, { operationId }, failure): Promise<{ more: boolean; switched: boolean }> {
+    const until = mover.clock() + turn;
+    await setMovePhase(catalog, operationId, ['moving'], 'cancelled');
+    const move = await readMoveOf(catalog, operationId);
+    if (move.phase !== 'cancelled') return { more: false, switched: true };
+    const kept = await homeOf(catalog, move.sourceHome);
+    const more = await leaveHome(mover, catalog, move, { left: move.targetHome, kept }, until);
+    if (!more) {
+      const { step, reason } = failureOf(failure);
+      await endOperation(catalog, operationId, { state: 'failed', step, reason });
+    }
+    return { more, switched: false };
+  },
+
+  /** What is left could not be removed, again and again: the operation says so; where the tenant lives is not in doubt. */
+  async abandon(_, catalog, { operationId }, failure) {
+    const { step, reason } = failureOf(failure);
+    const both = `${reason} (What the move has made, or left, could not be removed: run \`npm run tenants -- why\`.)`;
+    await endOperation(catalog, operationId, { state: 'failed', step, reason: both });
+  },
+} as const satisfies Record<string, Step<Mover, MoveOperation>>;
+
+/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
+export async function moveOperation(catalog: ControlConnection, operationId: string): Promise<MoveOperation> {
+  const { kind, tenant, input, state } = await readOperation(catalog, operationId);
+  if (kind !== 'move' || tenant === undefined)
+    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
+  return { operationId, tenant, state, input: input as unknown as MoveInput };
+}

@@ -1,0 +1,166 @@
+import { asRole } from '../isolation/homes.ts';
+import { differs } from './diff.ts';
+import { fromKeys, hashes, type Keys, keyArray, keyNames, keyObject, list, sameKey } from './rows.ts';
+import { quote, reading, type Side, superseded, writing } from './side.ts';
+import { isStaged, landing, stagedName } from './staging.ts';
+import type { MovedTable } from './tables.ts';
+
+/** Log entries deleted in one statement. */
+const DELETED_AT_ONCE = 20_000;
+
+export interface Sides {
+  readonly source: Side;
+  readonly target: Side;
+  /** The source's. */
+  readonly tables: readonly MovedTable[];
+}
+
+interface Entry {
+  id: string;
+  table: string;
+  key: string;
+}
+
+/**
+ * Carries over all that has changed since the last time: reads the log and the rows in one snapshot, so that the target
+ * is afterwards what the source was at one moment, with nothing that points into the void; deletes exactly the entries
+ * that it has read, because a transaction that began earlier may commit an older one later.
+ * `meanwhile` reads more of the source in the same snapshot.
+ * @returns how many keys had changed
+ * @throws TenantryError `move_differs` when a row is not the same on both sides afterwards
+ */
+export async function catchUp<T>(
+  { source, target, tables }: Sides,
+  hasLanded: boolean,
+  meanwhile: () => Promise<T> = async () => undefined as T,
+): Promise<{ changed: number; meanwhile: T }> {
+  const { connection } = source;
+  let entries: readonly Entry[] = [];
+  let keys: Keys = new Map();
+  const seen = await reading(source, async () => {
+    entries = await readLog(source);
+    if (entries.length === 0) return meanwhile();
+    keys = keysOf(entries, tables);
+    // The target's transaction lies within the source's: what it inserts is read as it goes.
+    await writing(target, landing, async () => {
+      await target.connection.query('set constraints all deferred');
+      if (hasLanded) await addDependents(target, tables, keys);
+      const touched = tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
+      // All deletions first: two rows may have exchanged what is unique.
+      for (const { table, index } of touched.toReversed())
+        await target.connection.query(
+          `delete from ${nameIn(target, table, index, hasLanded)} t using ${fromKeys(table, '$1')} where ${sameKey(table)}`,
+          [keyArray(keys.get(table)!)],
+        );
+      for (const { table, index } of touched)
+        await insert({ source, target }, table, index, keys.get(table)!, hasLanded);
+      if (hasLanded) await compare({ source, target }, keys);
+    });
+    return meanwhile();
+  });
+  for (let first = 0; first < entries.length; first += DELETED_AT_ONCE) {
+    const ids = entries.slice(first, first + DELETED_AT_ONCE).map(({ id }) => id);
+    await asRole(connection, 'tenancy_keeper', async () => {
+      const { rowCount } = await connection.query(
+        'select from tenancy.homes where home_id = $1 and mover = $2 for share',
+        [source.home.homeId, source.mover],
+      );
+      if (rowCount !== 1) throw superseded();
+      await connection.query('delete from tenancy.changes where change_id = any ($1::bigint[])', [ids]);
+    });
+  }
+  return { changed: [...keys.values()].reduce((sum, { size }) => sum + size, 0), meanwhile: seen };
+}
+
+/** A change of a partition's row is its table's. */
+async function readLog({ connection, home }: Side): Promise<Entry[]> {
+  const { rows } = await connection.query<Entry>(
+    `select c.change_id::text as id, coalesce(p.relname, c.table_name)::text as table, c.key::text as key
+       from tenancy.changes c
+       left join pg_class p on p.oid = pg_partition_root(to_regclass(format('%I.%I', c.schema_name, c.table_name)))
+      where c.tenant_id = $1 and c.schema_name = $2`,
+    [home.tenant, home.schema],
+  );
+  return rows;
+}
+
+function keysOf(entries: readonly Entry[], tables: readonly MovedTable[]): Keys {
+  const byName = new Map(tables.map((table) => [table.name, table]));
+  const keys: Keys = new Map();
+  for (const entry of entries) {
+    const table = byName.get(entry.table);
+    if (table === undefined) continue;
+    if (!keys.has(table)) keys.set(table, new Set());
+    keys.get(table)!.add(entry.key);
+  }
+  return keys;
+}
+
+/**
+ * Rows of the target that would change or refuse by themselves when a row that they point at is deleted, to be inserted
+ * again: they are deleted first, and carried over with the others.
+ */
+async function addDependents(target: Side, tables: readonly MovedTable[], keys: Keys): Promise<void> {
+  const byName = new Map(tables.map((table) => [table.name, table]));
+  let fresh: Keys = new Map([...keys].map(([table, of]) => [table, new Set(of)]));
+  while (fresh.size > 0) {
+    const next: Keys = new Map();
+    for (const table of tables)
+      for (const { parent, columns, parentColumns } of table.actsOn) {
+        const of = fresh.get(byName.get(parent)!);
+        if (of === undefined) continue;
+        const points = columns
+          .map((name, at) => `t.${quote(name)} = p.${quote(parentColumns[at]!)}`)
+          .join(' and ');
+        const { rows } = await target.connection.query<{ key: string }>(
+          `select distinct ${keyObject(table)} as key from ${fromKeys(byName.get(parent)!, '$1')}
+             join ${quote(parent)} p on ${sameKey(byName.get(parent)!, 'p')} join ${quote(table.name)} t on ${points}`,
+          [keyArray(of)],
+        );
+        const known = keys.get(table) ?? new Set();
+        const added = rows.map(({ key }) => key).filter((key) => !known.has(key));
+        if (added.length === 0) continue;
+        keys.set(table, new Set([...known, ...added]));
+        next.set(table, new Set([...(next.get(table) ?? []), ...added]));
+      }
+    fresh = next;
+  }
+}
+
+const nameIn = (target: Side, table: MovedTable, index: number, hasLanded: boolean) =>
+  !hasLanded && isStaged(target, table) ? stagedName(target, index) : quote(table.name);
+
+async function insert(
+  { source, target }: Pick<Sides, 'source' | 'target'>,
+  table: MovedTable,
+  index: number,
+  keys: ReadonlySet<string>,
+  hasLanded: boolean,
+): Promise<void> {
+  const columns = list(table.columns);
+  // COPY takes no parameters. A key is JSON that PostgreSQL has written.
+  const literal = `'${keyArray(keys).replaceAll("'", "''")}'`;
+  const staged = isStaged(target, table);
+  const into = staged ? stagedName(target, index) : quote(table.name);
+  await source.connection.stream(
+    `copy (select ${list(table.columns, 't.')} from (select distinct ${list(keyNames(table))} from ${fromKeys(table, literal)}) k
+       join ${quote(table.name)} t on ${sameKey(table)}) to stdout`,
+    target.connection,
+    `copy ${into} (${columns}) from stdin`,
+  );
+  if (staged && hasLanded)
+    await target.connection.query(
+      `insert into ${quote(table.name)} (${columns}) overriding system value select ${columns} from ${into}; delete from ${into}`,
+    );
+}
+
+/** Every changed row, as each side itself reads it. */
+async function compare({ source, target }: Pick<Sides, 'source' | 'target'>, keys: Keys): Promise<void> {
+  for (const [table, of] of keys) {
+    const [here, there] = await Promise.all([hashes(source, table, of), hashes(target, table, of)]);
+    const differing = [...new Set([...here.keys(), ...there.keys()])].filter(
+      (key) => here.get(key) !== there.get(key),
+    );
+    if (differing.length > 0) throw differs([{ table: table.name, keys: differing }]);
+  }
+}

@@ -1,0 +1,82 @@
+import type { ReachableHome } from '../catalog/tenants.ts';
+import type { CopyConnection } from '../database/copy-between.ts';
+import { TenantryError } from '../errors.ts';
+import { type MasterKeys, signContext } from '../isolation/context.ts';
+import type { HomeState } from '../tenant/tenant.ts';
+
+/** One of the two homes of a move, as one attempt of one step works on it. */
+export interface Side {
+  readonly home: ReachableHome;
+  readonly connection: CopyConnection;
+  readonly keys: MasterKeys;
+  /** The attempt: what another one has taken over since, this one can't change any more. */
+  readonly mover: string;
+}
+
+/** In double quotes, as PostgreSQL's own quote_ident(): names of tables and columns are the adopting team's. */
+export const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
+
+/** A step that was thought dead went on after another attempt had taken its place. */
+export const superseded = () =>
+  new TenantryError('operation_ended', 'Another attempt of this step has taken over, or the move has ended.');
+
+/** Text forms must agree on both sides, whatever the server's or the role's defaults. */
+const settings = `set local timezone = 'UTC'; set local datestyle = 'ISO, MDY'; set local intervalstyle = 'postgres';
+  set local bytea_output = 'hex'; set local extra_float_digits = 1; set local xmloption = content; set local lock_timeout = '10s';
+  set local row_security = on; set local standard_conforming_strings = on`;
+
+type Isolation = 'read committed' | 'repeatable read';
+
+/** Rows of the home, as their owner, who in shared tables sees this tenant's alone. One snapshot, which changes nothing. */
+export const reading = <T>(side: Side, work: () => Promise<T>): Promise<T> =>
+  inTransaction(side, 'repeatable read', undefined, work);
+
+/**
+ * The same to write them, while the home is in one of these states and this attempt still holds it: its end, or the
+ * next attempt, waits for this transaction.
+ */
+export const writing = <T>(side: Side, states: readonly HomeState[], work: () => Promise<T>): Promise<T> =>
+  inTransaction(side, 'read committed', states, work);
+
+async function inTransaction<T>(
+  { connection, home, keys, mover }: Side,
+  isolation: Isolation,
+  states: readonly HomeState[] | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
+  const context = signContext(
+    keys,
+    {
+      databaseId: home.databaseId,
+      tenant: home.tenant,
+      epoch: home.epoch,
+      mode: states === undefined ? 'r' : 'w',
+      purpose: 'move',
+      statementMs: 0,
+    },
+    Date.now(),
+  );
+  const hold =
+    states === undefined
+      ? ''
+      : `set local role tenancy_keeper;
+         do $$ begin
+           perform from tenancy.homes where home_id = '${home.homeId}' and mover = '${mover}'
+              and state in (${states.map((state) => `'${state}'`).join(', ')}) for share;
+           if not found then raise exception 'superseded' using errcode = 'TN010'; end if;
+         end $$;`;
+  try {
+    await connection.query(
+      `begin isolation level ${isolation} ${states === undefined ? 'read only' : 'read write'}; ${settings};
+       ${hold} set local role tenancy_owner;
+       select set_config('tenancy.context', '${context}', true), set_config('search_path', '${quote(home.schema)}, extensions, pg_temp', true)`,
+    );
+    const result = await work();
+    await connection.query('commit');
+    return result;
+  } catch (error) {
+    // A lost connection has rolled back by itself; its first error is the one to tell.
+    await connection.query('rollback').catch(() => {});
+    throw (error as { code?: string }).code === 'TN010' ? superseded() : error;
+  }
+}

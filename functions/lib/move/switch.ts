@@ -1,0 +1,70 @@
+import { RetryableError } from '../errors.ts';
+import { catchUp, type Sides } from './catch-up.ts';
+import { type Digest, digest, requireEqual } from './diff.ts';
+import { fence, setState } from './hold.ts';
+import { carryIdentities, identitiesOf } from './identities.ts';
+import type { Side } from './side.ts';
+import type { MovedTable } from './tables.ts';
+
+/** Keys that may be left for the pause: some milliseconds' work. */
+const FEW = 200;
+const ROUNDS = 40;
+
+export interface Switched {
+  /** How long writers were kept out, ms: it begins when the last of them has ended. */
+  readonly pauseMs: number;
+  /** Of each table, when both sides were compared in full. */
+  readonly rows: Readonly<Record<string, number>>;
+}
+
+/** Puts both homes back to where a switch begins, whatever an earlier attempt has left; the catalog says that it did not decide. */
+export async function unfence(
+  { source, target }: Pick<Sides, 'source' | 'target'>,
+  sourceState: 'open' | 'suspended',
+) {
+  // The target first: nobody holds its epoch yet, but never are two homes open.
+  await setState(target, ['provisioning', 'moved', 'open'], 'provisioning', { capturing: false });
+  await setState(source, ['open', 'fenced', 'suspended'], sourceState, { capturing: true });
+}
+
+/**
+ * From a target that has landed to one that is the tenant's home: compares both in full, carries over what has changed
+ * since, keeps writers out, carries over the last changes, opens the target and lets the catalog decide.
+ * @param decide the commit point; what it throws leaves open whether it was reached
+ * @throws TenantryError `move_differs`, `move_refused`, `busy` while the tenant writes faster than it can be followed
+ */
+export async function switchOver(
+  sides: Sides,
+  epoch: number,
+  decide: () => Promise<void>,
+): Promise<Switched> {
+  const { source, target } = sides;
+  const { rows } = await compareInFull(sides);
+  const identities = await identitiesOf(sides);
+  for (let round = 0; (await catchUp(sides, true)).changed > FEW; round += 1)
+    if (round === ROUNDS)
+      throw new RetryableError('busy', 'The tenant writes faster than its changes can be carried over.', 30);
+
+  const from = await fence(source);
+  await catchUp(sides, true);
+  await carryIdentities(sides, identities);
+  // From its first call on it captures for the way back.
+  await setState(target, ['provisioning', 'moved'], 'open', { capturing: true, epoch });
+  await decide();
+  await closeSource(source);
+  return { pauseMs: performance.now() - from, rows };
+}
+
+/** What the catalog has decided, told to the source itself: it refuses every call, and calls look for their new route. */
+export const closeSource = (source: Side) =>
+  setState(source, ['open', 'fenced', 'suspended', 'moved'], 'moved', { capturing: false });
+
+/** Both sides at the same moment of the source, while it goes on. @throws TenantryError `move_differs` */
+export async function compareInFull(sides: Sides): Promise<Pick<Switched, 'rows'>> {
+  const { meanwhile } = await catchUp(sides, true, () => digest(sides.source, sides.tables));
+  await requireEqual(sides, meanwhile);
+  return { rows: countsOf(meanwhile) };
+}
+
+const countsOf = (digests: ReadonlyMap<MovedTable, Digest>) =>
+  Object.fromEntries([...digests].map(([{ name }, { rows }]) => [name, rows]));

@@ -1,0 +1,107 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sql } from '../../../functions/lib/database/sql.ts';
+import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import { beginMigration } from '../../../functions/lib/lifecycle/migrate.ts';
+import { endOperation } from '../../../functions/lib/lifecycle/operations.ts';
+import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
+import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import { admitted, begin, notes, step, wish } from './move.support.ts';
+
+let world: World;
+beforeAll(async () => {
+  world = await startWorld();
+}, 120_000);
+afterAll(() => world?.close());
+
+const upToLanding = ['prepare', 'capture', 'copy', 'land'] as const;
+
+async function tenantWith(strategy: Strategy, count: number): Promise<TestTenant> {
+  const tenant = await world.addTenant(strategy);
+  await world
+    .database(tenant)
+    .query(sql`insert into notes (body) select 'first ' || n from generate_series(1, ${count}) n`);
+  return tenant;
+}
+
+describe('what does not go together', () => {
+  it('two moves of a tenant; a move and a migration, whichever comes first', async () => {
+    const tenant = await tenantWith('schema', 5);
+    const other = await tenantWith('schema', 5);
+    const refused = { code: 'operation_running' };
+    const both = await Promise.allSettled([
+      begin(world, tenant.slug, 'rls'),
+      begin(world, tenant.slug, 'database'),
+    ]);
+    const operation = both.find(({ status }) => status === 'fulfilled') as PromiseFulfilledResult<string>;
+    expect(both.find(({ status }) => status === 'rejected')).toMatchObject({ reason: refused });
+    const migration = () =>
+      world.asProvisioner('catalog', (catalog) =>
+        beginMigration(catalog, world.release, { canaries: [], percent: 10, tolerated: 0 }),
+      );
+    await expect(migration()).rejects.toMatchObject({
+      ...refused,
+      message: expect.stringContaining('moved'),
+    });
+    await step(world, operation.value, 'cancel', { failedStep: 'begin' });
+    const { operationId } = await migration();
+    await expect(begin(world, other.slug, 'rls')).rejects.toMatchObject({
+      ...refused,
+      message: expect.stringContaining('migration'),
+    });
+    await world.asProvisioner('catalog', (catalog) =>
+      endOperation(catalog, operationId, { state: 'failed', step: 'plan', reason: 'planned' }),
+    );
+  });
+
+  it('a tenant that is not active, one that is where it shall go, one that nobody knows', async () => {
+    const tenant = await tenantWith('schema', 5);
+    await expect(begin(world, tenant.slug, 'schema')).rejects.toMatchObject({ code: 'move_refused' });
+    await expect(begin(world, 'nobody-here', 'schema')).rejects.toMatchObject({ code: 'unknown_tenant' });
+    await suspend(world.plane, tenant.id);
+    await expect(begin(world, tenant.slug, 'rls')).rejects.toMatchObject({ code: 'wrong_status' });
+  });
+
+  it('a tenant that is suspended on the way stays where it is, and suspended', async () => {
+    const tenant = await tenantWith('schema', 5);
+    const operation = await begin(world, tenant.slug, 'rls');
+    for (const name of upToLanding) await step(world, operation, name);
+    await suspend(world.plane, tenant.id);
+    await expect(step(world, operation, 'switchOver')).rejects.toThrow();
+    await step(world, operation, 'cancel', { failedStep: 'switchOver' });
+    expect(await admitted(world, tenant)).toMatchObject([
+      { home_id: tenant.home.homeId, state: 'suspended', capturing: false },
+    ]);
+    await resume(world.plane, tenant.id);
+    expect((await notes(world, tenant)).size).toBe(5);
+  });
+
+  it('the operator cancels it between two steps', async () => {
+    const tenant = await tenantWith('rls', 5);
+    const operation = await begin(world, tenant.slug, 'schema');
+    await step(world, operation, 'prepare');
+    expect(await wish(world, operation, 'cancel')).toBe(true);
+    await expect(step(world, operation, 'capture')).rejects.toMatchObject({
+      code: 'move_cancelled',
+      name: 'MoveCancelled',
+    });
+  });
+});
+
+it('rows of another tenant in a home of its own end the move', async () => {
+  const tenant = await tenantWith('schema', 5);
+  const { schema } = tenant.home;
+  await world.asProvisioner(tenant, (connection) =>
+    asRole(connection, 'tenancy_owner', () =>
+      connection.query(
+        `alter table ${schema}.notes drop constraint tenancy_home;
+         insert into ${schema}.notes (tenant_id, body) values ('${world.tenants.rls.a.id}', 'planted')`,
+      ),
+    ),
+  );
+  const operation = await begin(world, tenant.slug, 'rls');
+  for (const name of upToLanding) await step(world, operation, name);
+  await expect(step(world, operation, 'switchOver')).rejects.toMatchObject({ code: 'move_refused' });
+  await step(world, operation, 'cancel', { failedStep: 'switchOver' });
+  expect((await notes(world, world.tenants.rls.a)).has('planted')).toBe(false);
+});
