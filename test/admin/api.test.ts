@@ -26,7 +26,10 @@ describe('creating a tenant', () => {
     expect(body.tenant.home).toMatchObject({ schema: 'shared', state: 'open', cluster: { kind: 'shared' } });
     expect(body.tenant.schemaVersion).toBe('9000-notes');
     expect(body.operation).toMatchObject({ kind: 'provision', tenant: slug, state: 'done' });
-    expect(body.operation.steps.map((step: { step: string }) => step.step)).toEqual(['createHome', 'activate']);
+    expect(body.operation.steps.map((step: { step: string }) => step.step)).toEqual([
+      'createHome',
+      'activate',
+    ]);
     const principal = { tenant: body.tenant.id, principal: 'agent', scopes: '', auth: `oidc:${issuer}` };
     expect(await world.access().resolve(principal)).toMatchObject({ slug, status: 'active' });
   });

@@ -1,8 +1,8 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Principal } from '../../functions/lib/auth/principal.ts';
 import { createSecrets, type Secrets } from '../../functions/lib/aws/secrets.ts';
-import { recordSchemaState } from '../../functions/lib/catalog/migration-runs.ts';
 import { recordCluster } from '../../functions/lib/catalog/clusters.ts';
+import { recordSchemaState } from '../../functions/lib/catalog/migration-runs.ts';
 import { type CatalogHome, presentHome } from '../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../functions/lib/database/connect.ts';
 import type { CallLimits, Endpoint, Mode } from '../../functions/lib/database/types.ts';
