@@ -9,6 +9,7 @@ export type AlarmName =
   | 'errors-5xx'
   | 'throttles'
   | 'operations-failed'
+  | 'operations-timed-out'
   | 'homes-quarantined';
 
 /** Where an alarm's figure comes from: the product's own metrics, or AWS's of one of the things deployed. */
@@ -17,7 +18,8 @@ export type Source =
   | { readonly proxy: string }
   | { readonly api: string }
   | { readonly throttledEndpoint: true }
-  | { readonly failedMachines: true };
+  /** Executions that ended so, of all machines: an alarm adds up ten figures at most. */
+  | { readonly machines: 'failed' | 'timedOut' };
 
 export interface AlarmRow {
   readonly name: AlarmName;
@@ -103,7 +105,17 @@ export const alarms: readonly AlarmRow[] = [
   {
     name: 'operations-failed',
     says: 'An operation on a tenant has failed.',
-    source: { failedMachines: true },
+    source: { machines: 'failed' },
+    statistic: 'Sum',
+    periodMinutes: 5,
+    threshold: 1,
+    periods: { of: 1, beyond: 1 },
+    silence: 'fine',
+  },
+  {
+    name: 'operations-timed-out',
+    says: 'An operation ran out of time and has not ended: its tenant is blocked until somebody looks.',
+    source: { machines: 'timedOut' },
     statistic: 'Sum',
     periodMinutes: 5,
     threshold: 1,

@@ -127,6 +127,20 @@ export const functions = [
     connections: 20,
   },
   {
+    name: 'move-tenant',
+    entry: 'functions/move-tenant/handler.ts',
+    // A copy hands over after ten minutes; the rest is for the range it is at.
+    timeoutSeconds: 900,
+    // Rows stream through it.
+    memoryMb: 1024,
+    streaming: false,
+    inVpc: true,
+    plane: 'control',
+    may: ['operate-shared-cluster', 'read-context-key', 'keep-tenant-secrets'],
+    // Four tenants at once, each with the catalog and two homes.
+    connections: 12,
+  },
+  {
     name: 'health-canary',
     entry: 'functions/health-canary/handler.ts',
     // A run takes a few seconds; one that takes longer than until the next is given up.

@@ -73,6 +73,7 @@ describe('what it names', () => {
         'DatabaseConnectionsBorrowLatency',
         'Throttles',
         'ExecutionsFailed',
+        'ExecutionsTimedOut',
       ],
       ...['tenancy_app', 'tenancy_provisioner', 'max_connections', 'active_pool_count', 'connection_budget'],
     ]);

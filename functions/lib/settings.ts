@@ -169,6 +169,8 @@ const adminSettings = z
     PROVISION_MACHINE: z.string().startsWith('arn:'),
     /** ARN of the state machine that migrates all homes. */
     MIGRATE_MACHINE: z.string().startsWith('arn:'),
+    /** ARN of the state machine that moves one tenant. */
+    MOVE_MACHINE: z.string().startsWith('arn:'),
     /** ARN of the state machine that offboards. */
     OFFBOARD_MACHINE: z.string().startsWith('arn:'),
     /** How long an offboarding can be undone unless another time is asked for, s. */
@@ -202,6 +204,7 @@ const adminSettings = z
     ...planeOf(env),
     provisionMachine: env.PROVISION_MACHINE,
     migrateMachine: env.MIGRATE_MACHINE,
+    moveMachine: env.MOVE_MACHINE,
     offboardMachine: env.OFFBOARD_MACHINE,
     offboardGraceSeconds: env.OFFBOARD_GRACE_SECONDS,
     exportMachine: env.EXPORT_MACHINE,

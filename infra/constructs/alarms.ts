@@ -76,10 +76,9 @@ export function metricOf(
   if ('throttledEndpoint' in source)
     return sum([...watched.lambdas.values()].map((lambda) => lambda.metricThrottles(common)));
   return sum(
-    [...watched.machines.values()].flatMap(({ machine }) => [
-      machine.metricFailed(common),
-      machine.metricTimedOut(common),
-    ]),
+    [...watched.machines.values()].map(({ machine }) =>
+      source.machines === 'failed' ? machine.metricFailed(common) : machine.metricTimedOut(common),
+    ),
   );
 }
 

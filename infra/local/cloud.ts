@@ -79,6 +79,7 @@ export async function startCloud(
     catalogClusterId: clusterIdOf(state, shared.identifier),
     provisionMachine: executions.machineArn('provision-tenant'),
     migrateMachine: executions.machineArn('migrate-tenants'),
+    moveMachine: executions.machineArn('move-tenant'),
     offboardMachine: executions.machineArn('offboard-tenant'),
     exportMachine: executions.machineArn('export-tenant'),
     importMachine: executions.machineArn('import-tenant'),

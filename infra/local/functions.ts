@@ -12,6 +12,7 @@ export interface FunctionFacts {
   catalogClusterId: string;
   provisionMachine: string;
   migrateMachine: string;
+  moveMachine: string;
   offboardMachine: string;
   exportMachine: string;
   importMachine: string;
@@ -66,6 +67,7 @@ export function functionVariables(
       EXTENSIONS: facts.extensions.join(','),
       PROVISION_MACHINE: facts.provisionMachine,
       MIGRATE_MACHINE: facts.migrateMachine,
+      MOVE_MACHINE: facts.moveMachine,
       OFFBOARD_MACHINE: facts.offboardMachine,
       EXPORT_MACHINE: facts.exportMachine,
       IMPORT_MACHINE: facts.importMachine,
@@ -83,6 +85,11 @@ export function functionVariables(
       CATALOG_CLUSTER_ID: facts.catalogClusterId,
       EXTENSIONS: facts.extensions.join(','),
       MCP_FUNCTION: 'tenantry-mcp',
+    },
+    'move-tenant': {
+      ...data,
+      CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      EXTENSIONS: facts.extensions.join(','),
     },
     'transfer-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },
     'offboard-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },

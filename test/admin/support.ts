@@ -52,6 +52,7 @@ export async function startAdmin(): Promise<AdminWorld> {
       region: 'eu-west-1',
       provisionMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:provision-tenant',
       migrateMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:migrate-tenants',
+      moveMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:move-tenant',
       offboardMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:offboard-tenant',
       offboardGraceSeconds: 604_800,
       exportMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:export-tenant',

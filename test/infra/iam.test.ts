@@ -66,12 +66,12 @@ const questions: Record<string, Question> = {
   'a tenant’s secret': {
     action: 'secretsmanager:GetSecretValue',
     resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
-    who: ['mcp', 'provision-tenant', 'offboard-tenant', 'health-canary'],
+    who: ['mcp', 'provision-tenant', 'move-tenant', 'offboard-tenant', 'health-canary'],
   },
   'writing a tenant’s secret': {
     action: 'secretsmanager:PutSecretValue',
     resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
-    who: ['provision-tenant'],
+    who: ['provision-tenant', 'move-tenant'],
   },
   'any other secret of the account': {
     action: 'secretsmanager:GetSecretValue',
@@ -92,6 +92,7 @@ const questions: Record<string, Question> = {
       'provision-tenant',
       'install',
       'migrate-tenants',
+      'move-tenant',
       'offboard-tenant',
       'transfer-tenant',
       'health-canary',
@@ -162,6 +163,7 @@ const questions: Record<string, Question> = {
       'provision-tenant',
       'install',
       'migrate-tenants',
+      'move-tenant',
       'offboard-tenant',
       'transfer-tenant',
       'health-canary',
@@ -286,7 +288,7 @@ const questions: Record<string, Question> = {
   'deleting a tenant’s secret': {
     action: 'secretsmanager:DeleteSecret',
     resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
-    who: ['provision-tenant', 'offboard-tenant'],
+    who: ['provision-tenant', 'move-tenant', 'offboard-tenant'],
   },
   'becoming another role': {
     action: 'sts:AssumeRole',

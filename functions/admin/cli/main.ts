@@ -7,6 +7,7 @@ import { operationsTable, watchOperations } from './follow.ts';
 import { healthCommand } from './health.ts';
 import { keyCommands } from './keys.ts';
 import { migrateCommands } from './migrate.ts';
+import { moveCommands } from './move.ts';
 import { offboardCommand } from './offboard.ts';
 import { createOutput, json } from './output.ts';
 import { tenantCommands } from './tenants.ts';
@@ -27,6 +28,7 @@ const output = () => createOutput(program.opts<{ json?: boolean }>().json ?? fal
 const client = connect(readCliSettings);
 
 tenantCommands(program, client, output);
+moveCommands(program, client, output);
 offboardCommand(program, client, output);
 transferCommands(program, client, output);
 keyCommands(program, client, output);

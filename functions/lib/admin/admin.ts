@@ -15,6 +15,7 @@ export interface Admin {
     | 'region'
     | 'provisionMachine'
     | 'migrateMachine'
+    | 'moveMachine'
     | 'offboardMachine'
     | 'offboardGraceSeconds'
     | 'exportMachine'

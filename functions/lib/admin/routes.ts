@@ -16,6 +16,7 @@ import {
   showMigration,
   unpin,
 } from './migrations.ts';
+import { askMove, moveTenant, moving, planTenantMove, showMove } from './move.ts';
 import { offboarding, offboardTenant } from './offboard.ts';
 import { listOperations, showOperation } from './operations.ts';
 import { changeService, listTenants, showTenant } from './tenants.ts';
@@ -125,6 +126,32 @@ export const adminRoutes: readonly AdminRoute[] = [
     path: '/tenants/*/keys/*/revoke',
     run: async (admin, { params: [slug, key] }) => ok(await revokeKey(admin, slug!, key!)),
   },
+  {
+    method: 'POST',
+    path: '/tenants/*/move',
+    run: async (admin, { params: [slug], body, idempotencyKey }) => ({
+      status: 202,
+      body: await moveTenant(admin, slug!, parse(moving, body), idempotencyKey),
+    }),
+  },
+  {
+    method: 'POST',
+    path: '/tenants/*/move/plan',
+    run: async (admin, { params: [slug], body }) =>
+      ok(await planTenantMove(admin, slug!, parse(moving, body))),
+  },
+  {
+    method: 'GET',
+    path: '/tenants/*/move',
+    run: async (admin, { params: [slug] }) => ok(await showMove(admin, slug!)),
+  },
+  ...(['cancel', 'reverse', 'complete'] as const).map(
+    (wish): AdminRoute => ({
+      method: 'POST',
+      path: `/tenants/*/move/${wish}`,
+      run: async (admin, { params: [slug] }) => ({ status: 202, body: await askMove(admin, slug!, wish) }),
+    }),
+  ),
   {
     method: 'POST',
     path: '/migrations',

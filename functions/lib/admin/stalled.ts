@@ -70,6 +70,8 @@ function machineOf({ settings }: Admin, kind: Operation['kind']): string | undef
       return settings.exportMachine;
     case 'import':
       return settings.importMachine;
+    case 'move':
+      return settings.moveMachine;
     default:
       return undefined;
   }

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { recordMove } from '../catalog/moves.ts';
-import { presentHome } from '../catalog/tenants.ts';
+import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
+import { isolations } from '../isolation/isolation.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import type { MoveInput } from './move.ts';
-import { beginOperation, endOperation, type Operation } from './operations.ts';
+import { beginOperation, type Operation, operationOfKey } from './operations.ts';
 
 export interface MoveRequest {
   readonly slug: string;
@@ -24,24 +25,15 @@ export async function beginMove(
   request: MoveRequest,
   idempotencyKey?: string,
 ): Promise<{ operation: Operation; isNew: boolean }> {
+  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'move', { ...request }));
+  if (known) return { operation: known, isNew: false };
   const { slug, to, windowSeconds } = request;
-  const { rows } = await catalog.query(
-    'select tenant_id, status, is_canary from catalog.tenants where slug = $1',
-    [slug],
-  );
-  if (rows[0] === undefined) throw new TenantryError('unknown_tenant', `There is no tenant ${slug}.`);
-  if (rows[0].status !== 'active')
-    throw new TenantryError(
-      'wrong_status',
-      `Only an active tenant can be moved: ${slug} is ${rows[0].status}.`,
-    );
-  if (rows[0].is_canary)
-    throw new TenantryError('move_refused', `${slug} is the product's own: it watches its strategy.`);
-  const tenant: TenantId = rows[0].tenant_id;
-  const source = await presentHome(catalog, tenant);
+  const source = await requireMovable(catalog, slug, to);
+  const { tenant } = source;
   const input: MoveInput = {
     homeId: randomUUID(),
     sourceHome: source.homeId,
+    from: source.strategy,
     slug,
     strategy: to,
     windowSeconds,
@@ -54,17 +46,40 @@ export async function beginMove(
     idempotencyKey,
   } as const;
   const begun = await beginOperation(catalog, wanted);
-  if (begun.isNew && to === source.strategy && to !== 'database') {
-    const reason = `${slug} is kept apart by ${to} already.`;
-    await endOperation(catalog, begun.operation.operationId, { state: 'failed', step: 'begin', reason });
-    throw new TenantryError('move_refused', reason);
-  }
   // With it, so that it can be cancelled before its first step.
   await recordMove(
     catalog,
     moveOf(begun.operation.operationId, tenant, begun.operation.input as unknown as MoveInput),
   );
   return begun;
+}
+
+/** Its present home. @throws TenantryError `unknown_tenant`, `wrong_status`, `move_refused` */
+export async function requireMovable(
+  catalog: ControlConnection,
+  slug: string,
+  to: Strategy,
+): Promise<ReachableHome> {
+  const { rows } = await catalog.query(
+    `select t.tenant_id, t.status, t.is_canary, c.kind from catalog.tenants t
+       left join catalog.homes h on h.home_id = t.home_id left join catalog.clusters c using (cluster_id) where t.slug = $1`,
+    [slug],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new TenantryError('unknown_tenant', `There is no tenant ${slug}.`);
+  if (row.status !== 'active')
+    throw new TenantryError('wrong_status', `Only an active tenant can be moved: ${slug} is ${row.status}.`);
+  if (row.is_canary)
+    throw new TenantryError('move_refused', `${slug} is the product's own: it watches its strategy.`);
+  if (row.kind !== 'shared')
+    throw new TenantryError(
+      'move_refused',
+      `${slug} lives on an instance of its own: moves go from and to the shared cluster only.`,
+    );
+  const source = await presentHome(catalog, row.tenant_id as TenantId);
+  if (to === source.strategy && isolations[to].place('shared-cluster') !== 'database')
+    throw new TenantryError('move_refused', `${slug} is kept apart by ${to} already.`);
+  return source;
 }
 
 /** As the catalog records it. */

@@ -1,11 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { instanceName } from '../aws/rds.ts';
-import { forgetCluster } from '../catalog/clusters.ts';
 import { forgetLeftHome, type Move } from '../catalog/moves.ts';
 import { findHome, presentHome, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
-import { loginSecretName } from '../isolation/credentials.ts';
 import { dropDatabase } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { deleteRows, forgetChanges } from '../move/clean-up.ts';
@@ -66,17 +63,10 @@ async function remove(
   kept: ReachableHome,
   isOver: () => boolean,
 ): Promise<boolean> {
-  const { plane, instances } = mover;
-  const { clusterId, adminHost: host, adminPort: port, strategy, tenant, homeId, login } = home;
+  const { plane } = mover;
+  const { clusterId, adminHost: host, adminPort: port, strategy, homeId, login } = home;
   const isolation = isolations[strategy];
-  const { rows } = await catalog.query('select kind from catalog.clusters where cluster_id = $1', [
-    clusterId,
-  ]);
-  if (rows[0]!.kind === 'dedicated') {
-    await instances.remove(instanceName(homeId), tenant);
-    for (const each of ['tenancy_provisioner', 'tenancy_app'])
-      await plane.secrets.remove(loginSecretName(homeId, each));
-  } else if (strategy === 'database') {
+  if (isolation.place('shared-cluster') === 'database') {
     await withConnection(
       adminEndpoint(plane, { clusterId, host, port, database: 'postgres' }),
       (connection) => dropDatabase(connection, home.database, login),
@@ -111,6 +101,5 @@ async function remove(
   const secret = secretOf(plane, home);
   if (secret !== undefined && secret !== secretOf(plane, kept)) await plane.secrets.remove(secret);
   await forgetLeftHome(catalog, homeId);
-  if (rows[0]!.kind === 'dedicated') await forgetCluster(catalog, homeId);
   return false;
 }

@@ -11,7 +11,7 @@ import type { Sides } from '../move/catch-up.ts';
 import { reading, type Side } from '../move/side.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import type { MoveInput, Mover } from './move.ts';
-import { placeFor } from './new-place.ts';
+import { sharedPlace } from './new-place.ts';
 import { keepLoginSecret } from './place.ts';
 
 /** The home to move to, at the source's schema version, closed; safe to repeat. @throws TenantryError `move_refused` */
@@ -19,12 +19,12 @@ export async function makeTarget(
   mover: Mover,
   catalog: ControlConnection,
   source: ReachableHome,
-  { homeId, strategy, slug }: MoveInput,
+  { homeId, strategy }: MoveInput,
 ): Promise<ReachableHome> {
   const { plane, release } = mover;
   const isolation = isolations[strategy];
-  const placement = { homeId, strategy, slug, tier: 'pro', placement: 'shared-cluster' } as const;
-  const place = await placeFor(mover, catalog, placement);
+  const own = isolation.place('shared-cluster') === 'database' ? 'database' : 'shared';
+  const place = await sharedPlace(plane, catalog, homeId, own);
   const { clusterId, database, databaseId, host, port } = place;
   const names = isolation.name(homeId);
   await recordNextHome(catalog, {

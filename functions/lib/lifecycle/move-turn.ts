@@ -36,7 +36,10 @@ export async function onTheWayBack<T>(
     source: await homeOf(catalog, move.targetHome),
     target: await homeOf(catalog, move.sourceHome),
   };
+  // The step that switched may have died before it told what the catalog had decided.
+  await tellSecret(mover.plane, catalog, homes.source);
   return withSides(mover, move, homes, async (sides) => {
+    await closeSource(sides.target);
     await prepareStaging(sides.target, sides.tables, true);
     return work(sides);
   });
@@ -59,6 +62,7 @@ export async function turnOver(
     let isDecided: boolean | 'asked' = false;
     try {
       await withSides(mover, move, homes, async (sides) => {
+        if (isBack) await closeSource(sides.target);
         await unfence(sides, await openState(catalog, move));
         if (isBack) await prepareStaging(sides.target, sides.tables, true);
         const switched = await switchOver(sides, epoch, async () => {

@@ -1,4 +1,3 @@
-import type { Instances } from '../aws/rds.ts';
 import { recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
@@ -12,7 +11,7 @@ import type { ControlPlane } from './control-plane.ts';
 import { moveOf } from './move-begin.ts';
 import { leaveHome } from './move-end.ts';
 import { withSides } from './move-sides.ts';
-import { makeTarget, requireSameSchema } from './move-target.ts';
+import { makeTarget, requireSameSchema, tellSecret } from './move-target.ts';
 import { goingOn, homeOf, moving, onTheWayBack, readMoveOf, turnOver } from './move-turn.ts';
 import { endOperation, type Operation, readOperation } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
@@ -21,6 +20,7 @@ export interface MoveInput {
   /** The target's. */
   readonly homeId: string;
   readonly sourceHome: string;
+  readonly from: Strategy;
   readonly slug: string;
   readonly strategy: Strategy;
   readonly windowSeconds: number;
@@ -29,8 +29,6 @@ export interface MoveInput {
 /** What the steps work with. */
 export interface Mover {
   readonly plane: ControlPlane;
-  readonly instances: Instances;
-  readonly region: string;
   readonly release: Release;
   readonly clock: () => number;
 }
@@ -112,7 +110,9 @@ export const moveSteps = {
     const move = await readMoveOf(catalog, operationId);
     const [left, kept] =
       move.phase === 'completed' ? [move.sourceHome, move.targetHome] : [move.targetHome, move.sourceHome];
-    const more = await leaveHome(mover, catalog, move, { left, kept: await homeOf(catalog, kept) }, until);
+    const home = await homeOf(catalog, kept);
+    await tellSecret(mover.plane, catalog, home);
+    const more = await leaveHome(mover, catalog, move, { left, kept: home }, until);
     if (!more) await endOperation(catalog, operationId, { state: 'done' });
     return { more };
   },

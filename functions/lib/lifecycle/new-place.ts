@@ -12,7 +12,7 @@ export const ownDatabase = (homeId: string) => `home_${homeId.replaceAll('-', ''
 
 /** Where the home shall be: made ready to take it, when it is a database or an instance of its own. */
 export async function placeFor(
-  provisioner: Pick<Provisioner, 'plane' | 'instances' | 'region'>,
+  provisioner: Provisioner,
   catalog: ControlConnection,
   input: ProvisionInput,
 ): Promise<Place> {
@@ -37,6 +37,16 @@ export async function placeFor(
       await masterEndpoint(plane, masterSecretArn, masterUsername, cluster),
     );
   }
+  return sharedPlace(plane, catalog, input.homeId, own);
+}
+
+/** In the shared cluster: its database, or one of the home's own. */
+export async function sharedPlace(
+  plane: ControlPlane,
+  catalog: ControlConnection,
+  homeId: string,
+  own: 'shared' | 'database',
+): Promise<Place> {
   const shared = await sharedCluster(catalog);
   const { clusterId, host, port, adminHost, adminPort } = shared;
   const admin = (database: string) =>
@@ -49,7 +59,7 @@ export async function placeFor(
       databaseId: shared.databaseId,
       admin: admin(shared.database),
     };
-  const database = ownDatabase(input.homeId);
+  const database = ownDatabase(homeId);
   await withConnection(admin('postgres'), (connection) => createDatabase(connection, database));
   const databaseId = await withConnection(admin(database), (connection) =>
     installRuntime(connection, plane.keys, plane.extensions),

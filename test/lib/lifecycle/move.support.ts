@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Instances } from '../../../functions/lib/aws/rds.ts';
+import { readFileSync } from 'node:fs';
 import { type Move, readMove, wishMove } from '../../../functions/lib/catalog/moves.ts';
 import { presentHome } from '../../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
@@ -9,20 +9,15 @@ import { adminEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts
 import { type Mover, moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { beginMove, type MoveRequest } from '../../../functions/lib/lifecycle/move-begin.ts';
 import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
-import { runStep } from '../../../functions/lib/lifecycle/step.ts';
+import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
+import { FunctionError } from '../../../infra/local/lambda/environment.ts';
+import { loadMachine } from '../../../infra/local/state-machines/definition.ts';
+import { runMachine } from '../../../infra/local/state-machines/engine.ts';
 import { limits, type TestTenant, type World } from '../../support/world.ts';
-
-const noInstances: Instances = {
-  create: () => Promise.reject(new Error('no instances here')),
-  ready: () => Promise.reject(new Error('no instances here')),
-  remove: () => Promise.reject(new Error('no instances here')),
-} as never;
 
 export const moverOf = (world: World): Mover => ({
   plane: world.plane,
-  instances: noInstances,
-  region: 'eu-west-1',
   release: world.release,
   clock: Date.now,
 });
@@ -54,6 +49,40 @@ export async function untilSwitched(
     }
   }
 }
+
+const machine = loadMachine(
+  'move-tenant.asl.json',
+  readFileSync(new URL('../../../stepfunctions/move-tenant.asl.json', import.meta.url), 'utf8'),
+  { MoveTenant: 'move-tenant' },
+);
+
+/** The machine's own file, run as the local cloud does; waits last a thousandth. */
+export const runMove = (
+  world: World,
+  operation: string,
+  onStep: (event: StepEvent) => Promise<void> | void = () => {},
+  more: object = {},
+) =>
+  runMachine(machine, {
+    input: { operation, ...more },
+    execution: {
+      id: `arn:aws:states:eu-west-1:111122223333:execution:move-tenant:${operation}`,
+      name: operation,
+    },
+    machineId: 'arn:aws:states:eu-west-1:111122223333:stateMachine:move-tenant',
+    clockFactor: 0.001,
+    signal: new AbortController().signal,
+    record: () => {},
+    async invoke(_, payload) {
+      try {
+        await onStep(payload as StepEvent);
+        return await runStep(moverOf(world), payload as StepEvent, moveOperation, moveSteps);
+      } catch (error) {
+        const { name, message, stack } = error as Error;
+        throw new FunctionError(name, message, stack);
+      }
+    },
+  });
 
 export async function move(world: World, slug: string, to: Strategy) {
   const operation = await begin(world, slug, to);

@@ -1,0 +1,116 @@
+import { z } from 'zod';
+import { type Move, type MoveWish, readMove, wishMove } from '../catalog/moves.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import { beginMove } from '../lifecycle/move-begin.ts';
+import { type MovePlan, planMove } from '../lifecycle/move-plan.ts';
+import { strategies } from '../tenant/tenant.ts';
+import { type Admin, withCatalog } from './admin.ts';
+import { type OperationView, operationViews } from './operations.ts';
+import { afterStalled, findTenant } from './tenants.ts';
+
+export const moving = z.strictObject({
+  to: z.enum(strategies),
+  /** How long the way back stays open after the switch, s; until `complete` at the latest. */
+  windowSeconds: z.int().min(0).max(86_400).default(3_600),
+});
+export type MovingBody = z.output<typeof moving>;
+
+export interface MoveView {
+  readonly tenant: string;
+  readonly operation: OperationView;
+  readonly from: string;
+  readonly to: string;
+  readonly phase: Move['phase'];
+  /** What was asked for and is not done yet. */
+  readonly wanted: MoveWish | null;
+  readonly switchedAt: string | null;
+  /** Until then it can be reversed. */
+  readonly windowEndsAt: string | null;
+  /** How long writers waited, ms. */
+  readonly pauseMs: number | null;
+  /** Of each table, when both homes were compared in full. */
+  readonly rows: Readonly<Record<string, number>> | null;
+}
+
+/** What a move would carry, and what keeps it from beginning. Nothing is changed. @throws TenantryError `unknown_tenant` */
+export const planTenantMove = (admin: Admin, slug: string, { to }: MovingBody): Promise<MovePlan> =>
+  withCatalog(admin, async (catalog) => {
+    await findTenant(catalog, slug);
+    return planMove(admin.plane, catalog, slug, to);
+  });
+
+/** @throws TenantryError `unknown_tenant`, `wrong_status`, `move_refused`, `idempotency_conflict`, `operation_running` */
+export async function moveTenant(
+  admin: Admin,
+  slug: string,
+  body: MovingBody,
+  idempotencyKey: string | undefined,
+): Promise<MoveView> {
+  const { operation } = await afterStalled(admin, slug, () =>
+    withCatalog(admin, (catalog) => beginMove(catalog, { slug, ...body }, idempotencyKey)),
+  );
+  const { operationId, state } = operation;
+  // Safe to repeat: the execution has the operation's name.
+  if (state === 'running')
+    await admin.workflows.start(admin.settings.moveMachine, operationId, { operation: operationId });
+  return showMove(admin, slug);
+}
+
+/** The tenant's last move. @throws TenantryError `unknown_tenant`, `unknown_operation` */
+export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
+  withCatalog(admin, async (catalog) => {
+    const row = await lastMove(catalog, slug);
+    const [operation] = await operationViews(catalog, { operationId: row.operation_id, limit: 1 });
+    const move = (await readMove(catalog, row.operation_id))!;
+    const end = move.switchedAt && new Date(move.switchedAt.getTime() + move.windowSeconds * 1_000);
+    return {
+      tenant: slug,
+      operation: operation!,
+      from: row.from_strategy,
+      to: row.to_strategy,
+      phase: move.phase,
+      wanted: move.wanted ?? null,
+      switchedAt: move.switchedAt?.toISOString() ?? null,
+      windowEndsAt: move.phase === 'switched' ? end!.toISOString() : null,
+      pauseMs: row.pause_ms,
+      rows: row.result?.rows ?? null,
+    };
+  });
+
+/**
+ * What the state machine does at its next step: `cancel` before the switch, `reverse` and `complete` after it.
+ * @throws TenantryError `unknown_tenant`, `unknown_operation`, `wrong_status`
+ */
+export async function askMove(admin: Admin, slug: string, wish: MoveWish): Promise<MoveView> {
+  await withCatalog(admin, async (catalog) => {
+    const { operation_id, phase, state } = await lastMove(catalog, slug);
+    if (state !== 'running' || !(await wishMove(catalog, operation_id, wish)))
+      throw new TenantryError('wrong_status', refusals[wish](slug, phase, state));
+  });
+  return showMove(admin, slug);
+}
+
+const ended = (slug: string) => `No move of ${slug} is under way.`;
+const beforeSwitch = (slug: string) =>
+  `${slug} still lives in its first home: wait for the switch, or cancel the move.`;
+const refusals: Record<MoveWish, (slug: string, phase: string, state: string) => string> = {
+  cancel: (slug, _, state) =>
+    state === 'running'
+      ? `${slug} lives in its new home already: reverse the move, or complete it.`
+      : ended(slug),
+  reverse: (slug, phase) => (phase === 'moving' ? beforeSwitch(slug) : ended(slug)),
+  complete: (slug, phase) => (phase === 'moving' ? beforeSwitch(slug) : ended(slug)),
+};
+
+async function lastMove(catalog: ControlConnection, slug: string) {
+  const { tenant_id } = await findTenant(catalog, slug);
+  const { rows } = await catalog.query(
+    `select m.*, o.state, o.input ->> 'strategy' as to_strategy, o.input ->> 'from' as from_strategy
+       from catalog.moves m join catalog.operations o using (operation_id)
+      where m.tenant_id = $1 order by o.started_at desc limit 1`,
+    [tenant_id],
+  );
+  if (rows[0] === undefined) throw new TenantryError('unknown_operation', `${slug} has never been moved.`);
+  return rows[0];
+}

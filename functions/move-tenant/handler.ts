@@ -1,0 +1,16 @@
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { type Mover, moveOperation, moveSteps } from '../lib/lifecycle/move.ts';
+import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
+import { readRelease } from '../lib/migrations/migrator.ts';
+import { readOffboardSettings } from '../lib/settings.ts';
+
+const settings = readOffboardSettings();
+const mover: Mover = {
+  plane: await createControlPlane(settings),
+  release: await readRelease(settings.extensions),
+  clock: Date.now,
+};
+
+/** The steps of `stepfunctions/move-tenant.asl.json`. */
+export const handler = (event: StepEvent): Promise<unknown> =>
+  runStep(mover, event, moveOperation, moveSteps);

@@ -1,0 +1,108 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { sql } from '../../../functions/lib/database/sql.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import {
+  admitted,
+  begin,
+  homeOf,
+  moveState,
+  notes,
+  operationState,
+  runMove,
+  startWriters,
+  step,
+  untilSwitched,
+  wish,
+} from './move.support.ts';
+
+/** The state machine's own file: what each answer and each failure of a step leads to. */
+let world: World;
+beforeAll(async () => {
+  world = await startWorld();
+}, 120_000);
+afterAll(() => world?.close());
+
+async function tenantWith(count: number): Promise<TestTenant> {
+  const tenant = await world.addTenant('rls');
+  await world
+    .database(tenant)
+    .query(sql`insert into notes (body) select 'first ' || n from generate_series(1, ${count}) n`);
+  return tenant;
+}
+
+const planned = (name: string) => Object.assign(new Error('planned'), { name });
+
+it('moves, waits for its window to end, and completes', async () => {
+  const tenant = await tenantWith(20);
+  const writers = startWriters(world, tenant, 2);
+  const operation = await begin(world, tenant.slug, 'schema', { windowSeconds: 1 });
+  const { status } = await runMove(world, operation);
+  await writers.stop();
+  expect([status, writers.errors]).toEqual(['SUCCEEDED', []]);
+  expect(await operationState(world, operation)).toMatchObject({ state: 'done' });
+  expect(await moveState(world, operation)).toMatchObject({ phase: 'completed' });
+  expect((await homeOf(world, tenant)).strategy).toBe('schema');
+  const found = await notes(world, tenant);
+  for (const key of writers.acknowledged) expect(found.get(key)).toBe(2);
+});
+
+it('reverses when the operator wants it, and repeats what failed for a moment', async () => {
+  const tenant = await tenantWith(20);
+  const operation = await begin(world, tenant.slug, 'database');
+  const failed = new Set<string>();
+  const { status } = await runMove(world, operation, async ({ step }) => {
+    if (step === 'follow') await wish(world, operation, 'reverse');
+    if (failed.has(step)) return;
+    failed.add(step);
+    throw planned('Unavailable');
+  });
+  expect(status).toBe('SUCCEEDED');
+  expect(await moveState(world, operation)).toMatchObject({ phase: 'reversed' });
+  expect(await homeOf(world, tenant)).toMatchObject({ homeId: tenant.home.homeId, epoch: 3 });
+  expect((await notes(world, tenant)).size).toBe(20);
+});
+
+it.each(['prepare', 'capture', 'copy', 'land', 'switchOver'])(
+  'takes everything back when %s fails for good',
+  async (victim) => {
+    const tenant = await tenantWith(20);
+    const operation = await begin(world, tenant.slug, 'schema');
+    const { status } = await runMove(world, operation, ({ step }) => {
+      if (step === victim) throw planned('Planned');
+    });
+    expect(status).toBe('FAILED');
+    expect(await operationState(world, operation)).toMatchObject({
+      state: 'failed',
+      failedStep: victim,
+      reason: 'planned',
+    });
+    expect(await admitted(world, tenant)).toEqual([
+      expect.objectContaining({ home_id: tenant.home.homeId, state: 'open', capturing: false, busy: false }),
+    ]);
+  },
+);
+
+it('the operator’s cancellation ends it at the next step', async () => {
+  const tenant = await tenantWith(20);
+  const operation = await begin(world, tenant.slug, 'schema');
+  await runMove(world, operation, async ({ step }) => {
+    if (step === 'land') await wish(world, operation, 'cancel');
+  });
+  expect(await operationState(world, operation)).toMatchObject({
+    state: 'failed',
+    failedStep: 'land',
+    reason: 'The operator has cancelled this move.',
+  });
+});
+
+it('goes on with a move that the catalog has decided for, whatever failed after that', async () => {
+  const tenant = await tenantWith(20);
+  const operation = await begin(world, tenant.slug, 'schema', { windowSeconds: 1 });
+  await untilSwitched(world, operation);
+  const failure = { Error: 'ExecutionEnded', Cause: '{"errorMessage":"planned"}' };
+  const { status } = await runMove(world, operation, () => {}, { failedStep: 'switchOver', failure });
+  expect(status).toBe('SUCCEEDED');
+  expect(await operationState(world, operation)).toMatchObject({ state: 'done' });
+  expect((await homeOf(world, tenant)).strategy).toBe('schema');
+  await step(world, operation, 'complete');
+});
