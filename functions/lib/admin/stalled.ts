@@ -54,7 +54,11 @@ async function endIfStalled(admin: Admin, view: OperationView, now: number): Pro
   await withCatalog(admin, async (catalog) => {
     if (operation.kind === 'provision')
       await changeTenantStatus(catalog, operation.tenant!, ['provisioning'], 'failed');
-    const both = `${reason} What it had made may still be there: offboarding the tenant removes it.`;
+    const remedy =
+      operation.kind === 'migrate'
+        ? '`npm run tenants -- migrate resume` goes on with what is left.'
+        : 'What it had made may still be there: offboarding the tenant removes it.';
+    const both = `${reason} ${remedy}`;
     await endOperation(catalog, view.id, { state: 'failed', step: failedStep, reason: both });
   });
   return true;
@@ -70,6 +74,8 @@ function machineOf({ settings }: Admin, kind: Operation['kind']): string | undef
       return settings.exportMachine;
     case 'import':
       return settings.importMachine;
+    case 'migrate':
+      return settings.migrateMachine;
     case 'move':
       return settings.moveMachine;
     default:

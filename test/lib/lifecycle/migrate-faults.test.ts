@@ -111,6 +111,22 @@ describe('whatever happens to a step', () => {
     for (const tenant of everyone()) expect(await columns(tenant)).toContain('restarted');
   }, 60_000);
 
+  it('its machine was stopped from outside: started once more, it says so, and the next run goes on', async () => {
+    const wanted = next('stopped', 'alter table notes add column stopped text');
+    const operation = await begin(world, wanted);
+    await step(migratorOf(world, wanted), { operation, step: 'plan', input: {} });
+    const failure = { Error: 'ExecutionEnded', Cause: '{"errorMessage":"was stopped"}' };
+    await run(migratorOf(world, wanted), operation, () => {}, { failedStep: 'work', failure });
+    expect(await ended(world, operation)).toMatchObject({
+      state: 'failed',
+      failedStep: 'work',
+      reason: 'was stopped',
+    });
+    expect((await run(migratorOf(world, wanted), await begin(world, wanted))).outcome.status).toBe(
+      'SUCCEEDED',
+    );
+  });
+
   it('a worker that was thought dead records nothing for homes that another one has taken', async () => {
     const wanted = next('late-worker', 'alter table notes add column late_worker text');
     const operation = await begin(world, wanted);

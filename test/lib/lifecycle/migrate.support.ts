@@ -65,10 +65,11 @@ export async function run(
   migrator: Migrator,
   operation: string,
   onStep: (event: StepEvent) => Promise<void> | void = () => {},
+  more: object = {},
 ) {
   const history: HistoryEvent[] = [];
   const outcome = await runMachine(machine, {
-    input: { operation, slots: [...workerSlots] },
+    input: { operation, slots: [...workerSlots], ...more },
     execution: {
       id: `arn:aws:states:eu-west-1:111122223333:execution:migrate-tenants:${operation}`,
       name: operation,
