@@ -25,10 +25,13 @@ export async function letIn(plane: ControlPlane): Promise<Intruders> {
   const admin = (database: string) => adminEndpoint(plane, { ...plane.catalog, database });
   const parties: Party[] = [];
   const remove = async () => {
-    for (const party of parties)
-      await withConnection(admin(party.database), (connection) =>
-        isolations[party.strategy].deprovision(connection, party),
+    for (const party of parties) {
+      const isolation = isolations[party.strategy];
+      await withConnection(admin(isolation.removedFrom(party)), (connection) =>
+        isolation.deprovision(connection, party),
       );
+    }
+    // When it was made and nobody moved in.
     await withConnection(admin('postgres'), (connection) =>
       connection.query(`drop database if exists ${own} with (force)`),
     );
