@@ -32,8 +32,6 @@ create table catalog.migration_runs (
   digest text not null,
   -- More broken homes than these halt the run.
   tolerated integer not null check (tolerated >= 0),
-  -- The last ring whose gate was passed.
-  passed_ring integer not null default -1,
   halted_at timestamptz
 );
 

@@ -9,7 +9,6 @@ export interface MigrationRun {
   readonly version: string;
   readonly digest: string;
   readonly tolerated: number;
-  readonly passedRing: number;
   readonly isHalted: boolean;
 }
 
@@ -34,7 +33,6 @@ export async function readRun(catalog: Catalog, operationId: string): Promise<Mi
       version: row.version,
       digest: row.digest,
       tolerated: row.tolerated,
-      passedRing: row.passed_ring,
       isHalted: row.halted_at !== null,
     }
   );
@@ -49,12 +47,6 @@ export async function haltRun(catalog: Catalog, operationId: string): Promise<bo
   );
   return rowCount === 1;
 }
-
-export const passRing = (catalog: Catalog, operationId: string, ring: number) =>
-  catalog.query(
-    'update catalog.migration_runs set passed_ring = greatest(passed_ring, $2) where operation_id = $1',
-    [operationId, ring],
-  );
 
 /** Files that some home has got already, with the checksums they had then. */
 export async function knownFiles(catalog: Catalog): Promise<ReadonlyMap<string, string>> {
@@ -110,6 +102,12 @@ export async function countTargets(catalog: Catalog, operationId: string): Promi
     [operationId],
   );
   return rows.map(({ ring, ...counts }) => ({ ring, counts: counts as RingCount['counts'] }));
+}
+
+/** Over all rings: what a run tolerates so many of. */
+export async function countQuarantined(catalog: Catalog, operationId: string): Promise<number> {
+  const rings = await countTargets(catalog, operationId);
+  return rings.reduce((sum, { counts }) => sum + counts.quarantined, 0);
 }
 
 export interface NamedTarget {

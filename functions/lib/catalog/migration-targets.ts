@@ -7,7 +7,6 @@ export interface LeasedTarget {
   readonly targetId: string;
   readonly kind: 'home' | 'shared';
   readonly version: string;
-  readonly digest: string;
   readonly row: Row;
 }
 
@@ -37,7 +36,7 @@ export async function leaseTargets(
            order by t.target_id limit $5 for update skip locked)
        returning m.*
      )
-     select taken.target_id, taken.kind, taken.version, taken.digest, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
+     select taken.target_id, taken.kind, taken.version, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
             coalesce(h.database_id, c.database_id) as database_id, coalesce(h.database_name, c.database_name) as database_name,
             c.cluster_id, c.kind as cluster_kind, c.admin_host, c.admin_port
        from taken
@@ -50,7 +49,6 @@ export async function leaseTargets(
     targetId: row.target_id,
     kind: row.kind,
     version: row.version,
-    digest: row.digest,
     row,
   }));
 }

@@ -1,6 +1,6 @@
 import type { Queryable } from '../database/types.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-import type { CatalogHome } from './tenants.ts';
+import { type CatalogHome, homeValues } from './tenants.ts';
 
 /** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
 type Catalog = Pick<Queryable, 'query'>;
@@ -117,17 +117,7 @@ export async function recordNextHome(catalog: Catalog, home: CatalogHome): Promi
   await catalog.query(
     `insert into catalog.homes (home_id, tenant_id, cluster_id, strategy, database_name, database_id, schema_name, login, epoch, state)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning') on conflict (home_id) do nothing`,
-    [
-      home.homeId,
-      home.tenant,
-      home.clusterId,
-      home.strategy,
-      home.database,
-      home.databaseId,
-      home.schema,
-      home.login,
-      home.epoch,
-    ],
+    homeValues(home),
   );
 }
 

@@ -57,23 +57,26 @@ export interface CatalogHome {
   readonly epoch: number;
 }
 
+/** In the order of the columns that both ways to record a home name. */
+export const homeValues = (home: CatalogHome) => [
+  home.homeId,
+  home.tenant,
+  home.clusterId,
+  home.strategy,
+  home.database,
+  home.databaseId,
+  home.schema,
+  home.login,
+  home.epoch,
+];
+
 /** Records the tenant's first home, or answers the one it has: a repeated onboarding continues with the same. */
 export async function recordFirstHome(catalog: Catalog, home: CatalogHome): Promise<CatalogHome> {
   await catalog.query(
     `insert into catalog.homes (home_id, tenant_id, cluster_id, strategy, database_name, database_id, schema_name, login, epoch, state)
      select $1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning'
       where not exists (select from catalog.homes where tenant_id = $2)`,
-    [
-      home.homeId,
-      home.tenant,
-      home.clusterId,
-      home.strategy,
-      home.database,
-      home.databaseId,
-      home.schema,
-      home.login,
-      home.epoch,
-    ],
+    homeValues(home),
   );
   const { rows } = await catalog.query<{
     home_id: string;

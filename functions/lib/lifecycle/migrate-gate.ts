@@ -1,4 +1,9 @@
-import { countTargets, type MigrationRun, namedTargets, tenantsToTry } from '../catalog/migration-runs.ts';
+import {
+  countQuarantined,
+  type MigrationRun,
+  namedTargets,
+  tenantsToTry,
+} from '../catalog/migration-runs.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import type { Migrator } from './migrate.ts';
@@ -17,10 +22,7 @@ export async function gate(
   ring: number,
 ): Promise<void> {
   if (isHalted) throw halted('An operator has halted the run.');
-  const broken = (await countTargets(catalog, operationId)).reduce(
-    (sum, { counts }) => sum + counts.quarantined,
-    0,
-  );
+  const broken = await countQuarantined(catalog, operationId);
   if (broken > tolerated) {
     const [first] = await namedTargets(catalog, operationId, 1);
     throw halted(

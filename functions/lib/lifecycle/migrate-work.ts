@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
-import { countTargets, type MigrationRun, readRun, recordFiles } from '../catalog/migration-runs.ts';
+import { countQuarantined, type MigrationRun, readRun, recordFiles } from '../catalog/migration-runs.ts';
 import {
   type LeasedTarget,
   leaseTargets,
@@ -93,11 +93,8 @@ export async function work(
 
 /** A run that is halted, or has broken more homes than it may, takes no further batch. */
 async function isOver(catalog: ControlConnection, run: MigrationRun): Promise<boolean> {
-  const [now, rings] = [
-    await readRun(catalog, run.operationId),
-    await countTargets(catalog, run.operationId),
-  ];
-  return now!.isHalted || rings.reduce((sum, { counts }) => sum + counts.quarantined, 0) > run.tolerated;
+  const now = await readRun(catalog, run.operationId);
+  return now!.isHalted || (await countQuarantined(catalog, run.operationId)) > run.tolerated;
 }
 
 async function migrateBatch(

@@ -3,7 +3,6 @@ import {
   countTargets,
   knownFiles,
   type MigrationRun,
-  passRing,
   type RingCount,
   readRun,
   recordRun,
@@ -118,7 +117,6 @@ export const migrateSteps = {
   async gate(migrator, catalog, { operationId }, { ring }) {
     const run = await runOf(catalog, operationId);
     await gate(migrator, catalog, run, Number(ring));
-    await passRing(catalog, operationId, Number(ring));
   },
 
   async finish(_, catalog, { operationId }) {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Release } from '../../../functions/lib/migrations/release.ts';
 import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
-import { begin, ended, file, migratorOf, releaseWith, run, step } from './migrate.support.ts';
+import { begin, ended, file, migratorOf, notesColumns, releaseWith, run, step } from './migrate.support.ts';
 
 let world: World;
 let more: TestTenant[];
@@ -20,15 +20,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => world?.close());
 
-const columns = (tenant: TestTenant) =>
-  world.asProvisioner(tenant, async (connection) => {
-    const { rows } = await connection.query(
-      `select attname from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = $1 and c.relname = 'notes' and a.attnum > 0 and not a.attisdropped order by attnum`,
-      [tenant.home.schema],
-    );
-    return rows.map(({ attname }) => attname as string);
-  });
+const columns = (tenant: TestTenant) => notesColumns(world, tenant);
 const everyone = () => [...strategies.flatMap((each) => Object.values(world.tenants[each])), ...more];
 
 describe('whatever happens to a step', () => {

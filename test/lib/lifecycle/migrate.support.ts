@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { findHome, presentHome } from '../../../functions/lib/catalog/tenants.ts';
+import { presentHome } from '../../../functions/lib/catalog/tenants.ts';
 import {
   beginMigration,
   type MigrateRequest,
@@ -117,9 +117,19 @@ export const ended = (world: World, operation: string) =>
 export const versionOf = (world: World, tenant: TestTenant) =>
   world.asProvisioner('catalog', async (catalog) => {
     const { homeId } = await presentHome(catalog, tenant.id);
-    await findHome(catalog, homeId);
     const { rows } = await catalog.query('select schema_version from catalog.homes where home_id = $1', [
       homeId,
     ]);
     return rows[0]!.schema_version as string | null;
+  });
+
+/** What a home's table of notes has by now. */
+export const notesColumns = (world: World, tenant: TestTenant) =>
+  world.asProvisioner(tenant, async (connection) => {
+    const { rows } = await connection.query(
+      `select attname from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = $1 and c.relname = 'notes' and a.attnum > 0 and not a.attisdropped order by attnum`,
+      [tenant.home.schema],
+    );
+    return rows.map(({ attname }) => attname as string);
   });

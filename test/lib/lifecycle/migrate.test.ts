@@ -10,6 +10,7 @@ import {
   file,
   migrate,
   migratorOf,
+  notesColumns,
   releaseWith,
   request,
   run,
@@ -33,15 +34,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => world?.close());
 
-const columns = (tenant: TestTenant) =>
-  world.asProvisioner(tenant, async (connection) => {
-    const { rows } = await connection.query(
-      `select attname from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = $1 and c.relname = 'notes' and a.attnum > 0 and not a.attisdropped order by attnum`,
-      [tenant.home.schema],
-    );
-    return rows.map(({ attname }) => attname as string);
-  });
+const columns = (tenant: TestTenant) => notesColumns(world, tenant);
 const everyone = () => [...strategies.flatMap((each) => Object.values(world.tenants[each])), ...more];
 
 describe('a run', () => {
