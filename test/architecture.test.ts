@@ -133,6 +133,8 @@ const long: Record<string, string> = {
   'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
   'test/lib/health/mutation.test.ts':
     'one table: every way to sabotage a system, and what the next run says of it',
+  'test/lib/runtime/context.test.ts':
+    'what a context must hold, over three strategies, is one table of refusals',
   'test/lib/transfer/transfer.test.ts':
     'one export, taken in by every strategy and spoilt in every way: the parts share its files',
   'test/lib/health/run.test.ts': 'a world with its canaries takes seconds to make and is shared',

@@ -30,12 +30,14 @@ function statements({ party, tables }: Target) {
   );
   const claim = fc.constantFrom(
     `set_config('tenancy.tenant', '${tenant}', true)`,
-    `set_config('tenancy.context', replace(current_setting('tenancy.context'), current_setting('tenancy.tenant'), '${tenant}'), true)`,
+    `set_config('tenancy.context', replace(current_setting('tenancy.context', true), current_setting('tenancy.tenant'), '${tenant}'), true)`,
     `set_config('search_path', '${schema}', true)`,
     `set_config('row_security', 'off', true)`,
     `set_config('role', '${login}', true)`,
     "set_config('tenancy.context', '', true)",
-    "tenancy.enter(current_setting('tenancy.context'))::text",
+    "set_config('tenancy.pass', encode(sha256(timestamptz_send(now())), 'hex'), true)",
+    "tenancy.pass(current_setting('tenancy.tenant'))",
+    "pg_sequence_last_value('tenancy.pass_secret_1')::text",
     "current_setting('tenancy.tenant')",
     'pg_advisory_xact_lock_shared(1)::text',
   );

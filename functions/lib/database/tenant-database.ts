@@ -3,7 +3,7 @@ import { Call } from './call.ts';
 import { callerError } from './caller-error.ts';
 import { unlessStopped } from './connection.ts';
 import type { ConnectionPools } from './pools.ts';
-import { type Answer, part } from './round-trip.ts';
+import type { Answer } from './round-trip.ts';
 import type { Sql } from './sql.ts';
 import { type Statement, toStatement } from './statement.ts';
 import { assertStatement } from './statement-guard.ts';
@@ -54,8 +54,8 @@ class BoundDatabase implements TenantDatabase {
   }
 
   async #query<R>(statement: Statement): Promise<QueryResult<R>> {
-    const { lease, value: answer } = await this.#call.admit((connection, doorway) =>
-      this.#call.send(connection, [...doorway, { step: 'statement', statement }, part('commit', 'COMMIT')]),
+    const { lease, value: answer } = await this.#call.admit((connection, enter) =>
+      this.#call.sendAlone(connection, enter, { step: 'statement', statement }),
     );
     // Only where COMMIT was still to be sent can it be left out.
     const committed = lease.connection.status === 'I';
@@ -70,7 +70,7 @@ class BoundDatabase implements TenantDatabase {
 
   async #transaction<T>(work: (tx: TenantTransaction) => Promise<T>): Promise<T> {
     const call = this.#call;
-    const { lease } = await call.admit((connection, doorway) => call.send(connection, doorway));
+    const { lease } = await call.admit((connection, enter) => call.begin(connection, enter));
     const tx = new Transaction(call, lease.connection, (answer) => this.#accept(answer, false));
     try {
       const value = await unlessStopped(

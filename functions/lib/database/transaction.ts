@@ -55,7 +55,7 @@ export class Transaction implements TenantTransaction {
         throw refused('A transaction begun inside db.transaction was left open: await it before returning.');
       }
       if (this.#connection.status === 'E') throw new QueryError('25P02', undefined, this.#failure);
-      await this.#call.send(this.#connection, [part('commit', 'COMMIT')]);
+      await this.#call.commit(this.#connection);
     });
   }
 

@@ -104,10 +104,36 @@ describe.each(strategies)('%s', (strategy) => {
     });
   });
 
-  it('refuses purposes that are not a call, and a reading context in a writing transaction', async () => {
+  it('refuses purposes that are not a call', async () => {
     expect(await tryEnter(a(), world.context(a(), { purpose: 'migrate' }))).toBe('TN002');
     expect(await tryEnter(a(), world.context(a(), { purpose: 'move' }))).toBe('TN002');
-    expect(await tryEnter(a(), world.context(a(), { mode: 'r' }), writing)).toBe('TN006');
+  });
+
+  it('makes the transaction of a reading context read-only, for good', async () => {
+    await world.asLogin(a(), async (connection) => {
+      for (const attempt of [
+        "insert into notes (body) values ('x')",
+        'set transaction read write',
+        'set local transaction_read_only = off',
+      ]) {
+        await connection.query(writing);
+        await connection.query('select tenancy.enter($1)', [world.context(a(), { mode: 'r' })]);
+        await expect(connection.query(attempt), attempt).rejects.toMatchObject({
+          code: attempt.startsWith('insert') ? '25006' : '25001',
+        });
+        await connection.query('rollback');
+      }
+    });
+  });
+
+  it('leaves nothing signed where the statements of a tool could read it', async () => {
+    await world.asLogin(a(), async (connection) => {
+      await connection.query(writing);
+      await connection.query('select tenancy.enter($1)', [world.context(a())]);
+      const { rows } = await connection.query("select current_setting('tenancy.context', true) as context");
+      expect(rows[0]!.context ?? '').toBe('');
+      await connection.query('rollback');
+    });
   });
 
   it('refuses a transaction whose snapshots would not see the fence', async () => {
@@ -172,7 +198,7 @@ describe.each(strategies)('%s', (strategy) => {
       };
       const read = async () => {
         const { rows } = await connection.query(
-          `select json_object_agg(name, current_setting(name, true)) as now from unnest($1::text[]) name`,
+          `select json_object_agg(name, nullif(current_setting(name, true), '')) as now from unnest($1::text[]) name`,
           [Object.keys(poison)],
         );
         return rows[0]!.now;

@@ -133,6 +133,27 @@ export const context: Theme = {
         ),
     },
     {
+      name: 'makes a pass for the victim, out of what a login can read',
+      sql: (aim) =>
+        [
+          `encode(sha256(timestamptz_send(now()) || convert_to('${aim.victim.tenant}' || current_setting('transaction_read_only'), 'UTF8')), 'hex')`,
+          `tenancy.pass('${aim.victim.tenant}')`,
+          "pg_sequence_last_value('tenancy.pass_secret_1')::text",
+          '(select last_value::text from tenancy.pass_secret_1)',
+          "current_setting('tenancy.pass')",
+        ].flatMap((pass) => [
+          `select ${claim(aim)}, set_config('tenancy.pass', ${pass}, true)`,
+          everything(aim),
+        ]),
+    },
+    {
+      name: 'keeps its pass over a commit and claims to be the victim',
+      sql: (aim) => [
+        `do $$ declare pass text := current_setting('tenancy.pass'); begin commit; perform ${claim(aim)}, set_config('tenancy.pass', pass, true); end $$`,
+        everything(aim),
+      ],
+    },
+    {
       name: 'enters again with a forged context',
       sql: (aim) =>
         aim.forgeries.flatMap((forged) => [`select tenancy.enter(${quoted(forged)})`, everything(aim)]),
