@@ -84,7 +84,7 @@ const schema = z.strictObject({
       z.strictObject({
         /** Aurora PostgreSQL Serverless v2. */
         kind: z.literal('aurora'),
-        engineVersion: postgres17().default('17.9'),
+        engineVersion: postgres17().default('17.10'),
         /** Aurora capacity units of 2 GiB. */
         minCapacity: z.number().min(0.5).max(256).multipleOf(0.5).default(0.5),
         maxCapacity: z.number().min(1).max(256).multipleOf(0.5).default(16),

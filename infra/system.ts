@@ -1,6 +1,7 @@
 import { type App, Tags } from 'aws-cdk-lib';
 import { overBudget } from '../functions/lib/health/budget.ts';
 import { budgetOf } from './budget.ts';
+import { warnOfHoles } from './engine-versions.ts';
 import type { DeploymentFacts } from './environment.ts';
 import type { Settings } from './settings.ts';
 import { ControlStack } from './stacks/control.ts';
@@ -24,6 +25,7 @@ export function addSystem(app: App, settings: Settings, tools: DeploymentFacts['
     network,
     description: 'Tenantry: the shared cluster, its proxy and the keys, installed before anything serves',
   });
+  warnOfHoles(data, settings);
   const endpoint = new EndpointStack(app, 'TenantryEndpoint', {
     ...common,
     tools,

@@ -1,5 +1,12 @@
-import { describe, expect, it } from 'vitest';
+import { Annotations, Match } from 'aws-cdk-lib/assertions';
+import { describe, expect, it, vi } from 'vitest';
+import { versionFloors } from '../../functions/lib/health/audit-server.ts';
+import { isBelowFloor } from '../../infra/engine-versions.ts';
 import { readSettings } from '../../infra/settings.ts';
+import { synthesize } from './synthesize.ts';
+
+// The first synthesis bundles all functions.
+vi.setConfig({ testTimeout: 120_000 });
 
 describe('settings', () => {
   it('need nothing: everything has a default', () => {
@@ -66,5 +73,35 @@ describe('settings', () => {
 
   it.each(['', '{', '[]', 7])('refuse %j and say where they belong', (context) => {
     expect(() => readSettings(context)).toThrow(/tenantry/);
+  });
+});
+
+describe('versions of PostgreSQL', () => {
+  it.each([{ kind: 'aurora' }, { kind: 'instance' }])(
+    'have no hole that the canary would complain of, unless somebody asks for one: %j',
+    (cluster) => {
+      const settings = readSettings({ cluster });
+      for (const { engineVersion } of [settings.cluster, settings.dedicated])
+        expect(isBelowFloor(engineVersion), engineVersion).toBe(false);
+    },
+  );
+
+  it('are compared with the canary’s own floor', () => {
+    expect(versionFloors[17]).toBe(170010);
+    expect(['17.9', '17.10', '17.11', '17.4'].map(isBelowFloor)).toEqual([true, false, false, true]);
+  });
+
+  it('below it are said at synthesis, with the setting that chose them', () => {
+    const warnings = (changes: object) =>
+      Annotations.fromStack(synthesize({ ...changes }).stacks.data).findWarning(
+        '*',
+        Match.stringLikeRegexp('CVE-2026-6473'),
+      );
+    expect(warnings({})).toEqual([]);
+    const found = warnings({
+      cluster: { kind: 'aurora', engineVersion: '17.9' },
+      dedicated: { engineVersion: '17.7' },
+    });
+    expect(found.map(({ entry }) => entry.data).join()).toMatch(/cluster\.engine.*dedicated\.engine/);
   });
 });
