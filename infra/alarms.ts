@@ -4,6 +4,7 @@ import { metricNames } from '../functions/lib/health/metrics.ts';
 export type AlarmName =
   | 'isolation-in-doubt'
   | 'canary-not-running'
+  | 'public-url-failing'
   | 'sessions-pinned'
   | 'borrow-latency'
   | 'errors-5xx'
@@ -59,6 +60,17 @@ export const alarms: readonly AlarmRow[] = [
     below: true,
     periods: { of: 3, beyond: 3 },
     silence: 'breaching',
+  },
+  {
+    name: 'public-url-failing',
+    says: 'The canary’s own calls of the public URL fail: nobody else’s may get through.',
+    source: { own: metricNames.publicUrlFailures },
+    statistic: 'Maximum',
+    periodMinutes: 1,
+    threshold: 1,
+    periods: { of: 3, beyond: 3 },
+    // That nobody is watching has its own alarm.
+    silence: 'fine',
   },
   {
     name: 'sessions-pinned',

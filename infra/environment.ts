@@ -15,6 +15,7 @@ export interface DeploymentFacts {
   /** The secrets' names. */
   readonly contextKey: string;
   readonly signingKey: string;
+  readonly canaryKeys: string;
   readonly masterSecret: string;
   readonly parameterGroup: string;
   readonly subnetGroup: string;
@@ -22,6 +23,7 @@ export interface DeploymentFacts {
   readonly publicUrl?: string;
   readonly apiKeyJwks?: string;
   readonly mcpFunction?: string;
+  readonly endpointCanary?: string;
   /** Of the bucket that keeps exports. */
   readonly exportBucket?: string;
   /** ARNs by the machines' files. */
@@ -96,7 +98,15 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       MASTER_SECRET: facts.masterSecret,
       SIGNING_KEY_SECRET: facts.signingKey,
     }),
-    'health-canary': () => ({ ...control(), SIGNING_KEY_SECRET: facts.signingKey, ...machines() }),
+    'health-canary': () => ({
+      ...control(),
+      API_KEY_ISSUER: facts.publicUrl!,
+      SIGNING_KEY_SECRET: facts.signingKey,
+      CANARY_KEYS_SECRET: facts.canaryKeys,
+      ENDPOINT_CANARY_FUNCTION: facts.endpointCanary!,
+      ...machines(),
+    }),
+    'endpoint-canary': () => ({ PUBLIC_URL: facts.publicUrl!, CANARY_KEYS_SECRET: facts.canaryKeys }),
     admin: () => ({
       ...control(),
       TIERS: JSON.stringify(settings.tiers),

@@ -160,8 +160,23 @@ export const functions = [
       'list-instances',
       'start-operations',
       'call-mcp',
+      'call-endpoint-canary',
+      'keep-canary-keys',
+      'read-signing-key',
     ],
     connections: 8,
+  },
+  {
+    name: 'endpoint-canary',
+    entry: 'functions/endpoint-canary/handler.ts',
+    // What it does is over after twelve seconds, answered or not.
+    timeoutSeconds: 16,
+    memoryMb: 256,
+    streaming: false,
+    // From its subnets the canary reaches no public address.
+    inVpc: false,
+    plane: 'control',
+    may: ['read-canary-keys'],
   },
   {
     name: 'offboard-tenant',

@@ -30,6 +30,10 @@ export type Right =
   | 'list-instances'
   | 'start-operations'
   | 'call-mcp'
+  /** Let the public URL be called from outside the VPC. */
+  | 'call-endpoint-canary'
+  | 'read-canary-keys'
+  | 'keep-canary-keys'
   | 'keep-exports';
 
 /** What a right leads to in the network: databases by their security group, AWS by an endpoint in the VPC. */
@@ -58,6 +62,9 @@ export const reach: Readonly<Record<Right, Reach>> = {
   'list-instances': { service: 'rds' },
   'start-operations': { service: 'states' },
   'call-mcp': { service: 'lambda' },
+  'call-endpoint-canary': { service: 'lambda' },
+  'read-canary-keys': { service: 'secretsmanager' },
+  'keep-canary-keys': { service: 'secretsmanager' },
   'keep-exports': { service: 's3' },
 };
 

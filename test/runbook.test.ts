@@ -74,6 +74,7 @@ describe('what it names', () => {
         'Throttles',
         'ExecutionsFailed',
         'ExecutionsTimedOut',
+        'DomainTarget',
       ],
       ...['tenancy_app', 'tenancy_provisioner', 'max_connections', 'active_pool_count', 'connection_budget'],
     ]);

@@ -1,8 +1,11 @@
 import { Logger } from '@aws-lambda-powertools/logger';
+import { mintApiKey } from '../lib/auth/api-key.ts';
+import { invokeFunction } from '../lib/aws/lambda.ts';
 import { listInstances } from '../lib/aws/rds.ts';
 import { createSecrets } from '../lib/aws/secrets.ts';
 import { createWorkflows } from '../lib/aws/step-functions.ts';
 import { metricNames } from '../lib/health/metrics.ts';
+import { publicAnswer } from '../lib/health/public-url.ts';
 import { publish } from '../lib/health/publish.ts';
 import { runCanary } from '../lib/health/run.ts';
 import { publishRun, type Summary, summaryOf } from '../lib/health/tell.ts';
@@ -29,6 +32,17 @@ const watch: Watch = {
   secrets,
   readKeys: async () => parseMasterKeys(await secrets.read(contextKeySecret, true)),
   instances: listInstances,
+  publicKeys: {
+    url: settings.publicUrl,
+    read: () => secrets.find(settings.canaryKeysSecret),
+    write: (text) => secrets.write(settings.canaryKeysSecret, text),
+    async mint(claims) {
+      const signing = JSON.parse(await secrets.read(settings.signingKeySecret, true));
+      const { apiKeyIssuer: issuer, publicUrl: audience } = settings;
+      return mintApiKey(signing.private, { ...claims, issuer, audience });
+    },
+  },
+  askPublicUrl: async () => publicAnswer.parse(await invokeFunction(settings.endpointCanaryFunction, {})),
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
   async provision(operation) {
     await workflows.start(provisionMachine, operation, { operation, input: { placement: 'shared' } });

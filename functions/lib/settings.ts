@@ -219,6 +219,13 @@ const adminSettings = z
     issuers: env.ISSUERS,
   }));
 
+const endpointCanary = {
+  /** The endpoint's public URL. */
+  PUBLIC_URL: z.url(),
+  /** Name of the secret with the canaries' own API keys. */
+  CANARY_KEYS_SECRET: z.string().min(1).default('tenancy/canary-keys'),
+};
+
 const canarySettings = z
   .object({
     ...controlPlane,
@@ -226,15 +233,28 @@ const canarySettings = z
     MCP_FUNCTION: z.string().min(1),
     /** ARN of the state machine that makes a canary where there is none. */
     PROVISION_MACHINE: z.string().startsWith('arn:'),
-    /** Name of the secret with the pair that signs API keys: only that it is there is looked at. */
+    /** Name of the secret with the pair that signs API keys: the canaries' own are made with it. */
     SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
+    ...endpointCanary,
+    API_KEY_ISSUER: z.string().min(1),
+    /** Name of the function that calls the public URL. */
+    ENDPOINT_CANARY_FUNCTION: z.string().min(1),
   })
   .transform((env) => ({
     ...planeOf(env),
     mcpFunction: env.MCP_FUNCTION,
     provisionMachine: env.PROVISION_MACHINE,
     signingKeySecret: env.SIGNING_KEY_SECRET,
+    publicUrl: env.PUBLIC_URL,
+    apiKeyIssuer: env.API_KEY_ISSUER,
+    canaryKeysSecret: env.CANARY_KEYS_SECRET,
+    endpointCanaryFunction: env.ENDPOINT_CANARY_FUNCTION,
   }));
+
+const endpointCanarySettings = z.object(endpointCanary).transform((env) => ({
+  publicUrl: env.PUBLIC_URL,
+  canaryKeysSecret: env.CANARY_KEYS_SECRET,
+}));
 
 const healthSettings = z
   .object({
@@ -319,6 +339,11 @@ export const readAdminSettings = (env: Environment = process.env): AdminSettings
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readCanarySettings = (env: Environment = process.env): CanarySettings =>
   read(canarySettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readEndpointCanarySettings = (
+  env: Environment = process.env,
+): z.output<typeof endpointCanarySettings> => read(endpointCanarySettings, env);
 
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readHealthSettings = (env: Environment = process.env): HealthSettings =>

@@ -17,11 +17,13 @@ export interface Places {
   readonly clusterId: string;
   readonly contextKey: string;
   readonly signingKey: string;
+  readonly canaryKeys: string;
   readonly masterSecret: string;
   /** Of dedicated instances. */
   readonly parameterGroup: string;
   readonly subnetGroup: string;
   readonly mcpFunction?: string;
+  readonly endpointCanary?: string;
   readonly machines?: readonly string[];
   readonly exportBucket?: string;
 }
@@ -84,6 +86,13 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
     ],
     'read-context-key': () => [read([places.contextKey])],
     'read-signing-key': () => [read([places.signingKey])],
+    'read-canary-keys': () => [read([places.canaryKeys])],
+    'keep-canary-keys': () => [
+      {
+        actions: ['secretsmanager:GetSecretValue', 'secretsmanager:PutSecretValue'],
+        resources: [places.canaryKeys],
+      },
+    ],
     'make-keys': () => [
       {
         actions: ['secretsmanager:GetSecretValue', 'secretsmanager:PutSecretValue'],
@@ -154,6 +163,9 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
       },
     ],
     'call-mcp': () => [{ actions: ['lambda:InvokeFunction'], resources: [places.mcpFunction!] }],
+    'call-endpoint-canary': () => [
+      { actions: ['lambda:InvokeFunction'], resources: [places.endpointCanary!] },
+    ],
     'keep-exports': () => [
       {
         actions: ['s3:GetObject', 's3:PutObject', 's3:AbortMultipartUpload'],

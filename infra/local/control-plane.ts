@@ -21,6 +21,7 @@ import { type CloudState, clusterIdOf } from './state.ts';
 export const region = 'eu-west-1';
 export const contextKeySecret = 'tenancy/context-key';
 export const signingKeySecret = 'tenancy/api-key-signing';
+export const canaryKeysSecret = 'tenancy/canary-keys';
 const master = 'tenantry_master';
 
 /** The emulator's store in the form that the control plane uses; functions reach the same secrets over HTTP. */

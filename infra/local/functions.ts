@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { JWK } from 'jose';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { type FunctionName, functions } from '../functions.ts';
-import { contextKeySecret, region, signingKeySecret } from './control-plane.ts';
+import { canaryKeysSecret, contextKeySecret, region, signingKeySecret } from './control-plane.ts';
 import { LambdaHost } from './lambda/host.ts';
 
 export interface FunctionFacts {
@@ -60,7 +60,12 @@ export function functionVariables(
       MCP_FUNCTION: 'tenantry-mcp',
       PROVISION_MACHINE: facts.provisionMachine,
       SIGNING_KEY_SECRET: signingKeySecret,
+      PUBLIC_URL: publicUrl,
+      API_KEY_ISSUER: publicUrl,
+      CANARY_KEYS_SECRET: canaryKeysSecret,
+      ENDPOINT_CANARY_FUNCTION: 'tenantry-endpoint-canary',
     },
+    'endpoint-canary': { ...data, PUBLIC_URL: publicUrl, CANARY_KEYS_SECRET: canaryKeysSecret },
     admin: {
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,

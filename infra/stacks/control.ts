@@ -65,6 +65,7 @@ export class ControlStack extends Stack {
       ...data.facts,
       publicUrl: endpoint.api.publicUrl,
       mcpFunction: mcp.functionName,
+      ...this.endpointCanary((lambda) => lambda.functionName),
       exportBucket: this.exports.bucket.bucketName,
       machines,
       json: (value) => this.toJsonString(value),
@@ -72,6 +73,7 @@ export class ControlStack extends Stack {
     const places: Places = {
       ...data.places,
       mcpFunction: mcp.functionArn,
+      ...this.endpointCanary((lambda) => lambda.functionArn),
       exportBucket: this.exports.bucket.bucketArn,
       machines: Object.values(machines),
     };
@@ -83,5 +85,11 @@ export class ControlStack extends Stack {
       environment: environmentOf(row, facts),
     });
     this.lambdas.set(row.name, made.lambda);
+  }
+
+  /** Once it is there: before whoever starts operations, as the canary does. */
+  private endpointCanary(of: (lambda: IFunction) => string): { endpointCanary?: string } {
+    const lambda = this.lambdas.get('endpoint-canary');
+    return lambda === undefined ? {} : { endpointCanary: of(lambda) };
   }
 }

@@ -53,6 +53,13 @@ export class DataStack extends Stack {
       'signs which tenant a transaction belongs to',
     );
     const signingKey = this.newKey('ApiKeySigningKey', 'api-key-signing', 'signs API keys');
+    // Nothing to keep: the canary makes new ones.
+    const canaryKeys = this.newKey(
+      'CanaryKeys',
+      'canary-keys',
+      'API keys of the canaries',
+      RemovalPolicy.DESTROY,
+    );
     const proxyId = Fn.select(6, Fn.split(':', this.proxy.dbProxyArn));
     const dedicated = this.dedicated(settings, network);
     this.places = {
@@ -61,6 +68,7 @@ export class DataStack extends Stack {
       clusterId: this.cluster.resourceId,
       contextKey: contextKey.ref,
       signingKey: signingKey.ref,
+      canaryKeys: canaryKeys.ref,
       masterSecret: this.cluster.masterSecret,
       ...dedicated,
     };
@@ -72,6 +80,7 @@ export class DataStack extends Stack {
       port: String(postgresPort),
       contextKey: contextKey.name!,
       signingKey: signingKey.name!,
+      canaryKeys: canaryKeys.name!,
       masterSecret: this.cluster.masterSecret,
       ...dedicated,
       dedicatedSecurityGroup: network.group('dedicated').securityGroupId,
@@ -127,19 +136,19 @@ export class DataStack extends Stack {
   }
 
   /**
-   * Empty: the installation writes the first value. It outlives the stack, as what it has signed does; so its name is
+   * Empty: the product itself writes the first value. A key outlives the stack, as what it has signed does; so its name is
    * this stack's alone, and a later one is not in its way.
    */
-  private newKey(id: string, name: string, what: string): CfnSecret {
+  private newKey(id: string, name: string, what: string, removal = RemovalPolicy.RETAIN): CfnSecret {
     const secret = new CfnSecret(this, id, {
       name: `tenancy/${name}-${Fn.select(2, Fn.split('/', Aws.STACK_ID))}`,
       description: `tenantry: ${what}`,
     });
-    secret.applyRemovalPolicy(RemovalPolicy.RETAIN);
+    secret.applyRemovalPolicy(removal);
     Validations.of(secret).acknowledge({
       id: 'AwsSolutions-SMG4',
       reason:
-        'A new key is added beside the old one and installed in every database first: by hand, never by the clock.',
+        'The product renews it: keys of the canaries every week; a signing key is first installed everywhere, by hand.',
     });
     return secret;
   }

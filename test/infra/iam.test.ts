@@ -8,8 +8,11 @@ vi.setConfig({ hookTimeout: 180_000 });
 
 let assembly: Assembly;
 /** The ids that only a deployment knows. */
-let ids: Record<'cluster' | 'proxy' | 'mcp' | 'machine' | 'parameters' | 'subnets', string>;
-let keys: Record<'context' | 'signing' | 'master', string>;
+let ids: Record<
+  'cluster' | 'proxy' | 'mcp' | 'endpointCanary' | 'machine' | 'parameters' | 'subnets',
+  string
+>;
+let keys: Record<'context' | 'signing' | 'canaries' | 'master', string>;
 
 beforeAll(() => {
   assembly = new Assembly(synthesize());
@@ -19,6 +22,7 @@ beforeAll(() => {
     cluster: `<${cluster}.DBClusterResourceId>`,
     proxy: `<${id('AWS::RDS::DBProxy')}.DBProxyArn>`,
     mcp: `<${id('AWS::Lambda::Function', /^mcpFunction/)}.Arn>`,
+    endpointCanary: `<${id('AWS::Lambda::Function', /^endpointcanaryFunction/)}.Arn>`,
     machine: `<${id('AWS::StepFunctions::StateMachine', /^provisiontenant/)}>`,
     parameters: `<${id('AWS::RDS::DBParameterGroup')}>`,
     subnets: `<${id('AWS::RDS::DBSubnetGroup', /^Dedicated/)}>`,
@@ -26,6 +30,7 @@ beforeAll(() => {
   keys = {
     context: `<${id('AWS::SecretsManager::Secret', /^ContextKey/)}>`,
     signing: `<${id('AWS::SecretsManager::Secret', /^ApiKeySigningKey/)}>`,
+    canaries: `<${id('AWS::SecretsManager::Secret', /^CanaryKeys/)}>`,
     master: `<${cluster}.MasterUserSecret.SecretArn>`,
   };
 });
@@ -106,7 +111,23 @@ const questions: Record<string, Question> = {
   'the key that signs API keys': {
     action: 'secretsmanager:GetSecretValue',
     resource: () => keys.signing,
-    who: ['admin', 'install'],
+    // The canary makes the canaries' own.
+    who: ['admin', 'install', 'health-canary'],
+  },
+  'the canaries’ API keys': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: () => keys.canaries,
+    who: ['health-canary', 'endpoint-canary'],
+  },
+  'writing the canaries’ API keys': {
+    action: 'secretsmanager:PutSecretValue',
+    resource: () => keys.canaries,
+    who: ['health-canary'],
+  },
+  'having the public URL called': {
+    action: 'lambda:InvokeFunction',
+    resource: () => ids.endpointCanary,
+    who: ['health-canary'],
   },
   'the shared cluster’s master': {
     action: 'secretsmanager:GetSecretValue',

@@ -1,9 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { tools } from '../../functions/mcp/tools/index.ts';
+import { scopesOf } from '../../infra/environment.ts';
 import { type FunctionName, functions } from '../../infra/functions.ts';
 import { startAwsEmulator } from '../../infra/local/emulator/server.ts';
+import { startGateway } from '../../infra/local/gateway/gateway.ts';
 import type { OnChunk } from '../../infra/local/lambda/environment.ts';
+import type { LambdaHost } from '../../infra/local/lambda/host.ts';
 import { loadMachine } from '../../infra/local/state-machines/definition.ts';
 import { machineFiles } from '../../infra/machines.ts';
 import { Assembly, type Resource } from '../infra/assembly.ts';
@@ -17,6 +20,8 @@ import { startServer } from './server.ts';
 export type Deployment = Awaited<ReturnType<typeof deploy>>;
 
 const account = '111122223333';
+/** By the API's id below. */
+const publicUrl = 'https://abc123.execute-api.eu-west-1.amazonaws.com/live/mcp';
 const idOf = (name: string) => name.replaceAll('-', '');
 
 /**
@@ -43,6 +48,10 @@ export async function deploy(settings: Record<string, unknown> = {}) {
       await runtimes.get(name)!.invoke(event, onChunk);
     },
   };
+  // Where the public name leads to on this machine.
+  const facts = { publicUrl, issuers: [], scopes: scopesOf(tools) };
+  const lambda = host as unknown as LambdaHost;
+  let gateway = await startGateway({ port: 0, lambda, facts });
   const functionArn = (name: string) => `arn:aws:lambda:eu-west-1:${account}:function:tenantry-${name}`;
   const machineArn = (name: string) => `arn:aws:states:eu-west-1:${account}:stateMachine:${name}`;
 
@@ -117,6 +126,7 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     for (const port of ['CATALOG_PORT', 'PROXY_PORT'])
       if (environment.CATALOG_HOST) environment[port] = String(server.port);
     if (environment.NODE_EXTRA_CA_CERTS) environment.NODE_EXTRA_CA_CERTS = server.authorityFile;
+    if (name === 'endpoint-canary') environment.PUBLIC_URL = `http://127.0.0.1:${gateway.port}/mcp`;
     const aws = {
       AWS_REGION: region,
       AWS_ENDPOINT_URL: gate.url,
@@ -157,10 +167,20 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     host,
     runtimes,
     install,
+    publicUrl,
+    publicPort: gateway.port,
+    /** As when a name or a certificate has run out, and back. */
+    async closePublicUrl() {
+      await gateway.close();
+      return async () => {
+        gateway = await startGateway({ port: gateway.port, lambda, facts });
+      };
+    },
     get assembly() {
       return assembly;
     },
     async close() {
+      await gateway.close();
       for (const runtime of runtimes.values()) runtime.close();
       gate.close();
       await emulator.close();

@@ -1,9 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { tools } from '../../functions/mcp/tools/index.ts';
-import { startGateway } from '../../infra/local/gateway/gateway.ts';
 import { FunctionError } from '../../infra/local/lambda/environment.ts';
-import type { LambdaHost } from '../../infra/local/lambda/host.ts';
 import { checks, type Target } from '../../infra/verify/checks.ts';
 import { verify } from '../../infra/verify/verify.ts';
 import { type Deployment, deploy } from './deployment.ts';
@@ -179,33 +176,49 @@ describe('the watch', () => {
     expect(answer.statusCode, answer.body).toBe(200);
     expect(JSON.parse(answer.body)).toMatchObject({ status: 'ok' });
   });
+
+  it('calls the public URL with keys of its own, and says when nobody can', async () => {
+    const look = () =>
+      deployed.host.invoke('health-canary', {}) as Promise<{ state: string; problems: string[] }>;
+    // A run that finds a strategy's canaries makes their key; the next one uses it.
+    const slugs = ['rls', 'schema', 'database'].map((strategy) => `canary-${strategy}-a`);
+    await until(
+      async () => {
+        await look();
+        return Promise.all(slugs.map((slug) => admin('GET', `/tenants/${slug}/keys`)));
+      },
+      (answers) => answers.every(({ body }) => body.keys?.length > 0),
+      30,
+    );
+    expect(await look()).toEqual({ state: 'ok', problems: [] });
+    const asked = new Set(deployed.gate.calls.map(({ caller, action }) => `${caller} ${action}`));
+    expect(asked).toContain('endpoint-canary secretsmanager:GetSecretValue');
+    const reopen = await deployed.closePublicUrl();
+    const { state, problems } = await look().finally(reopen);
+    expect(state).toBe('degraded');
+    expect(problems.join('\n')).toMatch(/public_url: canary-schema-a at .* ECONNREFUSED/);
+    expect(await look()).toEqual({ state: 'ok', problems: [] });
+  });
 });
 
 describe('npm run verify:aws', () => {
-  const publicUrl = 'https://abc123.execute-api.eu-west-1.amazonaws.com/live/mcp';
   let target: Target;
-  let close: () => Promise<void>;
 
   beforeAll(async () => {
-    const scopes = [...new Set(tools.flatMap((tool) => tool.scopes))].sort();
-    const facts = { publicUrl, issuers: [], scopes };
-    const gateway = await startGateway({ port: 0, lambda: deployed.host as unknown as LambdaHost, facts });
-    close = gateway.close;
     target = {
-      url: publicUrl,
+      url: deployed.publicUrl,
       key: await keyOf('acme'),
       narrowKey: await keyOf('acme', ['inventory:read']),
       // The public name is this gateway's.
       fetch: (address, init) =>
         fetch(
-          String(address).replace(/^https:\/\/abc123[^/]*\/live/, `http://127.0.0.1:${gateway.port}`),
+          String(address).replace(/^https:\/\/abc123[^/]*\/live/, `http://127.0.0.1:${deployed.publicPort}`),
           init,
         ),
       proxyMaximum: async () => 0,
       calls: 40,
     };
   });
-  afterAll(() => close?.());
 
   it('finds that everything holds', async () => {
     const verdicts = await verify(target);

@@ -12,3 +12,6 @@ export interface Principal {
   /** `oidc:<issuer>` or `key:<api key id>`. */
   readonly auth: string;
 }
+
+/** What a canary's own API key is for. No other key has it: no tool of a team may ask for it. */
+export const probeScope = 'tenancy:probe';

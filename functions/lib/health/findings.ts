@@ -19,6 +19,10 @@ export const checks = {
   foreign_home: 'isolation',
   /** A real tool call through the MCP function. */
   data_path: 'service',
+  /** Real calls of the public URL. It has an alarm of its own: the canary's way there may be what fails. */
+  public_url: 'none',
+  /** The public URL let in who has no right to, or took somebody for somebody else. */
+  public_tokens: 'isolation',
 
   // Read from the system catalogs of every server and database.
   tables: 'isolation',

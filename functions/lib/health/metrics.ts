@@ -19,6 +19,8 @@ export const metricNames = {
   operationsFailed: 'OperationsFailed',
   /** Homes that the present migration could not change and has left as they were. */
   homesQuarantined: 'HomesQuarantined',
+  /** 0 or 1: calls of the public URL with a canary's key fail, or it can't be asked. */
+  publicUrlFailures: 'PublicUrlFailures',
   /** Gauge of one environment of the MCP function: its connections now. */
   poolConnections: 'PoolConnections',
   /** Calls of one environment that had to wait for a connection since it last told. */

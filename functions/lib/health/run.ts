@@ -5,6 +5,7 @@ import { catalogDatabase } from '../migrations/install.ts';
 import { auditDatabase } from './audit-database.ts';
 import { canaries, type Pair } from './canaries.ts';
 import { type Check, checks, finding, type HealthFinding, type HealthState, stateOf } from './findings.ts';
+import { auditPublicUrl } from './outside.ts';
 import { type OwnedHome, type Picture, readPicture } from './picture.ts';
 import { type HealthReport, type Next, readNext, saveRecord } from './record.ts';
 import { auditFunctions, type Runtimes } from './runtime.ts';
@@ -78,6 +79,7 @@ async function look(
   const parts = await Promise.all([
     ...made.pairs.map((pair) => walls(watch, keys, pair, now)),
     ...made.pairs.map((pair) => dataPath(watch, pair)),
+    auditPublicUrl(watch, catalog, made.pairs, now),
     inParallel(places, width, async (place) => {
       let result: Visit | undefined;
       const inspect = async () => {

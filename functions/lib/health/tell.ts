@@ -28,6 +28,7 @@ export function publishRun({ report }: HealthRun): void {
     [names.canaryRuns]: 1,
     [names.canaryFailures]: Object.values(checks).filter((verdict) => verdict === 'red').length,
     [names.auditFindings]: report.found,
+    [names.publicUrlFailures]: checks.public_url === 'red' ? 1 : 0,
     [names.foreignSessionLocks]: report.sessionLocks,
     [names.operationsFailed]: report.operationsFailed,
     [names.homesQuarantined]: report.homesQuarantined,

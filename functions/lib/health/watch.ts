@@ -1,3 +1,4 @@
+import type { ApiKeyClaims } from '../auth/api-key.ts';
 import type { KnownInstance } from '../aws/rds.ts';
 import type { Secrets } from '../aws/secrets.ts';
 import type { ControlConnection } from '../database/connect.ts';
@@ -6,6 +7,7 @@ import type { MasterKeys } from '../isolation/context.ts';
 import type { ControlPlane } from '../lifecycle/control-plane.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
+import type { PublicAnswer } from './public-url.ts';
 
 /** What a run works with; built once by the canary's handler. */
 export interface Watch {
@@ -18,6 +20,16 @@ export interface Watch {
   instances(): Promise<KnownInstance[]>;
   /** A real tool call through the tenant's data path. @throws when it does not hold */
   probe(tenant: TenantId): Promise<void>;
+  /** The canaries' API keys for the public URL, kept as text. */
+  readonly publicKeys: {
+    /** The public URL. */
+    readonly url: string;
+    read(): Promise<string | undefined>;
+    write(text: string): Promise<void>;
+    mint(claims: Pick<ApiKeyClaims, 'tenant' | 'keyId' | 'scopes' | 'expires'>): Promise<string>;
+  };
+  /** Calls the public URL with them, from outside. */
+  askPublicUrl(): Promise<PublicAnswer>;
   /** Lets an operation of kind `provision` run. */
   provision(operationId: string): Promise<void>;
 }

@@ -1,3 +1,4 @@
+import { probeScope } from '../auth/principal.ts';
 import { type Caller, failed, type Log, runTool, type ToolResult } from './call.ts';
 import { type Refusal, tenantRefusals } from './refusal.ts';
 import { fitsSchema, mayUse, type RegisteredTool, type Registry, type ToolDescriptor } from './registry.ts';
@@ -24,12 +25,12 @@ export type Family = 'legacy' | 'modern';
 /** The auth of a principal that no authorizer gives: the product itself, past API Gateway. */
 export const productAuth = 'verify';
 
-function offered(
-  found: RegisteredTool | undefined,
-  { principal, tenant }: Caller,
-): RegisteredTool | undefined {
-  if (found === undefined || !fitsSchema(found.tool, tenant.schemaVersion)) return undefined;
-  return found.isInternal && principal.auth !== productAuth ? undefined : found;
+const isProduct = ({ principal, granted }: Caller) =>
+  principal.auth === productAuth || (principal.auth.startsWith('key:') && granted.has(probeScope));
+
+function offered(found: RegisteredTool | undefined, caller: Caller): RegisteredTool | undefined {
+  if (found === undefined || !fitsSchema(found.tool, caller.tenant.schemaVersion)) return undefined;
+  return found.isInternal && !isProduct(caller) ? undefined : found;
 }
 
 export function createExchange(

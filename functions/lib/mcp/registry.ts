@@ -47,6 +47,8 @@ export function createRegistry(tools: readonly Tool[], internal: readonly Tool[]
     const isInternal = internal.includes(tool);
     if (!toolName.test(tool.name))
       throw new TypeError(`Tool name "${tool.name}": use a-z, 0-9 and _, at most 64 characters.`);
+    if (tool.scopes.some((scope) => scope.startsWith('tenancy:')))
+      throw new TypeError(`Tool "${tool.name}": scopes that begin with "tenancy:" are the product's own.`);
     if (byName.has(tool.name)) throw new TypeError(`Two tools are named "${tool.name}": rename one.`);
     const input = tool.input.strict();
     byName.set(tool.name, { tool, input, isInternal });

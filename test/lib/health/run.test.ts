@@ -9,7 +9,7 @@ import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { suspend } from '../../../functions/lib/lifecycle/suspend.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
-import { runOnce, signingKeySecret, startWatching, told, watchOf } from './support.ts';
+import { runOnce, signingKeySecret, startWatching, told } from './support.ts';
 
 let world: World;
 let watch: Watch;
@@ -317,7 +317,7 @@ it('comes round to every home, however many there are, and does not stop at one 
 
 it('finishes without a record when the catalog is away, and with findings when the MCP function is', async () => {
   const silent: Watch = {
-    ...watchOf(world, true),
+    ...watch,
     probe: () => Promise.reject(new Error('no such function')),
   };
   const run = await runOnce(silent);
