@@ -5,7 +5,7 @@ import type { Release } from '../migrations/release.ts';
 import { catchUp } from '../move/catch-up.ts';
 import { copyRows } from '../move/copy.ts';
 import { capture } from '../move/hold.ts';
-import { hasLanded, land, prepareStaging } from '../move/staging.ts';
+import { hasLanded, land, makeKeys, prepareStaging } from '../move/staging.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { moveOf } from './move-begin.ts';
@@ -71,7 +71,12 @@ export const moveSteps = {
 
   async land(mover, catalog, { operationId }) {
     await moving(mover, catalog, operationId, async (sides) => {
-      await catchUp(sides, await hasLanded(sides.target));
+      if (!(await hasLanded(sides.target))) {
+        // Again, what a crash of the target's server has made it forget.
+        await copyRows(sides, () => false);
+        await makeKeys(sides.target);
+        await catchUp(sides, false);
+      }
       await land(sides.target, sides.tables);
       await catchUp(sides, true);
     });

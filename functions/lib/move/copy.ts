@@ -1,11 +1,11 @@
 import type { Sides } from './catch-up.ts';
 import { keyNames, list } from './rows.ts';
-import { quote, reading, writing } from './side.ts';
+import { quote, reading, type Side, writing } from './side.ts';
 import { isStaged, landing, stagedName, stagingSchema } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
 /** Rows of one range: each is a transaction of its own on both sides, and what a crash repeats. */
-const RANGE_ROWS = 20_000;
+const RANGE_ROWS = 50_000;
 
 /**
  * Copies all rows, range after range of each primary key, each in its own snapshot: no transaction lasts longer than one
@@ -34,11 +34,7 @@ async function copyRange({ source, target }: Sides, table: MovedTable, index: nu
     const after = rows[0]?.upto ?? undefined;
     const upto = await reading(source, async () => {
       const range = `where t.tenant_id = '${source.home.tenant}' ${after === undefined ? '' : `and ${keyRow(table)} > ${after}`}`;
-      const bound = await source.connection.query<{ upto: string }>(
-        `select ${keyLiteral(table)} as upto from ${quote(table.name)} t ${range} order by ${list(keyNames(table), 't.')} offset ${RANGE_ROWS - 1} limit 1`,
-        [],
-      );
-      const upto = bound.rows[0]?.upto;
+      const upto = await boundOf(source, table, range);
       await source.connection.stream(
         `copy (select ${list(table.columns, 't.')} from ${quote(table.name)} t ${range} ${upto === undefined ? '' : `and ${keyRow(table)} <= ${upto}`}) to stdout`,
         target.connection,
@@ -55,10 +51,33 @@ async function copyRange({ source, target }: Sides, table: MovedTable, index: nu
   });
 }
 
-const keyRow = (table: MovedTable) => `row(${list(keyNames(table), 't.')})`;
+/** The key of the range's last row; undefined: no more rows are left than belong to this one. */
+async function boundOf({ connection }: Side, table: MovedTable, range: string): Promise<string | undefined> {
+  const order = list(restOfKey(table), 't.');
+  // A row a tenant.
+  if (order === '') return undefined;
+  // By the key's own index, which has them in order: what the planner knows of a tenant may be that it has no rows.
+  await connection.query(
+    'set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off',
+  );
+  const { rows } = await connection.query<{ upto: string }>(
+    `select ${keyLiteral(table)} as upto from ${quote(table.name)} t ${range} order by ${order} offset ${RANGE_ROWS - 1} limit 1`,
+    [],
+  );
+  await connection.query(
+    'set local enable_seqscan = on; set local enable_bitmapscan = on; set local enable_sort = on',
+  );
+  return rows[0]?.upto;
+}
+
+/** After tenant_id, which is the same in all rows: compared too, it would keep the index from finding the range's begin. */
+const restOfKey = (table: MovedTable) => keyNames(table).slice(1);
+
+const keyRow = (table: MovedTable) => `row(${list(restOfKey(table), 't.')})`;
 
 /** The row's key as PostgreSQL would read it in a statement: COPY takes no parameters. */
 const keyLiteral = ({ key }: MovedTable) =>
   `concat('row(', ${key
+    .slice(1)
     .map(({ name, type }) => `quote_literal(t.${quote(name)}::text), '::${type.replaceAll("'", "''")}'`)
     .join(`, ', ', `)}, ')')`;

@@ -1,5 +1,6 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { keyNames, list } from './rows.ts';
 import { quote, reading, type Side, writing } from './side.ts';
 import { type MovedTable, readTables, requireSameTables } from './tables.ts';
 
@@ -20,8 +21,8 @@ export const isStaged = (target: Side, { isPartitioned }: MovedTable) =>
   isPartitioned || !isolations[target.home.strategy].ownsTables;
 
 /**
- * Makes what the copy needs in the target; safe to repeat. Of tables that nobody uses yet, indexes and foreign keys are
- * taken away and kept as text: rows come faster and in any order. `complete`: the target has the rows already, up to
+ * Makes what the copy needs in the target; safe to repeat. Of tables that nobody uses yet, keys, indexes and foreign keys
+ * are taken away and kept as text: rows come faster and in any order. `complete`: the target has the rows already, up to
  * what has been captured since.
  */
 export async function prepareStaging(
@@ -32,22 +33,25 @@ export async function prepareStaging(
   const { connection, home } = target;
   const schema = stagingSchema(target);
   await writing(target, landing, async () => {
-    const tables = await readTables(target);
-    requireSameTables(source, tables);
     const { rows } = await connection.query(`select to_regclass('${schema}.parked') is not null as made`, []);
     if (rows[0]!.made) return;
+    const tables = await readTables(target);
+    requireSameTables(source, tables);
     await connection.query(
       `create schema ${schema};
        create unlogged table ${schema}.progress (table_name text primary key, upto text, done boolean not null);
        create table ${schema}.landed (at timestamptz not null default now());
-       create table ${schema}.parked (place integer generated always as identity primary key, statement text not null);`,
+       create table ${schema}.parked (place integer generated always as identity primary key, statement text not null, makes_key boolean not null default false);`,
     );
     // In the source's order: the target's changes with the foreign keys that are taken away.
-    for (const [index, { name, columns, key }] of source.entries())
+    for (const [index, table] of source.entries()) {
+      const { name, columns } = table;
       await connection.query(
-        `create unlogged table ${stagedName(target, index)} as select ${columns.map(quote).join(', ')} from ${quote(name)} with no data;
-         alter table ${stagedName(target, index)} add primary key (${key.map((part) => quote(part.name)).join(', ')})`,
+        `create unlogged table ${stagedName(target, index)} as select ${list(columns)} from ${quote(name)} with no data`,
       );
+      const key = `alter table ${stagedName(target, index)} add primary key (${list(keyNames(table))})`;
+      if (!complete && isStaged(target, table)) await keep(target, key, true);
+    }
     if (complete) await connection.query(`insert into ${schema}.landed default values`);
     else if (isolations[home.strategy].ownsTables) await park(target, tables);
   });
@@ -55,9 +59,8 @@ export async function prepareStaging(
 
 async function park(target: Side, tables: readonly MovedTable[]): Promise<void> {
   const { connection, home } = target;
-  const schema = stagingSchema(target);
   const names = tables.map(({ name }) => name);
-  const { rows } = await connection.query<{ taken: string; restored: string }>(
+  const { rows } = await connection.query<{ taken: string; restored: string; makes_key: boolean }>(
     `with moved as (select c.oid, c.relname, c.relkind from pg_class c where c.relname = any ($2)
                        and c.relnamespace = (select oid from pg_namespace where nspname = $1)),
      item as (
@@ -71,14 +74,45 @@ async function park(target: Side, tables: readonly MovedTable[]): Promise<void> 
        union all
        select 3, x.relname, format('drop index %I', x.relname), pg_get_indexdef(i.indexrelid)
          from pg_index i join moved m on m.oid = i.indrelid join pg_class x on x.oid = i.indexrelid
-        where m.relkind = 'r' and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x')))
-     select taken, restored from item order by place, name`,
+        where m.relkind = 'r' and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+       union all
+       -- A view may depend on a key that it groups by.
+       select 4, p.conname, format('alter table %I drop constraint %I', m.relname, p.conname),
+              format('alter table %I add constraint %I %s', m.relname, p.conname, pg_get_constraintdef(p.oid))
+         from pg_constraint p join moved m on m.oid = p.conrelid where p.contype = 'p' and m.relkind = 'r'
+          and not exists (select from pg_depend d where d.refclassid = 'pg_constraint'::regclass and d.refobjid = p.oid and d.deptype = 'n'))
+     select taken, restored, place = 4 as makes_key from item order by place, name`,
     [home.schema, names],
   );
   for (const { taken } of rows) await connection.query(taken);
   // Foreign keys last: they need the unique keys that they point at.
-  for (const { restored } of rows.toReversed())
-    await connection.query(`insert into ${schema}.parked (statement) values ($1)`, [restored]);
+  for (const { restored, makes_key } of rows.toReversed()) await keep(target, restored, makes_key);
+}
+
+const keep = (target: Side, statement: string, makesKey: boolean) =>
+  target.connection.query(
+    `insert into ${stagingSchema(target)}.parked (statement, makes_key) values ($1, $2)`,
+    [statement, makesKey],
+  );
+
+/** When all rows are there: from here on they are found by their keys. */
+export const makeKeys = (target: Side): Promise<void> => restore(target, 'where makes_key');
+
+async function restore(target: Side, which: string): Promise<void> {
+  const parked = `${stagingSchema(target)}.parked`;
+  for (;;) {
+    const isLast = await writing(target, landing, async () => {
+      const { rows } = await target.connection.query<{ place: number; statement: string }>(
+        `select * from ${parked} ${which} order by place limit 1`,
+        [],
+      );
+      if (rows[0] === undefined) return true;
+      await target.connection.query(rows[0].statement);
+      await target.connection.query(`delete from ${parked} where place = $1`, [rows[0].place]);
+      return false;
+    });
+    if (isLast) return;
+  }
 }
 
 /** Whether the target's own tables hold what the source held at one moment: from then on only changes are carried. */
@@ -102,32 +136,23 @@ export async function land(target: Side, tables: readonly MovedTable[]): Promise
     const staged = [...tables.entries()].filter(([, table]) => isStaged(target, table));
     for (const [, { name }] of staged.toReversed()) await deleteAll(target, name);
     for (const [index, { name, columns }] of staged) {
-      const list = columns.map(quote).join(', ');
+      const all = list(columns);
       await connection.query(
-        `insert into ${quote(name)} (${list}) overriding system value select ${list} from ${stagedName(target, index)};
+        `insert into ${quote(name)} (${all}) overriding system value select ${all} from ${stagedName(target, index)};
          truncate ${stagedName(target, index)}`,
       );
     }
     await connection.query(`insert into ${schema}.landed default values`);
+    // Before the foreign keys are checked: by what is known of a table that was empty, each check would read the whole tenant.
+    if (staged.length > 0) await connection.query(analyze(staged.map(([, table]) => table)));
   });
-  for (;;) {
-    const isLast = await writing(target, landing, async () => {
-      const { rows } = await connection.query<{ place: number; statement: string }>(
-        `select * from ${schema}.parked order by place limit 1`,
-        [],
-      );
-      if (rows[0] === undefined) return true;
-      await connection.query(rows[0].statement);
-      await connection.query(`delete from ${schema}.parked where place = $1`, [rows[0].place]);
-      return false;
-    });
-    if (isLast) break;
-  }
+  await restore(target, '');
   if (isolations[target.home.strategy].ownsTables)
-    await writing(target, landing, () =>
-      connection.query(tables.map(({ name }) => `analyze ${quote(name)}`).join(';')),
-    );
+    await writing(target, landing, () => connection.query(analyze(tables)));
 }
+
+const analyze = (tables: readonly MovedTable[]) =>
+  `analyze ${tables.map(({ name }) => quote(name)).join(', ')}`;
 
 /** What an attempt left that died after its rows had been copied and before the move knew of it. */
 const deleteAll = ({ connection, home }: Side, table: string) =>
