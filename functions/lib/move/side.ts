@@ -22,7 +22,7 @@ export const superseded = () =>
 
 /** Text forms must agree on both sides, whatever the server's or the role's defaults. */
 const settings = `set local timezone = 'UTC'; set local datestyle = 'ISO, MDY'; set local intervalstyle = 'postgres';
-  set local bytea_output = 'hex'; set local extra_float_digits = 1; set local xmloption = content; set local lock_timeout = '10s';
+  set local bytea_output = 'hex'; set local lc_monetary = 'C'; set local extra_float_digits = 1; set local xmloption = content; set local lock_timeout = '10s';
   set local row_security = on; set local standard_conforming_strings = on`;
 
 type Isolation = 'read committed' | 'repeatable read';
