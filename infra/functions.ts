@@ -136,7 +136,7 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'control',
-    may: ['operate-shared-cluster', 'read-context-key', 'keep-tenant-secrets'],
+    may: ['operate-shared-cluster', 'read-context-key', 'keep-tenant-secrets', 'call-mcp'],
     // Four tenants at once, each with the catalog and two homes.
     connections: 12,
   },

@@ -157,7 +157,7 @@ const controlSettings = z
 const migrateSettings = z
   .object({
     ...controlPlane,
-    /** Name of the function that a ring's tenants are tried in. */
+    /** Name of the function that a ring's tenants, or a tenant's next home, are tried in. */
     MCP_FUNCTION: z.string().min(1),
   })
   .transform((env) => ({ ...planeOf(env), mcpFunction: env.MCP_FUNCTION }));

@@ -1,13 +1,15 @@
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { type Mover, moveOperation, moveSteps } from '../lib/lifecycle/move.ts';
+import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
-import { readOffboardSettings } from '../lib/settings.ts';
+import { readMigrateSettings } from '../lib/settings.ts';
 
-const settings = readOffboardSettings();
+const settings = readMigrateSettings();
 const mover: Mover = {
   plane: await createControlPlane(settings),
   release: await readRelease(settings.extensions),
+  probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
   clock: Date.now,
 };
 

@@ -95,6 +95,7 @@ export function functionVariables(
       ...data,
       CATALOG_CLUSTER_ID: facts.catalogClusterId,
       EXTENSIONS: facts.extensions.join(','),
+      MCP_FUNCTION: 'tenantry-mcp',
     },
     'transfer-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },
     'offboard-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },

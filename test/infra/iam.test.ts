@@ -294,7 +294,7 @@ const questions: Record<string, Question> = {
   'calling the MCP function past API Gateway': {
     action: 'lambda:InvokeFunction',
     resource: () => ids.mcp,
-    who: ['provision-tenant', 'migrate-tenants', 'health-canary'],
+    who: ['provision-tenant', 'migrate-tenants', 'move-tenant', 'health-canary'],
   },
   'keeping an export': {
     action: 's3:PutObject',

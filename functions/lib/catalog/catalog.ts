@@ -50,10 +50,12 @@ export function createCatalog(endpoint: Endpoint, pools: ConnectionPools, clock 
     async resolve(principal, refresh = false) {
       const key = JSON.stringify([principal.auth, principal.tenant]);
       const remembered = known.get(key);
-      if (!refresh && remembered !== undefined && remembered.until > clock()) return remembered.route;
+      // The product's own call tries a home, and a minute ago that may have been another.
+      const mustAsk = refresh || principal.auth === 'verify';
+      if (!mustAsk && remembered !== undefined && remembered.until > clock()) return remembered.route;
       let answer = asking.get(key);
       if (answer === undefined) {
-        answer = ask(key, principal, refresh).finally(() => asking.delete(key));
+        answer = ask(key, principal, mustAsk).finally(() => asking.delete(key));
         asking.set(key, answer);
       }
       return answer;

@@ -64,7 +64,9 @@ export async function turnOver(
       await withSides(mover, move, homes, async (sides) => {
         if (isBack) await closeSource(sides.target);
         await unfence(sides, await openState(catalog, move));
+        // The way back leads to a home that has served before.
         if (isBack) await prepareStaging(sides.target, sides.tables, true);
+        else await mover.probe(move.tenant);
         const switched = await switchOver(sides, epoch, async () => {
           isDecided = 'asked';
           isDecided = await switchHome(catalog, move, phase, { from, to, epoch });

@@ -30,6 +30,8 @@ export interface MoveInput {
 export interface Mover {
   readonly plane: ControlPlane;
   readonly release: Release;
+  /** A real tool call through the data path, to the home that is not open yet. @throws TenantryError `probe_failed` */
+  readonly probe: (tenant: TenantId) => Promise<void>;
   readonly clock: () => number;
 }
 

@@ -15,10 +15,12 @@ import { FunctionError } from '../../../infra/local/lambda/environment.ts';
 import { loadMachine } from '../../../infra/local/state-machines/definition.ts';
 import { runMachine } from '../../../infra/local/state-machines/engine.ts';
 import { limits, type TestTenant, type World } from '../../support/world.ts';
+import { probeThrough } from './probe.support.ts';
 
 export const moverOf = (world: World): Mover => ({
   plane: world.plane,
   release: world.release,
+  probe: (tenant) => probeThrough(world.access(), tenant),
   clock: Date.now,
 });
 
