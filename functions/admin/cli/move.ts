@@ -109,6 +109,8 @@ function moveCard({
   switchedAt,
   windowEndsAt,
   pauseMs,
+  comparedAt,
+  differs,
   rows,
 }: MoveView) {
   const moved = rows && Object.values(rows).reduce((sum, count) => sum + count, 0);
@@ -123,6 +125,8 @@ function moveCard({
     switched: switchedAt && moment(switchedAt),
     'writers waited': pauseMs === null ? null : `${Math.round(pauseMs)} ms`,
     rows: moved === null ? null : `${moved}, the same in both homes`,
+    'compared again': comparedAt && `${moment(comparedAt)}, the same in both homes`,
+    differs,
     'way back until': windowEndsAt && moment(windowEndsAt),
   });
 }

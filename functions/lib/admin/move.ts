@@ -29,6 +29,10 @@ export interface MoveView {
   readonly windowEndsAt: string | null;
   /** How long writers waited, ms. */
   readonly pauseMs: number | null;
+  /** When both homes were seen to hold the same after the switch; until then the move does not complete by itself. */
+  readonly comparedAt: string | null;
+  /** Which rows differ since the switch, by their keys. */
+  readonly differs: string | null;
   /** Of each table, when both homes were compared in full. */
   readonly rows: Readonly<Record<string, number>> | null;
 }
@@ -74,6 +78,8 @@ export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
       switchedAt: move.switchedAt?.toISOString() ?? null,
       windowEndsAt: move.phase === 'switched' ? end!.toISOString() : null,
       pauseMs: row.pause_ms,
+      comparedAt: move.comparedAt?.toISOString() ?? null,
+      differs: move.differs ?? null,
       rows: row.result?.rows ?? null,
     };
   });

@@ -19,6 +19,10 @@ export interface Move {
   /** Since when the target is in use; its end is the window's. */
   readonly switchedAt: Date | undefined;
   readonly windowIsOver: boolean;
+  /** When both homes were seen to hold the same after the switch. */
+  readonly comparedAt: Date | undefined;
+  /** Which rows differed when they were compared last after the switch, in words. */
+  readonly differs: string | undefined;
 }
 
 export async function recordMove(
@@ -49,6 +53,8 @@ export async function readMove(catalog: Catalog, operationId: string): Promise<M
       windowSeconds: row.window_seconds,
       switchedAt: row.switched_at ?? undefined,
       windowIsOver: row.over,
+      comparedAt: row.compared_at ?? undefined,
+      differs: row.differs ?? undefined,
     }
   );
 }
@@ -79,6 +85,20 @@ export async function wishMove(catalog: Catalog, operationId: string, wish: Move
 
 export async function withdrawWish(catalog: Catalog, operationId: string): Promise<void> {
   await catalog.query('update catalog.moves set wanted = null where operation_id = $1', [operationId]);
+}
+
+/** What the comparison after the switch has found. `differs`: a wish to complete was uttered without knowing of it, and is over. */
+export async function recordComparison(
+  catalog: Catalog,
+  operationId: string,
+  differs: string | undefined,
+): Promise<void> {
+  await catalog.query(
+    `update catalog.moves set differs = $2, compared_at = case when $2::text is null then now() end,
+            wanted = case when $2::text is not null and wanted = 'complete' then null else wanted end
+      where operation_id = $1 and phase = 'switched'`,
+    [operationId, differs ?? null],
+  );
 }
 
 /** The commit point: @returns false when the catalog has decided otherwise meanwhile, or the tenant is not active */

@@ -1,10 +1,18 @@
-import { type Move, type MovePhase, readMove, recordSwitch, switchHome } from '../catalog/moves.ts';
+import {
+  type Move,
+  type MovePhase,
+  readMove,
+  recordComparison,
+  recordSwitch,
+  switchHome,
+} from '../catalog/moves.ts';
 import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import type { Sides } from '../move/catch-up.ts';
+import { stays } from '../move/diff.ts';
 import { prepareStaging } from '../move/staging.ts';
-import { closeSource, switchOver, unfence } from '../move/switch.ts';
+import { closeSource, compareInFull, switchOver, unfence } from '../move/switch.ts';
 import type { Mover } from './move.ts';
 import { openState } from './move-end.ts';
 import { withSides } from './move-sides.ts';
@@ -43,6 +51,26 @@ export async function onTheWayBack<T>(
     await prepareStaging(sides.target, sides.tables, true);
     return work(sides);
   });
+}
+
+const isTheOperators =
+  'The tenant lives in its new home, and the other is kept. Change these rows through the service, and they are carried over and compared again; or complete the move as it is.';
+
+/** After the switch: the home in use against the one that was left. @throws TenantryError `move_differs` */
+export async function compareAgain(
+  catalog: ControlConnection,
+  operationId: string,
+  sides: Sides,
+): Promise<void> {
+  try {
+    await compareInFull(sides);
+  } catch (error) {
+    if (!(error instanceof TenantryError) || error.code !== 'move_differs') throw error;
+    const text = error.message.replace(stays, isTheOperators);
+    await recordComparison(catalog, operationId, text);
+    throw new TenantryError('move_differs', text);
+  }
+  await recordComparison(catalog, operationId, undefined);
 }
 
 /** There or back. What the catalog says at the begin of an attempt is settled: earlier ones can't reach it any more (see `runStep`). */

@@ -12,7 +12,7 @@ import { moveOf } from './move-begin.ts';
 import { leaveHome } from './move-end.ts';
 import { withSides } from './move-sides.ts';
 import { makeTarget, requireSameSchema, tellSecret } from './move-target.ts';
-import { goingOn, homeOf, moving, onTheWayBack, readMoveOf, turnOver } from './move-turn.ts';
+import { compareAgain, goingOn, homeOf, moving, onTheWayBack, readMoveOf, turnOver } from './move-turn.ts';
 import { endOperation, type Operation, readOperation } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
@@ -88,14 +88,23 @@ export const moveSteps = {
     await turnOver(mover, catalog, operationId, { from: 'moving', to: 'switched' });
   },
 
-  /** Looks after a move in its window: keeps the way back short. */
+  /**
+   * Looks after a move in its window: keeps the way back short, and compares both homes once more.
+   * @throws TenantryError `move_differs`: the move waits for the operator
+   */
   async follow(mover, catalog, { operationId }): Promise<{ next: 'wait' | 'reverse' | 'complete' }> {
     const move = await readMoveOf(catalog, operationId);
     if (move.phase !== 'switched') return { next: move.phase === 'reversed' ? 'reverse' : 'complete' };
     if (move.wanted === 'reverse') return { next: 'reverse' };
-    if (move.wanted === 'complete' || move.windowIsOver) return { next: 'complete' };
-    await onTheWayBack(mover, catalog, move, (sides) => catchUp(sides, true));
-    return { next: 'wait' };
+    const isOver = move.wanted === 'complete' || move.windowIsOver;
+    // Nothing is removed that was not compared, unless the operator knows what differs and wants it nevertheless.
+    const isKnown =
+      move.comparedAt !== undefined || (move.differs !== undefined && move.wanted === 'complete');
+    if (isOver && isKnown) return { next: 'complete' };
+    await onTheWayBack(mover, catalog, move, (sides) =>
+      isKnown ? catchUp(sides, true).then(() => {}) : compareAgain(catalog, operationId, sides),
+    );
+    return { next: isOver ? 'complete' : 'wait' };
   },
 
   /** The source is the tenant's home again, with everything that was written since. */

@@ -1,6 +1,6 @@
 import { asRole } from '../isolation/homes.ts';
-import { differs } from './diff.ts';
-import { fromKeys, hashes, type Keys, keyArray, keyNames, keyObject, list, sameKey } from './rows.ts';
+import { hashesOf, requireSame } from './diff.ts';
+import { fromKeys, type Keys, keyArray, keyNames, keyObject, list, sameKey } from './rows.ts';
 import { quote, reading, type Side, superseded, writing } from './side.ts';
 import { isStaged, landing, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
@@ -154,13 +154,8 @@ async function insert(
     );
 }
 
-/** Every changed row, as each side itself reads it. */
+/** Every changed row, as each side itself reads it. @throws TenantryError `move_differs` */
 async function compare({ source, target }: Pick<Sides, 'source' | 'target'>, keys: Keys): Promise<void> {
-  for (const [table, of] of keys) {
-    const [here, there] = await Promise.all([hashes(source, table, of), hashes(target, table, of)]);
-    const differing = [...new Set([...here.keys(), ...there.keys()])].filter(
-      (key) => here.get(key) !== there.get(key),
-    );
-    if (differing.length > 0) throw differs([{ table: table.name, keys: differing }]);
-  }
+  const [here, there] = await Promise.all([hashesOf(source, keys), hashesOf(target, keys)]);
+  requireSame(keys, here, there);
 }

@@ -1,13 +1,15 @@
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
-import { keyNames, keyObject, list, rowHash } from './rows.ts';
+import type { Sides } from './catch-up.ts';
+import { hashes, type Keys, keyNames, keyObject, list, rowHash } from './rows.ts';
 import { quote, reading, type Side } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
 /** Keys named of each table: enough to look at. */
 const NAMED = 10;
-/** Rows fall into as many groups by their key: only groups that differ are looked at row by row. */
+/** Rows fall into as many groups by their key: only groups that differ are looked at row by row, and not all of them. */
 const GROUPS = 256;
+const LOOKED_AT = 10;
 
 interface Group {
   group: number;
@@ -55,23 +57,41 @@ export async function digest(side: Side, tables: readonly MovedTable[]): Promise
   return digests;
 }
 
-/**
- * @param source the digests of the source at the moment at which the target is
- * @throws TenantryError `move_differs`, with the keys of rows that differ
- */
-export async function requireEqual(
-  sides: { readonly source: Side; readonly target: Side; readonly tables: readonly MovedTable[] },
+/** Where the digests differ, the rows that do: as each side is now, so that what has changed since is among them. */
+export async function suspects(
+  sides: Pick<Sides, 'source' | 'target' | 'tables'>,
   source: ReadonlyMap<MovedTable, Digest>,
-): Promise<void> {
+): Promise<Keys> {
   const target = await reading(sides.target, () => digest(sides.target, sides.tables));
-  const found: Difference[] = [];
+  const keys: Keys = new Map();
   for (const table of sides.tables) {
     const [here, there] = [source.get(table)!.groups, target.get(table)!.groups];
     const groups = [...new Set([...here.keys(), ...there.keys()])].filter(
       (group) => here.get(group) !== there.get(group),
     );
-    if (groups.length > 0) found.push({ table: table.name, keys: await differingKeys(sides, table, groups) });
+    if (groups.length > 0) keys.set(table, await differingKeys(sides, table, groups));
   }
+  return keys;
+}
+
+/** How the rows with these keys read, of those that are there. In a transaction. */
+export async function hashesOf(side: Side, keys: Keys): Promise<Map<MovedTable, Map<string, string>>> {
+  const found = new Map<MovedTable, Map<string, string>>();
+  for (const [table, of] of keys) found.set(table, await hashes(side, table, of));
+  return found;
+}
+
+/** @throws TenantryError `move_differs`, with the keys of rows that differ */
+export function requireSame(
+  keys: Keys,
+  source: ReadonlyMap<MovedTable, ReadonlyMap<string, string>>,
+  target: ReadonlyMap<MovedTable, ReadonlyMap<string, string>>,
+): void {
+  const found = [...keys].flatMap(([table, of]) => {
+    const [here, there] = [source.get(table)!, target.get(table)!];
+    const differing = [...of].filter((key) => here.get(key) !== there.get(key)).sort();
+    return differing.length > 0 ? [{ table: table.name, keys: differing }] : [];
+  });
   if (found.length > 0) throw differs(found);
 }
 
@@ -80,34 +100,34 @@ interface Difference {
   readonly keys: readonly string[];
 }
 
-export const differs = (found: readonly Difference[]) =>
+/** What an operator does about a difference: before the switch, or on the way back. */
+export const stays = 'The tenant stays where it is. Cancel the move, and look at these rows before the next.';
+
+const differs = (found: readonly Difference[]) =>
   new TenantryError(
     'move_differs',
-    `The target does not hold what the source does: ${found
+    `The two homes hold different rows: ${found
       .map(
         ({ table, keys }) => `${table} ${keys.slice(0, NAMED).join(', ')}${keys.length > NAMED ? ', …' : ''}`,
       )
-      .join('; ')}. The tenant stays where it is. Cancel the move, and look at these rows before the next.`,
+      .join('; ')}. ${stays}`,
   );
 
-/** Row by row, as they are now: what has changed meanwhile in the source may be among them. */
 async function differingKeys(
   { source, target }: { readonly source: Side; readonly target: Side },
   table: MovedTable,
   groups: readonly number[],
-): Promise<string[]> {
+): Promise<Set<string>> {
   const read = (side: Side) =>
     reading(side, async () => {
       const where = own(side) === '' ? 'where' : `${own(side)} and`;
       const { rows } = await side.connection.query<{ key: string; hash: string }>(
         `select ${keyObject(table)} as key, ${rowHash(table)} as hash from ${quote(table.name)} t
-          ${where} ${groupOf(table)} = any ($1) order by 1`,
-        [groups.slice(0, NAMED)],
+          ${where} ${groupOf(table)} = any ($1)`,
+        [groups.slice(0, LOOKED_AT)],
       );
       return new Map(rows.map(({ key, hash }) => [key, hash]));
     });
   const [here, there] = await Promise.all([read(source), read(target)]);
-  return [...new Set([...here.keys(), ...there.keys()])]
-    .filter((key) => here.get(key) !== there.get(key))
-    .sort();
+  return new Set([...here.keys(), ...there.keys()].filter((key) => here.get(key) !== there.get(key)));
 }
