@@ -9,7 +9,14 @@ import { auditPublicUrl } from './outside.ts';
 import { type OwnedHome, type Picture, readPicture } from './picture.ts';
 import { type HealthReport, type Next, readNext, saveRecord } from './record.ts';
 import { auditFunctions, type Runtimes } from './runtime.ts';
-import { auditInstances, auditOperations, auditQuarantine, auditSecrets, auditTenants } from './upkeep.ts';
+import {
+  auditInstances,
+  auditMoves,
+  auditOperations,
+  auditQuarantine,
+  auditSecrets,
+  auditTenants,
+} from './upkeep.ts';
 import { type Place, type Visit, visit } from './visit.ts';
 import { tryWalls } from './walls.ts';
 import { inParallel, part, reasonOf, takingTurns, type Watch, within } from './watch.ts';
@@ -114,6 +121,7 @@ async function look(
       { proves: picture.strategies },
     ),
     part('tenants', () => auditTenants(catalog)),
+    part('moves', () => auditMoves(watch, catalog)),
     part('operations', async () => {
       const { failed, findings } = await auditOperations(catalog);
       counts.failed = failed;

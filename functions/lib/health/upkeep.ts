@@ -2,6 +2,7 @@ import type { KnownInstance } from '../aws/rds.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { releaseFences } from '../lifecycle/move-fence.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
 import type { Picture, Server } from './picture.ts';
@@ -46,6 +47,25 @@ export async function auditOperations(
     return finding('operations', strategy ? [strategy] : [], `${kind} ${slug ?? id}`, text, run);
   });
   return { failed: rows.filter(({ state }) => state === 'failed').length, findings };
+}
+
+/** Tenants whose writers a move keeps out while nobody works on it: they are let in again here and now. */
+export async function auditMoves(
+  { plane }: Pick<Watch, 'plane'>,
+  catalog: ControlConnection,
+): Promise<HealthFinding[]> {
+  const released = await releaseFences(plane, catalog);
+  return released.map(({ slug, reason }) =>
+    finding(
+      'operations',
+      [],
+      `move of ${slug}`,
+      reason === undefined
+        ? 'kept its writers out while nobody worked on it: they were let in again'
+        : `its home could not be asked whether it keeps writers out: ${reason}`,
+      `npm run tenants -- why ${slug}`,
+    ),
+  );
 }
 
 /** Tenants whose entries in the catalog contradict each other: nothing that goes on leaves them so. */

@@ -41,7 +41,7 @@ export async function createControlPlane(
 
 /** As tenancy_provisioner, past any proxy. */
 export function adminEndpoint(
-  plane: ControlPlane,
+  plane: Omit<ControlPlane, 'keys'>,
   at: { clusterId: string; host: string; port: number; database: string },
 ): Endpoint {
   const login = 'tenancy_provisioner';

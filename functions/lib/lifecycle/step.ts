@@ -28,6 +28,12 @@ export type Step<Context, O> = (
   input: StepEvent['input'],
 ) => Promise<unknown>;
 
+/** What an invocation of a step holds, on its connection to the catalog, as long as it lives. */
+export const operationLock = (operationId: string, turn = '') => ({
+  sql: "hashtext('tenancy.operation'), hashtext($1)",
+  values: [`${operationId}${turn}`],
+});
+
 /**
  * One invocation of one step: reads the operation, keeps a record of the attempt, and names what it throws as the state
  * machine knows it. After the operation's end a step changes nothing: it may come from a process that was thought dead.
@@ -48,9 +54,8 @@ export async function runStep<
     if (step === undefined) throw new TenantryError('internal', `There is no step ${event.step}.`);
     return await withConnection(catalogEndpoint(context.plane), async (catalog) => {
       // A step that runs in parallel with itself takes turns: the lock goes with the connection, whatever becomes of us.
-      await catalog.query("select pg_advisory_lock(hashtext('tenancy.operation'), hashtext($1))", [
-        `${event.operation}${turnOf(event)}`,
-      ]);
+      const lock = operationLock(event.operation, turnOf(event));
+      await catalog.query(`select pg_advisory_lock(${lock.sql})`, lock.values);
       const operation = await read(catalog, event.operation);
       if (operation.state === 'done') return;
       if (operation.state === 'failed') {

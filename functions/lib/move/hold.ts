@@ -3,7 +3,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import type { HomeState } from '../tenant/tenant.ts';
-import { type Side, superseded } from './side.ts';
+import { type Hold, superseded } from './side.ts';
 
 /** How long the exclusive lock is waited for at a time, ms: calls that come meanwhile wait as long. */
 const LOCK_MS = 20;
@@ -19,7 +19,7 @@ export interface HeldHome {
  * This attempt is now the one that may work on the home; it waits for the last transaction of the one before.
  * @throws TenantryError `operation_running`: another move has it, or `internal`: it is not there
  */
-export async function claim({ connection, home, mover }: Side, move: string): Promise<HeldHome> {
+export async function claim({ connection, home, mover }: Hold, move: string): Promise<HeldHome> {
   return asRole(connection, 'tenancy_keeper', async () => {
     const { rows } = await connection.query<{ state: HomeState; epoch: string }>(
       `update tenancy.homes set move_id = $2, mover = $3 where home_id = $1 and (move_id is null or move_id = $2) returning state, epoch`,
@@ -35,16 +35,23 @@ export async function claim({ connection, home, mover }: Side, move: string): Pr
   });
 }
 
-/** A step may have died before its home was there. */
-export async function isRegistered(connection: ControlConnection, homeId: string): Promise<boolean> {
+/** As its own database says; undefined: it is not there. */
+export async function readState(
+  connection: ControlConnection,
+  homeId: string,
+): Promise<HomeState | undefined> {
   const { rows } = await asRole(connection, 'tenancy_keeper', () =>
-    connection.query('select from tenancy.homes where home_id = $1', [homeId]),
+    connection.query<{ state: HomeState }>('select state from tenancy.homes where home_id = $1', [homeId]),
   );
-  return rows.length > 0;
+  return rows[0]?.state;
 }
 
+/** A step may have died before its home was there. */
+export const isRegistered = async (connection: ControlConnection, homeId: string): Promise<boolean> =>
+  (await readState(connection, homeId)) !== undefined;
+
 /** Serves as before the move: a fenced home is what `open` says, and no call captures any more when this returns. */
-export async function settle(side: Side, open: 'open' | 'suspended'): Promise<void> {
+export async function settle(side: Hold, open: 'open' | 'suspended'): Promise<void> {
   const { connection, home, mover } = side;
   const { rowCount } = await asRole(connection, 'tenancy_keeper', () =>
     connection.query(
@@ -58,7 +65,7 @@ export async function settle(side: Side, open: 'open' | 'suspended'): Promise<vo
 }
 
 /** The move is over for this home: nothing is captured any more, and no attempt of it can change it. */
-export async function release({ connection, home }: Side, move: string): Promise<void> {
+export async function release({ connection, home }: Hold, move: string): Promise<void> {
   await asRole(connection, 'tenancy_keeper', () =>
     connection.query(
       'update tenancy.homes set capturing = false, move_id = null, mover = null where home_id = $1 and move_id = $2',
@@ -69,7 +76,7 @@ export async function release({ connection, home }: Side, move: string): Promise
 
 /** @throws TenantryError `operation_ended` when another attempt has the home, or it is in none of the states `from` */
 export async function setState(
-  { connection, home, mover }: Side,
+  { connection, home, mover }: Hold,
   from: readonly HomeState[],
   to: HomeState,
   { capturing, epoch }: { capturing: boolean; epoch?: number },
@@ -85,7 +92,7 @@ export async function setState(
 }
 
 /** From here on every change of the tenant leaves its key: calls that began before it did are waited for. */
-export async function capture(side: Side): Promise<void> {
+export async function capture(side: Hold): Promise<void> {
   const { connection, home, mover } = side;
   const { rowCount } = await asRole(connection, 'tenancy_keeper', () =>
     connection.query('update tenancy.homes set capturing = true where home_id = $1 and mover = $2', [
@@ -101,7 +108,7 @@ export async function capture(side: Side): Promise<void> {
  * No writer is under way when this returns, and none is let in; readers go on.
  * @returns since when, as performance.now() counts
  */
-export const fence = (side: Side): Promise<number> =>
+export const fence = (side: Hold): Promise<number> =>
   withoutWriters(side, async () => {
     const from = performance.now();
     const { connection, home, mover } = side;
@@ -117,7 +124,7 @@ export const fence = (side: Side): Promise<number> =>
  * Runs `work` as the keeper while no writing call of the home is under way. The lock is tried for a moment only, because
  * calls that come after a waiting mover wait with it: one long writer delays the move, not the tenant.
  */
-async function withoutWriters<T>({ connection, home }: Side, work: () => Promise<T>): Promise<T> {
+async function withoutWriters<T>({ connection, home }: Hold, work: () => Promise<T>): Promise<T> {
   const until = Date.now() + PATIENCE_MS;
   for (let attempt = 0; ; attempt += 1) {
     try {

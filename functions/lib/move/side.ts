@@ -1,16 +1,22 @@
 import type { ReachableHome } from '../catalog/tenants.ts';
+import type { ControlConnection } from '../database/connect.ts';
 import type { CopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
 import { type MasterKeys, signContext } from '../isolation/context.ts';
 import type { HomeState } from '../tenant/tenant.ts';
 
-/** One of the two homes of a move, as one attempt of one step works on it. */
-export interface Side {
+/** A home that one attempt of one step has taken for itself. */
+export interface Hold {
   readonly home: ReachableHome;
-  readonly connection: CopyConnection;
-  readonly keys: MasterKeys;
+  readonly connection: ControlConnection;
   /** The attempt: what another one has taken over since, this one can't change any more. */
   readonly mover: string;
+}
+
+/** One of the two homes of a move, with its rows in reach. */
+export interface Side extends Hold {
+  readonly connection: CopyConnection;
+  readonly keys: MasterKeys;
 }
 
 /** In double quotes, as PostgreSQL's own quote_ident(): names of tables and columns are the adopting team's. */

@@ -1,0 +1,92 @@
+import { randomUUID } from 'node:crypto';
+import { type Move, readMove } from '../catalog/moves.ts';
+import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { claim, readState, release, setState, settle } from '../move/hold.ts';
+import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { openState } from './move-end.ts';
+import { readOperation } from './operations.ts';
+import { operationLock } from './step.ts';
+
+/** Moves that ended longer ago have been looked at often enough, days. */
+const DAYS = 7;
+const AT_ONCE = 100;
+
+/**
+ * Lets the writers of tenants in whose move the mover has died, or can't go on, while it kept them out. The home that the
+ * catalog names is the one to open: as long as a step may still decide otherwise it holds the operation's lock, and then
+ * nothing happens here. For whoever looks after things every minute; a later attempt of the step finds what it needs.
+ * @param catalog for this alone: what is locked here is locked for this connection
+ * @returns the tenants
+ */
+export async function releaseFences(
+  plane: Omit<ControlPlane, 'keys'>,
+  catalog: ControlConnection,
+): Promise<{ slug: string; reason: string | undefined }[]> {
+  const { rows } = await catalog.query<{ id: string; slug: string }>(
+    `select m.operation_id as id, t.slug from catalog.moves m join catalog.operations o using (operation_id)
+       join catalog.tenants t on t.tenant_id = m.tenant_id
+      where o.state = 'running' or o.finished_at > now() - make_interval(days => $1) and o.state = 'failed'
+      order by o.started_at desc limit $2`,
+    [DAYS, AT_ONCE],
+  );
+  const found: { slug: string; reason: string | undefined }[] = [];
+  for (const { id, slug } of rows)
+    try {
+      if (await releaseFence(plane, catalog, id)) found.push({ slug, reason: undefined });
+    } catch (error) {
+      // Its server is away: the other tenants' turn, and this one's in a minute.
+      found.push({ slug, reason: (error as Error).message });
+    }
+  return found;
+}
+
+async function releaseFence(
+  plane: Omit<ControlPlane, 'keys'>,
+  catalog: ControlConnection,
+  operationId: string,
+): Promise<boolean> {
+  const { tenant } = (await readMove(catalog, operationId))!;
+  const home = await presentHome(catalog, tenant);
+  const { clusterId, adminHost: host, adminPort: port, database } = home;
+  return withConnection(adminEndpoint(plane, { clusterId, host, port, database }), async (connection) => {
+    if ((await readState(connection, home.homeId)) !== 'fenced') return false;
+    const lock = operationLock(operationId);
+    const { rows } = await catalog.query<{ got: boolean }>(
+      `select pg_try_advisory_lock(${lock.sql}) as got`,
+      lock.values,
+    );
+    if (!rows[0]!.got) return false;
+    try {
+      // Again, now that nobody can change it any more.
+      const move = (await readMove(catalog, operationId))!;
+      return (
+        (await presentHome(catalog, tenant)).homeId === home.homeId &&
+        (await open(catalog, connection, move, home))
+      );
+    } finally {
+      await catalog.query(`select pg_advisory_unlock(${lock.sql})`, lock.values);
+    }
+  });
+}
+
+async function open(
+  catalog: ControlConnection,
+  connection: ControlConnection,
+  move: Move,
+  home: ReachableHome,
+): Promise<boolean> {
+  const hold = { home, connection, mover: randomUUID() };
+  const { state } = await claim(hold, move.operationId);
+  if (state !== 'fenced') return false;
+  const to = await openState(catalog, move);
+  const { state: operation } = await readOperation(catalog, move.operationId);
+  if (operation === 'running' && (move.phase === 'moving' || move.phase === 'switched')) {
+    // It goes on from here: what changes meanwhile is carried over too.
+    await setState(hold, ['fenced'], to, { capturing: true });
+  } else {
+    await settle(hold, to);
+    await release(hold, move.operationId);
+  }
+  return true;
+}

@@ -1,0 +1,182 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findHome } from '../../../functions/lib/catalog/tenants.ts';
+import { openConnection } from '../../../functions/lib/database/connect.ts';
+import { sql } from '../../../functions/lib/database/sql.ts';
+import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import { releaseFences } from '../../../functions/lib/lifecycle/move-fence.ts';
+import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
+import { operationLock } from '../../../functions/lib/lifecycle/step.ts';
+import { fence } from '../../../functions/lib/move/hold.ts';
+import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
+import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
+import {
+  admitted,
+  begin,
+  homeOf,
+  moverOf,
+  moveState,
+  notes,
+  step,
+  untilSwitched,
+  wish,
+} from './move.support.ts';
+
+/** What is looked at beside the copying: whether the next home answers, whether both are the same after the switch, and whether writers wait for nobody. */
+let world: World;
+beforeAll(async () => {
+  world = await startWorld();
+}, 120_000);
+afterAll(() => world?.close());
+
+const ways: [Strategy, Strategy][] = [
+  ['rls', 'schema'],
+  ['schema', 'rls'],
+  ['schema', 'database'],
+];
+
+async function tenantWith(strategy: Strategy): Promise<TestTenant> {
+  const tenant = await world.addTenant(strategy);
+  await world
+    .database(tenant)
+    .query(sql`insert into notes (body, amount) select 'first ' || n, 7 from generate_series(1, 50) n`);
+  return tenant;
+}
+
+/** A write through the data path, as one of the tenant's agents makes it. */
+async function write(tenant: TestTenant, body: string): Promise<void> {
+  const access = world.access();
+  const route = await access.resolve(tenant.principal);
+  await access.database(tenant.principal, route, limits('w')).query(sql`
+    insert into notes (body) values (${body}) on conflict (tenant_id, body) do update set amount = notes.amount + 1`);
+  await access.pools.close();
+}
+
+/** As nobody may: past the data path, so that it leaves no trace in what is carried over. */
+async function mutate(tenant: TestTenant, body: string): Promise<string> {
+  const { database, schema } = await homeOf(world, tenant);
+  const { host, port, superuserPassword } = world.cluster.server;
+  const { connection, close } = await openConnection({
+    host,
+    port,
+    database,
+    login: 'postgres',
+    tls: 'off',
+    password: async () => superuserPassword,
+  });
+  const { rows } = await connection.query(
+    `update ${schema}.notes set amount = 8 where body = $1 and tenant_id = $2 returning note_id`,
+    [body, tenant.id],
+  );
+  await close();
+  return rows[0]!.note_id;
+}
+
+describe.each(ways)('from %s to %s', (from, to) => {
+  it('a row changed in the new home is named, and nothing completes by itself until it is the same again', async () => {
+    const tenant = await tenantWith(from);
+    const operation = await begin(world, tenant.slug, to, { windowSeconds: 0 });
+    await untilSwitched(world, operation);
+    const changed = await mutate(tenant, 'first 17');
+    await wish(world, operation, 'complete');
+    await expect(step(world, operation, 'follow')).rejects.toMatchObject({ code: 'move_differs' });
+    // Uttered before the difference was known: it is asked for again, or not.
+    expect(await moveState(world, operation)).toMatchObject({
+      phase: 'switched',
+      wanted: undefined,
+      comparedAt: undefined,
+      differs: expect.stringContaining(changed),
+    });
+    await expect(step(world, operation, 'follow')).rejects.toMatchObject({ code: 'move_differs' });
+    await write(tenant, 'first 17');
+    expect(await step(world, operation, 'follow')).toEqual({ next: 'complete' });
+    expect(await moveState(world, operation)).toMatchObject({
+      comparedAt: expect.any(Date),
+      differs: undefined,
+    });
+    await step(world, operation, 'complete');
+    expect((await notes(world, tenant)).get('first 17')).toBe(9);
+  });
+
+  it('completes with a difference when the operator knows of it', async () => {
+    const tenant = await tenantWith(from);
+    const operation = await begin(world, tenant.slug, to);
+    await untilSwitched(world, operation);
+    await mutate(tenant, 'first 17');
+    await expect(step(world, operation, 'follow')).rejects.toMatchObject({ code: 'move_differs' });
+    await wish(world, operation, 'complete');
+    expect(await step(world, operation, 'follow')).toEqual({ next: 'complete' });
+    await step(world, operation, 'complete');
+    expect((await homeOf(world, tenant)).strategy).toBe(to);
+  });
+
+  it('does not switch to a home that answers nothing', async () => {
+    const tenant = await tenantWith(from);
+    const operation = await begin(world, tenant.slug, to);
+    for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
+    const { targetHome } = await moveState(world, operation);
+    const target = (await world.asProvisioner('catalog', (catalog) => findHome(catalog, targetHome)))!;
+    const { adminHost: host, adminPort: port, database } = target;
+    // Its rows are all there, and nobody gets in.
+    const { connection, close } = await openConnection({ ...tenant.place.admin, host, port, database });
+    await asRole(connection, 'tenancy_keeper', () =>
+      connection.query("update tenancy.homes set login = 'tenancy_owner' where home_id = $1", [targetHome]),
+    );
+    await close();
+    await expect(step(world, operation, 'switchOver')).rejects.toThrow();
+    await write(tenant, 'still here');
+    expect((await homeOf(world, tenant)).homeId).toBe(tenant.home.homeId);
+    await step(world, operation, 'cancel', { failedStep: 'switchOver' });
+    expect(await admitted(world, tenant)).toMatchObject([{ home_id: tenant.home.homeId, state: 'open' }]);
+    expect((await notes(world, tenant)).size).toBe(51);
+  });
+
+  it('a fence whose mover has died is taken down by the next look, and the move goes on afterwards', async () => {
+    const tenant = await tenantWith(from);
+    const operation = await begin(world, tenant.slug, to);
+    for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
+    const source = await homeOf(world, tenant);
+    const { targetHome } = await moveState(world, operation);
+    const target = (await world.asProvisioner('catalog', (catalog) => findHome(catalog, targetHome)))!;
+    const keepOut = () =>
+      withSides(moverOf(world), { operationId: operation }, { source, target }, (sides) =>
+        fence(sides.source),
+      );
+    const look = () => world.asProvisioner('catalog', (catalog) => releaseFences(world.plane, catalog));
+    const mine = (found: readonly { slug: string }[]) => found.filter(({ slug }) => slug === tenant.slug);
+
+    await keepOut();
+    await expect(write(tenant, 'too early')).rejects.toMatchObject({ code: 'busy' });
+    // As long as a step may be at work, it is not disturbed.
+    await world.asProvisioner('catalog', async (catalog) => {
+      const lock = operationLock(operation);
+      await catalog.query(`select pg_advisory_lock(${lock.sql})`, lock.values);
+      expect(mine(await look())).toEqual([]);
+      expect(await admitted(world, tenant)).toContainEqual(expect.objectContaining({ state: 'fenced' }));
+    });
+    expect(mine(await look())).toEqual([{ slug: tenant.slug, reason: undefined }]);
+    expect(mine(await look())).toEqual([]);
+    await write(tenant, 'captured');
+    await step(world, operation, 'switchOver');
+    await step(world, operation, 'complete');
+    expect((await notes(world, tenant)).get('captured')).toBe(0);
+    expect((await homeOf(world, tenant)).strategy).toBe(to);
+  });
+
+  it('and when the move was given up too, for hours', async () => {
+    const tenant = await tenantWith(from);
+    const operation = await begin(world, tenant.slug, to);
+    for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
+    const source = await homeOf(world, tenant);
+    const { targetHome } = await moveState(world, operation);
+    const target = (await world.asProvisioner('catalog', (catalog) => findHome(catalog, targetHome)))!;
+    await withSides(moverOf(world), { operationId: operation }, { source, target }, (sides) =>
+      fence(sides.source),
+    );
+    await step(world, operation, 'abandon', { failedStep: 'switchOver' });
+    await world.asProvisioner('catalog', (catalog) => releaseFences(world.plane, catalog));
+    await write(tenant, 'served again');
+    expect(await admitted(world, tenant)).toContainEqual(
+      expect.objectContaining({ home_id: source.homeId, state: 'open', capturing: false, busy: false }),
+    );
+  });
+});
