@@ -48,6 +48,21 @@ it('opens nothing in another transaction, nor for another tenant', async () => {
   });
 });
 
+it('holds in a parallel worker', async () => {
+  const { a } = world.tenants.rls;
+  await world.asLogin(a, async (connection) => {
+    await connection.query(writing);
+    await connection.query('call tenancy.admit($1)', [world.context(a)]);
+    await connection.query("set local debug_parallel_query = 'on'");
+    const { rows } = await connection.query('explain (costs off) select tenancy.current_tenant()');
+    expect(JSON.stringify(rows)).toContain('Gather');
+    const { rows: found } = await connection.query('select tenancy.current_tenant() as tenant');
+    expect(found).toEqual([{ tenant: a.id }]);
+    expect(await read(connection)).toBeTypeOf('number');
+    await connection.query('rollback');
+  });
+});
+
 it('of a reader opens nothing for writing, although a savepoint takes read-only back', async () => {
   const { a } = world.tenants.rls;
   await world.asLogin(a, async (connection) => {
