@@ -49,13 +49,6 @@ export async function readPicture(catalog: ControlConnection, after: string, siz
     `select cluster_id as "clusterId", kind, admin_host as host, admin_port as port, database_name as database, database_id as "databaseId"
        from catalog.clusters order by kind desc, created_at`,
   );
-  const running = await catalog.query<{ tenant: string | null; home: string | null }>(
-    // One that waits (an offboarding does, for weeks) or is dead changes nothing now.
-    `select o.tenant_id as tenant, o.input ->> 'homeId' as home from catalog.operations o
-      where o.state = 'running' and (o.started_at > now() - interval '20 minutes' or exists (
-              select from catalog.operation_steps s where s.operation_id = o.operation_id
-                 and greatest(s.started_at, s.finished_at) > now() - interval '20 minutes'))`,
-  );
   const canaries = await catalog.query<OwnedHome>(ownedHomes('t.is_canary'), [owning]);
   // From there to the end, and on from the beginning.
   const sample = await catalog.query<OwnedHome>(
@@ -65,9 +58,21 @@ export async function readPicture(catalog: ControlConnection, after: string, siz
   return {
     strategies: strategies.filter((strategy) => used.rows.some((row) => row.strategy === strategy)),
     servers: servers.rows,
-    busy: new Set(running.rows.flatMap(({ tenant, home }) => [tenant, home].filter((id) => id !== null))),
+    busy: await readBusy(catalog),
     homes: [...canaries.rows, ...sample.rows],
   };
+}
+
+/** Ids of tenants and homes that an operation is changing now. */
+export async function readBusy(catalog: ControlConnection): Promise<ReadonlySet<string>> {
+  const { rows } = await catalog.query<{ tenant: string | null; home: string | null }>(
+    // One that waits (an offboarding does, for weeks) or is dead changes nothing now.
+    `select o.tenant_id as tenant, o.input ->> 'homeId' as home from catalog.operations o
+      where o.state = 'running' and (o.started_at > now() - interval '20 minutes' or exists (
+              select from catalog.operation_steps s where s.operation_id = o.operation_id
+                 and greatest(s.started_at, s.finished_at) > now() - interval '20 minutes'))`,
+  );
+  return new Set(rows.flatMap(({ tenant, home }) => [tenant, home].filter((id) => id !== null)));
 }
 
 const ownedHomes = (condition: string) => `
