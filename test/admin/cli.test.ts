@@ -3,6 +3,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stablePort } from '../../infra/local/ports.ts';
@@ -216,6 +217,17 @@ describe('npm run tenants', () => {
     const ran = await tenants(args);
     expect([ran.code, ran.stdout]).toEqual([code, '']);
     expect(ran.stderr).toContain(text);
+  });
+
+  it('says nothing when its reader has read enough', async () => {
+    const child = spawn(process.execPath, ['functions/admin/cli/main.ts', 'list'], {
+      cwd: root,
+      env: { ...process.env, TENANTRY_STATE: folder, PORT: String(port) },
+    });
+    child.stdout.destroy();
+    const stderr = text(child.stderr);
+    const code = await new Promise((resolve) => child.once('exit', resolve));
+    expect([code, await stderr]).toEqual([0, '']);
   });
 
   it('says what to do when there is nothing to reach', async () => {

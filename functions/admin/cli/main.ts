@@ -58,6 +58,11 @@ const acceptJson = (command: Command) => {
 };
 acceptJson(program);
 
+// `… | head` has read enough.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
 try {
   await program.parseAsync();
 } catch (error) {
