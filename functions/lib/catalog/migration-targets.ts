@@ -10,7 +10,10 @@ export interface LeasedTarget {
   readonly row: Row;
 }
 
-/** Up to `size` targets of one database, taken by one statement: no other worker has them. */
+/**
+ * Up to `size` targets of one database, taken by one statement: no other worker has them. None of a run that is halted, or
+ * has broken more homes than it may.
+ */
 export async function leaseTargets(
   catalog: Catalog,
   {
@@ -26,6 +29,9 @@ export async function leaseTargets(
        -- What this slot had taken when its worker died is this slot's again.
        select target_id, place from catalog.migration_targets
         where operation_id = $1 and ring = $2 and (state = 'pending' or state = 'leased' and slot = $3)
+          and exists (
+              select from catalog.migration_runs r where r.operation_id = $1 and r.halted_at is null and r.tolerated >= (
+                select count(*) from catalog.migration_targets q where q.operation_id = $1 and q.state = 'quarantined'))
      ),
      taken as (
        update catalog.migration_targets m set state = 'leased', slot = $3, lease = $4, started_at = coalesce(started_at, now())
@@ -37,7 +43,7 @@ export async function leaseTargets(
        returning m.*
      )
      select taken.target_id, taken.kind, taken.version, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
-            coalesce(h.database_id, c.database_id) as database_id, coalesce(h.database_name, c.database_name) as database_name,
+            case taken.kind when 'home' then h.schema_digest else c.schema_digest end as schema_digest, coalesce(h.database_id, c.database_id) as database_id, coalesce(h.database_name, c.database_name) as database_name,
             c.cluster_id, c.kind as cluster_kind, c.admin_host, c.admin_port
        from taken
        left join catalog.homes h on taken.kind = 'home' and h.home_id = taken.target_id

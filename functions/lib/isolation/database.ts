@@ -43,6 +43,6 @@ export const database: Isolation = {
   removeRows: schema.removeRows,
   deprovision: (connection, { database, login }) => dropDatabase(connection, database, login),
   removedFrom: () => 'postgres',
-  protect: schema.protect,
+  complete: schema.complete,
   check: schema.check,
 };

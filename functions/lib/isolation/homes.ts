@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import type { HomeState } from '../tenant/tenant.ts';
-import type { Finding, Home } from './isolation.ts';
+import type { Finding, Home, Scope } from './isolation.ts';
 
 /** Runs `work` in one transaction with another role's rights: the provisioner has an owner's power only where it says so. */
 export async function asRole<T>(
@@ -196,13 +196,22 @@ const columns = (homes: readonly Home[]) => [
   homes.map(({ login }) => login),
 ];
 
-/** Adds what the tables of the homes lack: one statement for all of them. */
-export async function protectTables(
+/** Adds what the tables of the homes lack, and audits them: for all of them at once. */
+export async function complete(
   connection: ControlConnection,
   homes: readonly Home[],
+  scope: Scope,
   shared: boolean,
-): Promise<void> {
-  await connection.query('select tenancy.protect_homes($1, $2, $3, $4)', [...columns(homes), shared]);
+): Promise<Finding[]> {
+  if (scope === 'whole') {
+    await connection.query('select tenancy.protect_homes($1, $2, $3, $4)', [...columns(homes), shared]);
+    return audit(connection, homes, shared);
+  }
+  const { rows } = await connection.query<Finding>(
+    'select home_schema as schema, object, finding, remedy from tenancy.complete_changes($1, $2, $3, $4)',
+    [...columns(homes), shared],
+  );
+  return rows;
 }
 
 /** The audit's rows for the homes: one statement for all of them. */

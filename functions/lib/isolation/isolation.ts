@@ -27,6 +27,9 @@ export interface Finding {
   readonly remedy: string;
 }
 
+/** All that a home has, or what this transaction has changed about it: enough where all was completed under this runtime. */
+export type Scope = 'whole' | 'changed';
+
 /**
  * One way of keeping a tenant's data apart. All that differs between strategies is here and in the three files beside;
  * nothing else asks which strategy a tenant has.
@@ -65,9 +68,9 @@ export interface Isolation {
    */
   deprovision(connection: ControlConnection, home: Home & { readonly database: string }): Promise<void>;
   removedFrom(home: { readonly database: string }): string;
-  /** In the migration's transaction, as tenancy_owner: completes the tables that the migration made, of homes in one database. */
-  protect(connection: ControlConnection, homes: readonly Home[]): Promise<void>;
-  /** The audit of the homes' tables, all in one database; in the migration's transaction, or at any later time. */
+  /** In the migration's transaction, as tenancy_owner: completes tables of homes in one database, and audits the same ones. */
+  complete(connection: ControlConnection, homes: readonly Home[], scope: Scope): Promise<Finding[]>;
+  /** The audit of all tables of the homes, all in one database, at any time. */
   check(connection: ControlConnection, homes: readonly Home[]): Promise<Finding[]>;
 }
 

@@ -1,4 +1,4 @@
-import { audit, forgetHome, protectTables, registerHome } from './homes.ts';
+import { audit, complete, forgetHome, registerHome } from './homes.ts';
 import type { Isolation } from './isolation.ts';
 import { deleteRows } from './rows.ts';
 
@@ -35,6 +35,6 @@ export const rls: Isolation = {
   deprovision: forgetHome,
   removedFrom: ({ database }) => database,
 
-  protect: (connection, homes) => protectTables(connection, homes, true),
+  complete: (connection, homes, scope) => complete(connection, homes, scope, true),
   check: (connection, homes) => audit(connection, homes, true),
 };

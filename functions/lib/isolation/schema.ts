@@ -3,11 +3,11 @@ import { loginSecretName } from './credentials.ts';
 import {
   asRole,
   audit,
+  complete,
   createLogin,
   type Entry,
   endSessions,
   forgetHome,
-  protectTables,
   registerHome,
 } from './homes.ts';
 import type { Home, Isolation } from './isolation.ts';
@@ -54,7 +54,7 @@ export const schema: Isolation = {
   },
   removedFrom: rls.removedFrom,
 
-  protect: (connection, homes) => protectTables(connection, homes, false),
+  complete: (connection, homes, scope) => complete(connection, homes, scope, false),
   check: (connection, homes) => audit(connection, homes, false),
 };
 

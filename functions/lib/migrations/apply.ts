@@ -12,12 +12,14 @@ export interface MigrationTarget {
   /** For which the maintenance context is signed. */
   readonly databaseId: string;
   readonly keys: MasterKeys;
+  /** All of it was completed and audited under the runtime of this release: what its migrations change is what is left to see to. */
+  readonly isSound?: boolean;
 }
 
 export interface Application {
   /** ms for each lock: whoever comes after a waiting migration waits as long. */
   readonly lockTimeout: number;
-  /** Complete and audit the homes that lack no file too: the runtime may have new rules. */
+  /** Complete and audit the homes that lack no file too, unless they are sound: the runtime may have new rules. */
   readonly completesAll: boolean;
   readonly now: () => number;
 }
@@ -46,14 +48,19 @@ export async function applyTogether(
     }));
     const touched = pending.filter(({ files }) => files.length > 0);
     if (touched.length > 0)
-      await staysInPlace(connection, async () => {
-        await connection.query(touched.map(({ target, files }) => script(target, files, now())).join('\n'));
-      });
-    for (const [isolation, homes] of byIsolation(completesAll ? pending : touched)) {
-      await isolation.protect(connection, homes);
-      const findings = await isolation.check(connection, homes);
-      if (findings.length > 0) throw new UnprotectedHomeError(files.at(-1)?.name ?? 'The runtime', findings);
-    }
+      await staysInPlace(
+        connection,
+        touched.map(({ target, files }) => script(target, files, now())).join('\n'),
+      );
+    const open = pending.filter(({ target }) => completesAll && target.isSound !== true);
+    for (const [scope, group] of Map.groupBy(new Set([...touched, ...open]), ({ target }) =>
+      target.isSound === true ? 'changed' : 'whole',
+    ))
+      for (const [isolation, homes] of byIsolation(group)) {
+        const findings = await isolation.complete(connection, homes, scope);
+        if (findings.length > 0)
+          throw new UnprotectedHomeError(files.at(-1)?.name ?? 'The runtime', findings);
+      }
     const names = pending.map(
       ({ target, files }) => [target.home.homeId, files.map(({ name }) => name)] as const,
     );
@@ -97,7 +104,7 @@ function script(
   );
   // Rows that a migration inserts into shared tables must say whose they are.
   const own = tenant === everyTenant ? '' : tenant;
-  const settings = `select set_config('tenancy.context', '${context}', true), set_config('tenancy.tenant', '${own}', true);`;
+  const settings = `set local tenancy.context = '${context}'; set local tenancy.tenant = '${own}';`;
   // Before each file: an earlier one may have changed the path.
   const path = `set local search_path = "${home.schema}", extensions, pg_temp;`;
   return [settings, ...files.map((file) => `${path}\n${fileScript(home, file)}`)].join('\n');
@@ -110,13 +117,10 @@ const fileScript = (home: Home, { name, sql, checksum, makesReferenceTables }: M
 ${makesReferenceTables ? `select tenancy.protect_reference('${home.schema}', '${home.login}');` : ''}
 insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}');`;
 
-async function staysInPlace(connection: ControlConnection, work: () => Promise<void>): Promise<void> {
-  const where = async () =>
-    (await connection.query<{ here: string }>('select concat(pg_current_xact_id(), current_user) as here'))
-      .rows[0]!.here;
-  const before = await where();
-  await work();
-  if (before !== (await where()))
+async function staysInPlace(connection: ControlConnection, script: string): Promise<void> {
+  const where = 'select concat(pg_current_xact_id(), current_user) as here';
+  const here = async (text: string) => (await connection.query<{ here: string }>(text)).rows[0]!.here;
+  if ((await here(where)) !== (await here(`${script}\n${where}`)))
     throw refused('A file', 'left its transaction or role', 'leave transactions and roles to the migrator');
 }
 

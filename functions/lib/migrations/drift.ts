@@ -96,7 +96,7 @@ async function referenceShape(
     return await asRole(connection, 'tenancy_owner', async () => {
       await connection.query(`create schema ${schema}`);
       await applyFiles(connection, { ...target, home: reference }, files.map(inTransaction));
-      await isolations[reference.strategy].protect(connection, [reference]);
+      await isolations[reference.strategy].complete(connection, [reference], 'whole');
       throw new MadeForLooking(await shapeOf(connection, reference));
     });
   } catch (error) {

@@ -1,0 +1,335 @@
+-- Completing and auditing what a migration's own transaction has changed, rather than all of a home: over a fleet that is
+-- most of what a run costs. Run as tenancy_keeper.
+--
+-- `offset 0`: what stands in front of it is looked up row by row, through an index. Without it the planner would now and
+-- then read every home's triggers or constraints, as soon as it has seen few of them.
+
+-- Tables, views and the like of these schemas, the migrator's own included.
+create function tenancy.home_relations(home_schemas name[]) returns oid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return array(
+    select d.objid from unnest(home_schemas) h(home_schema) cross join lateral (
+      select objid from pg_depend d
+       where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(h.home_schema)) and d.classid = 'pg_class'::regclass offset 0) d);
+end
+$$;
+
+-- What this transaction has changed about tables and views, at least those of these schemas. Two things give it away.
+--  * A lock: whatever changes or takes away a column, key, constraint, default, trigger, rule, policy, owner or option of a
+--    table locks it against other changes, and no lock ends before its transaction. Rows are written under weaker ones.
+--  * A new version of its row in pg_class or pg_attribute: a grant locks nothing, and writes it there. `age` counts from this
+--    transaction's number: what it or its subtransactions wrote is not older. What others wrote meanwhile may come along.
+-- And tables whose foreign keys point at one of those: whether such a key may leave out tenant_id is the other table's affair.
+create function tenancy.changed_relations(home_schemas name[]) returns oid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return array(
+    with here as materialized (
+      select unnest(tenancy.home_relations(home_schemas)) as oid
+    ),
+    changed as materialized (
+      select l.relation as oid from pg_locks l
+       where l.locktype = 'relation' and l.pid = pg_backend_pid() and l.database = (select oid from pg_database where datname = current_database())
+         and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+      union
+      select h.oid from here h where exists (select from pg_class c where c.oid = h.oid and age(c.xmin) <= 0)
+      union
+      select h.oid from here h where exists (select from pg_attribute a where a.attrelid = h.oid and age(a.xmin) <= 0)
+    )
+    select oid from changed
+    union
+    select f.conrelid from changed c
+     cross join lateral (
+           select objid from pg_depend d
+            where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and d.classid = 'pg_constraint'::regclass and d.deptype = 'n' offset 0) d
+      join pg_constraint f on f.oid = d.objid and f.contype = 'f');
+end
+$$;
+
+-- Completes these tables and views of homes of one kind. Each piece is added only where it is missing.
+create function tenancy.protect_relations(home_schemas name[], tenants uuid[], logins name[], shared boolean, relations oid[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+  command text;
+  own constant text := 'tenant_id = (select tenancy.current_tenant())';
+  maintained constant text := '(select tenancy.maintained_tenant()) is null or tenant_id = (select tenancy.maintained_tenant())';
+begin
+  for command in
+    with home as materialized (
+      select h.*, to_regnamespace(quote_ident(h.home_schema))::oid as oid from unnest(home_schemas, tenants, logins) h(home_schema, tenant, login)
+    ),
+    relation as materialized (
+      select h.home_schema, h.tenant, h.login, r.*, t.attnum is not null as has_tenant, coalesce(t.atthasdef, false) as has_default
+        from unnest(relations) given(relation)
+       cross join lateral (
+             select oid, oid::regclass as name, relnamespace as home, relkind as kind, relispartition as is_partition, reloptions, relrowsecurity, relforcerowsecurity
+               from pg_class where oid = given.relation and relkind in ('r', 'p', 'v') and relname <> '_migrations' offset 0) r
+        join home h on h.oid = r.home
+        left join lateral (
+             select attnum, atthasdef from pg_attribute
+              where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped offset 0) t on true
+       where not (r.kind <> 'v' and tenancy.is_reference(r.oid, t.attnum is not null, h.login))
+    ),
+    -- All that one table lacks is one ALTER TABLE.
+    lacking as (
+      -- Read from the setting, which tool SQL can change: policy or constraint verify what it says.
+      select r.name, 1 as place, 'alter column tenant_id set default nullif(current_setting(''tenancy.tenant'', true), '''')::uuid' as part
+        from relation r where r.has_tenant and r.kind <> 'v' and not r.has_default
+      -- A move applies changes in an order of its own.
+      union all
+      select r.name, 2, format('alter constraint %I deferrable initially immediate', f.conname)
+        from relation r cross join lateral (
+             select conname from pg_constraint where conrelid = r.oid and contype = 'f' and not condeferrable and conparentid = 0 offset 0) f
+      union all
+      select r.name, 3, 'enable row level security, force row level security'
+        from relation r where shared and r.has_tenant and r.kind <> 'v' and not (r.relrowsecurity and r.relforcerowsecurity)
+      -- By its digest: every login of the cluster can read pg_constraint, which shall not be a list of our tenants. A partition
+      -- has its parent's.
+      union all
+      select r.name, 4, format('add constraint tenancy_home check (sha256(uuid_send(tenant_id)) = %L::bytea)', sha256(uuid_send(r.tenant)))
+        from relation r where not shared and r.has_tenant and r.kind <> 'v' and not r.is_partition
+         and not exists (select from pg_constraint c where c.conrelid = r.oid and c.conname::text = 'tenancy_home' offset 0)
+    )
+    select c.command from (
+      select 1 as place, format('grant usage on schema %I to %I', h.home_schema, h.login) as command
+        from home h where not has_schema_privilege(h.login, h.home_schema, 'usage')
+      union all
+      select 2, format('grant select, insert, update, delete on %s to %I', string_agg(r.name::text, ', '), r.login)
+        from relation r where not r.is_partition and not has_table_privilege(r.login, r.oid, 'select')
+       group by r.home_schema, r.login
+      union all
+      select 3, format('alter view %s set (security_invoker = true)', r.name)
+        from relation r where r.kind = 'v' and not coalesce(r.reloptions @> '{security_invoker=true}', false)
+      union all
+      select 4, format('alter table %s %s', l.name, string_agg(l.part, ', ' order by l.place)) from lacking l group by l.name
+      union all
+      select 5, format('create policy %s on %s as %s for all to %s using (%s) with check (%s)', p.name, r.name, p.kind, p.role, p.expression, p.expression)
+        from relation r, (values ('tenancy_guard', 'restrictive', 'tenancy_app', own), ('tenancy_rows', 'permissive', 'public', own),
+                                 ('tenancy_maintenance', 'permissive', 'tenancy_owner', maintained)) p(name, kind, role, expression)
+       where shared and r.has_tenant and r.kind <> 'v'
+         and not exists (select from pg_policy y where y.polrelid = r.oid and y.polname = p.name offset 0)
+      -- A partition has its parent's trigger.
+      union all
+      select 6, format(
+          'create or replace trigger tenancy_capture after insert or update or delete on %s for each row '
+          'when (current_setting(''tenancy.capture'', true) = ''1'') execute function tenancy.capture(%s)',
+          r.name, (select string_agg(quote_literal(c), ', ') from unnest(k.columns) c))
+        from relation r cross join lateral (select (select array(select a.attname::text from unnest(p.conkey) with ordinality k(attnum, position)
+                            join pg_attribute a on a.attrelid = p.conrelid and a.attnum = k.attnum order by k.position)
+                     from pg_constraint p where p.conrelid = r.oid and p.contype = 'p') as columns offset 0) k
+       where r.kind <> 'v' and not r.is_partition and k.columns is not null
+         and not exists (select from pg_trigger g where g.tgrelid = r.oid and g.tgname = 'tenancy_capture'
+               and encode(g.tgargs, 'escape') = array_to_string(k.columns, '\000') || '\000' offset 0)
+    ) c order by c.place
+  loop
+    execute command;
+  end loop;
+end
+$$;
+
+-- The audit of homes of one kind, of what is the homes' own and of these tables and views. Every row is a finding.
+create function tenancy.audit_relations(home_schemas name[], tenants uuid[], logins name[], shared boolean, relations oid[])
+returns table (home_schema name, object text, finding text, remedy text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+  own constant text := '(tenant_id = ( SELECT tenancy.current_tenant() AS current_tenant))';
+  maintained constant text := '((( SELECT tenancy.maintained_tenant() AS maintained_tenant) IS NULL) OR (tenant_id = ( SELECT tenancy.maintained_tenant() AS maintained_tenant)))';
+  own_default constant text := '(NULLIF(current_setting(''tenancy.tenant''::text, true), ''''::text))::uuid';
+begin
+  return query
+  with home as materialized (
+    select h.home_schema, h.tenant, h.login, n.oid, n.nspowner, n.nspacl, to_regrole(quote_ident(h.login))::oid as grantee
+      from unnest(home_schemas, tenants, logins) h(home_schema, tenant, login)
+      left join lateral (select * from pg_namespace s where s.nspname = h.home_schema offset 0) n on true
+  ),
+  relation as materialized (
+    select h.home_schema, h.tenant, h.login, h.grantee, r.*, t.attnum as tenant_column, coalesce(t.attnotnull and t.is_uuid, false) as tenant_not_null,
+           r.kind in ('r', 'p') and tenancy.is_reference(r.oid, coalesce(t.is_uuid, false), h.login) as is_reference
+      from unnest(relations) given(relation)
+     cross join lateral (
+           select oid, oid::regclass as name, relnamespace as home, relkind as kind, relispartition as is_partition, relowner, relacl, reloptions,
+                  relrowsecurity, relforcerowsecurity, relhasrules
+             from pg_class where oid = given.relation and relkind in ('r', 'p', 'v', 'm', 'f', 'S') and relname <> '_migrations' offset 0) r
+      join home h on h.oid = r.home and h.grantee is not null
+      left join lateral (
+           select attnum, attnotnull, atttypid = 'uuid'::regtype as is_uuid from pg_attribute
+            where attrelid = r.oid and attname = 'tenant_id' and not attisdropped offset 0) t on true
+  ),
+  tenant_table as materialized (
+    select r.*, k.columns as key_columns,
+           (select pg_get_expr(x.adbin, x.adrelid) from pg_attrdef x where x.adrelid = r.oid and x.adnum = r.tenant_column) as tenant_default
+      from relation r cross join lateral (
+           select (select array(select a.attname::text from unnest(p.conkey) with ordinality k(attnum, position)
+                                join pg_attribute a on a.attrelid = p.conrelid and a.attnum = k.attnum order by k.position)
+                         from pg_constraint p where p.conrelid = r.oid and p.contype = 'p') as columns offset 0) k
+     where r.kind in ('r', 'p') and not r.is_reference
+  ),
+  foreign_key as materialized (
+    select t.home_schema, t.home, t.login, t.tenant_column, f.* from tenant_table t
+     cross join lateral (select * from pg_constraint where conrelid = t.oid and contype = 'f' offset 0) f
+  ),
+  function as materialized (
+    select h.home_schema, p.* from home h
+     cross join lateral (
+           select objid from pg_depend d
+            where d.refclassid = 'pg_namespace'::regclass and d.refobjid = h.oid and d.classid = 'pg_proc'::regclass offset 0) d
+      join pg_proc p on p.oid = d.objid
+  )
+  select h.home_schema, h.home_schema::text, case when h.oid is null then 'the schema does not exist' else 'its login does not exist' end, 'provision the home again'
+    from home h where h.oid is null or h.grantee is null
+
+  -- Shape: the same in every strategy.
+  union all
+  select t.home_schema, t.name::text, 'has no column `tenant_id uuid not null`',
+         'declare `tenant_id uuid not null` as its first column, or begin the file with `-- shared` when the table is for reading only'
+    from tenant_table t where not t.tenant_not_null
+  union all
+  select t.home_schema, t.name::text, 'has no primary key that starts with tenant_id', 'write `primary key (tenant_id, …)`'
+    from tenant_table t where coalesce(t.key_columns[1], '') <> 'tenant_id'
+  union all
+  select t.home_schema, i.indexrelid::regclass::text, 'is unique over all tenants: one could probe for another''s values', 'add tenant_id to its columns'
+    from tenant_table t cross join lateral (select * from pg_index where indrelid = t.oid and (indisunique or indisexclusion) offset 0) i
+   -- Anywhere among the key columns: where a tenant has tables of its own, statements do not name tenant_id, and an index
+   -- that it leads is of no use to them.
+   where not (coalesce(t.tenant_column = any (i.indkey[0:i.indnkeyatts - 1]), false)
+         and (not i.indisexclusion or exists (select from pg_constraint x, unnest(x.conkey, x.conexclop) k(attnum, operator)
+               where x.conrelid = t.oid and x.conindid = i.indexrelid and k.attnum = t.tenant_column and k.operator = 'pg_catalog.=(uuid,uuid)'::regoperator offset 0)))
+  union all
+  select f.home_schema, format('%s.%s', f.conrelid::regclass, f.conname), 'is a foreign key that can point at another tenant''s row',
+         'write `foreign key (tenant_id, …) references … (tenant_id, …)`, within the home'
+    from foreign_key f
+   -- What it points at need not be one of these tables.
+   where not exists (select from pg_class r where r.oid = f.confrelid and r.relnamespace = f.home and tenancy.is_reference(r.oid, exists (
+           select from pg_attribute y where y.attrelid = r.oid and y.attname = 'tenant_id' and y.atttypid = 'uuid'::regtype and not y.attisdropped), f.login) offset 0)
+     and (not exists (
+           select from unnest(f.conkey, f.confkey) k(here, there)
+             join pg_attribute x on x.attrelid = f.conrelid and x.attnum = k.here and x.attname = 'tenant_id'
+             join pg_attribute y on y.attrelid = f.confrelid and y.attnum = k.there and y.attname = 'tenant_id' offset 0)
+      or (select relnamespace from pg_class where oid = f.confrelid) <> f.home)
+  union all
+  select f.home_schema, format('%s.%s', f.conrelid::regclass, f.conname), 'would set tenant_id itself to null or its default',
+         'name the columns: `on delete set null (column)`'
+    from foreign_key f
+   where f.tenant_column = any (f.conkey)
+     and (f.confupdtype in ('n', 'd') or f.confdeltype in ('n', 'd') and (f.confdelsetcols is null or f.tenant_column = any (f.confdelsetcols)))
+  union all
+  select f.home_schema, format('%s.%s', f.conrelid::regclass, f.conname), 'is not deferrable', 'let the migrator complete it: do not alter it'
+    from foreign_key f where not f.condeferrable
+  union all
+  select t.home_schema, t.name::text, 'draws from a sequence in a default: it pins RDS Proxy, and tells how busy others are',
+         'use `gen_random_uuid()` for keys, `generated always as identity` elsewhere'
+    from tenant_table t cross join lateral (select adbin from pg_attrdef where adrelid = t.oid offset 0) d
+   where position(format(' :funcid %s ', 'nextval(regclass)'::regprocedure::oid) in d.adbin::text) > 0
+  union all
+  select t.home_schema, t.name::text, 'has a default of its own for tenant_id', 'leave the default of tenant_id to the migrator'
+    from tenant_table t where t.tenant_default is distinct from own_default
+  union all
+  select t.home_schema, t.name::text, 'has no capture trigger, or not on every change', 'do not drop, alter or disable the trigger tenancy_capture'
+    from tenant_table t
+   where not t.is_partition and not exists (select from pg_trigger g where g.tgrelid = t.oid and g.tgname = 'tenancy_capture'
+           and g.tgenabled in ('O', 'A') and g.tgtype = 29 and g.tgfoid = 'tenancy.capture()'::regprocedure
+           and encode(g.tgargs, 'escape') = array_to_string(t.key_columns, '\000') || '\000' offset 0)
+
+  -- Kinds of objects that go round the wall.
+  union all
+  select r.home_schema, r.name::text, case r.kind when 'm' then 'is a materialized view: it holds rows without their wall'
+           when 'f' then 'is a foreign table: it has no wall' else 'is a view with its owner''s rights' end,
+         case r.kind when 'v' then 'write `with (security_invoker = true)`' else 'use a table or a view' end
+    from relation r where r.kind in ('m', 'f') or r.kind = 'v' and not coalesce(r.reloptions @> '{security_invoker=true}', false)
+  union all
+  select r.home_schema, format('%s.%s', w.ev_class::regclass, w.rulename), 'is a rule: it rewrites statements with its owner''s rights', 'use a trigger'
+    from relation r cross join lateral (select ev_class, rulename from pg_rewrite where ev_class = r.oid and rulename <> '_RETURN' offset 0) w
+   where r.relhasrules
+  union all
+  select p.home_schema, p.oid::regprocedure::text, 'is a SECURITY DEFINER function without a fixed path',
+         'drop SECURITY DEFINER, or write `set search_path = pg_catalog, pg_temp` and qualify its names'
+    from function p where p.prosecdef and not exists (
+           select from unnest(p.proconfig) s where s ~ '^search_path=(pg_catalog, ?)?pg_temp$' or s in ('search_path=', 'search_path=""'))
+  union all
+  select p.home_schema, p.oid::regprocedure::text, 'is marked LEAKPROOF', 'drop LEAKPROOF' from function p where p.proleakproof
+  union all
+  select r.home_schema, r.name::text, format('is owned by %s', pg_get_userbyid(r.relowner)), 'do not change owners'
+    from relation r where r.relowner <> 'tenancy_owner'::regrole
+
+  -- Rights: data only, and for the home's login alone.
+  union all
+  select r.home_schema, r.name::text, format('%s is granted to %s', a.privilege_type, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end),
+         'do not grant: the migrator does'
+    from relation r, aclexplode(r.relacl) a
+   where a.grantee <> r.relowner
+     and (a.grantee <> r.grantee or a.privilege_type not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') or a.is_grantable)
+  union all
+  select h.home_schema, c.oid::regclass::text, format('%s is granted to %s', a.privilege_type, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end),
+         'do not grant: it is the migrator''s own'
+    from home h cross join lateral (
+           select oid, relowner, relacl from pg_class k where k.relname = '_migrations' and k.relnamespace = h.oid offset 0) c, aclexplode(c.relacl) a
+   where a.grantee <> c.relowner
+  union all
+  select r.home_schema, format('%s.%s', c.attrelid::regclass, c.attname), format('%s is granted on a column', a.privilege_type), 'do not grant: the migrator does'
+    from relation r cross join lateral (select attrelid, attname, attacl from pg_attribute where attrelid = r.oid and attacl is not null offset 0) c,
+         aclexplode(c.attacl) a
+   where a.grantee <> r.relowner
+  union all
+  select h.home_schema, format('schema %s', h.home_schema), format('%s is granted to %s', a.privilege_type, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end),
+         'do not grant: the migrator does'
+    from home h, aclexplode(h.nspacl) a
+   where a.grantee <> h.nspowner and (a.grantee <> h.grantee or a.privilege_type <> 'USAGE')
+
+  -- Shared tables.
+  union all
+  select t.home_schema, t.name::text, 'row-level security is not enabled and forced', 'do not disable it'
+    from tenant_table t where shared and not (t.relrowsecurity and t.relforcerowsecurity)
+  union all
+  select t.home_schema, t.name::text, format('the policy %s is missing or changed', expected.name), 'leave policies to the migrator'
+    from tenant_table t,
+         (values ('tenancy_guard', false, 'tenancy_app', own), ('tenancy_rows', true, 'public', own),
+                 ('tenancy_maintenance', true, 'tenancy_owner', maintained)) expected(name, permissive, role, expression)
+   where shared and not exists (select from pg_policy p where p.polrelid = t.oid and p.polname = expected.name
+           and p.polpermissive = expected.permissive and p.polcmd = '*' and p.polroles = array[coalesce(to_regrole(expected.role)::oid, 0)]
+           and pg_get_expr(p.polqual, p.polrelid) = expected.expression and pg_get_expr(p.polwithcheck, p.polrelid) = expected.expression offset 0)
+  union all
+  select t.home_schema, format('%s.%s', p.polrelid::regclass, p.polname), 'is a policy of its own: a permissive one widens what a tenant sees',
+         'drop it; rules of the application belong into its statements'
+    from tenant_table t cross join lateral (select polrelid, polname from pg_policy where polrelid = t.oid offset 0) p
+   where shared and p.polname not in ('tenancy_guard', 'tenancy_rows', 'tenancy_maintenance')
+
+  -- A tenant's own tables.
+  union all
+  select t.home_schema, t.name::text, 'does not refuse rows of other tenants', 'do not drop the constraint tenancy_home'
+    from tenant_table t
+   where not shared and not exists (select from pg_constraint c where c.conrelid = t.oid and c.conname::text = 'tenancy_home' and c.convalidated
+           and pg_get_expr(c.conbin, c.conrelid) = format('(sha256(uuid_send(tenant_id)) = ''%s''::bytea)', sha256(uuid_send(t.tenant))) offset 0);
+end
+$$;
+
+-- In a migration's transaction: completes what it has changed about homes that were completed before, and audits the same.
+create function tenancy.complete_changes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
+returns table (home_schema name, object text, finding text, remedy text)
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  relations constant oid[] := tenancy.changed_relations(home_schemas);
+begin
+  perform tenancy.protect_relations(home_schemas, tenants, logins, shared, relations);
+  return query select * from tenancy.audit_relations(home_schemas, tenants, logins, shared, relations);
+end
+$$;
+
+create or replace function tenancy.protect_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  select tenancy.protect_relations(home_schemas, tenants, logins, shared, tenancy.home_relations(home_schemas))
+$$;
+
+create or replace function tenancy.audit_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
+returns table (home_schema name, object text, finding text, remedy text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select * from tenancy.audit_relations(home_schemas, tenants, logins, shared, tenancy.home_relations(home_schemas))
+$$;
+
+grant execute on function tenancy.home_relations(name[]), tenancy.changed_relations(name[]),
+  tenancy.protect_relations(name[], uuid[], name[], boolean, oid[]), tenancy.audit_relations(name[], uuid[], name[], boolean, oid[]),
+  tenancy.complete_changes(name[], uuid[], name[], boolean) to tenancy_owner;

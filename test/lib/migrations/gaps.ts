@@ -1,0 +1,164 @@
+/** What migrations do wrong: each on a home with the table `notes`. */
+
+export const good =
+  'create table extra (tenant_id uuid not null, id uuid not null default gen_random_uuid(), note text, primary key (tenant_id, id))';
+
+/** A migration that would leave a gap, the object the refusal names, and a word of its remedy. */
+export const gaps: [string, string, string, string][] = [
+  ['no tenant_id', 'create table extra (id uuid primary key)', 'extra', 'tenant_id uuid not null'],
+  [
+    'a nullable tenant_id',
+    'create table extra (tenant_id uuid, id uuid, unique (tenant_id, id))',
+    'extra',
+    'tenant_id uuid not null',
+  ],
+  [
+    'tenant_id as text',
+    'create table extra (tenant_id text not null, id uuid, primary key (tenant_id, id))',
+    'extra',
+    'uuid',
+  ],
+  [
+    'no primary key',
+    'create table extra (tenant_id uuid not null, id uuid)',
+    'extra',
+    'primary key (tenant_id',
+  ],
+  [
+    'a primary key led by another column',
+    'create table extra (tenant_id uuid not null, id uuid, primary key (id, tenant_id))',
+    'extra',
+    'primary key (tenant_id',
+  ],
+  [
+    'a unique key over all tenants',
+    `${good}; create unique index extra_note on extra (note)`,
+    'extra_note',
+    'add tenant_id to its columns',
+  ],
+  [
+    'a unique key that only carries tenant_id along',
+    `${good}; create unique index extra_note on extra (note) include (tenant_id)`,
+    'extra_note',
+    'add tenant_id to its columns',
+  ],
+  [
+    'an exclusion constraint between tenants',
+    'alter table notes add constraint apart exclude using btree (tenant_id with =, amount with =) where (amount > 5); alter table notes add constraint alone exclude using btree (amount with =)',
+    'alone',
+    'add tenant_id to its columns',
+  ],
+  [
+    'an exclusion constraint over all tenants',
+    `${good}; alter table extra add constraint apart exclude (note with =)`,
+    'apart',
+    'add tenant_id to its columns',
+  ],
+  [
+    'a foreign key without tenant_id',
+    `${good}; alter table notes add column extra_id uuid; create unique index extra_all on extra (tenant_id, id); alter table extra add constraint by_id unique (id); alter table notes add constraint loose foreign key (extra_id) references extra (id)`,
+    'notes.loose',
+    'foreign key (tenant_id',
+  ],
+  [
+    'a crossed foreign key',
+    `${good}; alter table extra add column other uuid; alter table extra add constraint crossed foreign key (other, id) references notes (tenant_id, note_id)`,
+    'extra.crossed',
+    'foreign key (tenant_id',
+  ],
+  [
+    'on delete set null of tenant_id',
+    `${good}; alter table extra add constraint loses foreign key (tenant_id, id) references notes on delete set null`,
+    'extra.loses',
+    'on delete set null (column)',
+  ],
+  [
+    'a sequence',
+    'create table extra (tenant_id uuid not null, id serial, primary key (tenant_id, id))',
+    'extra',
+    'gen_random_uuid',
+  ],
+  [
+    'a materialized view',
+    'create materialized view extra as select body from notes',
+    'extra',
+    'table or a view',
+  ],
+  ['a rule', 'create rule extra as on delete to notes do instead nothing', 'notes.extra', 'trigger'],
+  [
+    'a definer function without a fixed path',
+    "create function extra() returns bigint language sql security definer as 'select count(*) from notes'",
+    'extra()',
+    'search_path',
+  ],
+  [
+    'a default tenant',
+    good.replace('not null,', "not null default '00000000-0000-0000-0000-000000000001',"),
+    'extra',
+    'default of tenant_id',
+  ],
+  ['a grant', `${good}; grant select on extra to public`, 'extra', 'do not grant'],
+  [
+    'a grant on a column',
+    `${good}; grant select (body) on notes to tenancy_tenants`,
+    'notes.body',
+    'do not grant',
+  ],
+  ['a privilege beyond data', 'grant truncate on notes to tenancy_app', 'notes', 'do not grant'],
+  [
+    'a disabled capture trigger',
+    'alter table notes disable trigger tenancy_capture',
+    'notes',
+    'tenancy_capture',
+  ],
+  [
+    'a grant on the migrator’s table',
+    'grant select on _migrations to tenancy_tenants',
+    '_migrations',
+    'do not grant',
+  ],
+];
+export const sharedGaps: typeof gaps = [
+  [
+    'a policy that lets everything through',
+    'create policy wide on notes using (true)',
+    'notes.wide',
+    'drop it',
+  ],
+  [
+    'a changed policy',
+    'alter policy tenancy_rows on notes using (true)',
+    'notes',
+    'policies to the migrator',
+  ],
+  [
+    'a guard for nobody',
+    'drop policy tenancy_guard on notes; create policy tenancy_guard on notes as restrictive for select to tenancy_app using (tenant_id = (select tenancy.current_tenant()))',
+    'notes',
+    'policies to the migrator',
+  ],
+];
+export const ownGaps: typeof gaps = [
+  [
+    'a weaker home constraint',
+    'alter table notes drop constraint tenancy_home; alter table notes add constraint tenancy_home check (tenant_id is not null)',
+    'notes',
+    'tenancy_home',
+  ],
+];
+
+/** What the migrator puts back by itself. */
+export const mended = [
+  'drop trigger tenancy_capture on notes',
+  'create view seen as select body from notes; alter view seen set (security_invoker = false)',
+];
+export const sharedMended = [
+  'alter table notes disable row level security',
+  'alter table notes no force row level security',
+  'drop policy tenancy_guard on notes',
+  'alter table notes alter column tenant_id drop default',
+];
+export const ownMended = [
+  'alter table notes drop constraint tenancy_home',
+  'alter table notes alter column tenant_id drop default',
+];
