@@ -1,6 +1,6 @@
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { type Migrator, migrateOperation, migrateSteps } from '../lib/lifecycle/migrate.ts';
-import { workerSlots } from '../lib/lifecycle/migrate-work.ts';
+import { workers } from '../lib/lifecycle/migrate-work.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
@@ -11,7 +11,7 @@ const migrator: Migrator = {
   plane: await createControlPlane(settings),
   release: await readRelease(settings.extensions),
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
-  workers: workerSlots.length,
+  workers,
   clock: Date.now,
 };
 

@@ -6,7 +6,6 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMigration, type MigrateRequest, plannedFor } from '../lifecycle/migrate.ts';
-import { workerSlots } from '../lifecycle/migrate-work.ts';
 import { type StatementLock, statementLocks } from '../migrations/locks.ts';
 import { filesUpTo, newestState } from '../migrations/release.ts';
 import { type Admin, withCatalog } from './admin.ts';
@@ -108,7 +107,6 @@ export async function runMigration(
   if (operation.state === 'running')
     await admin.workflows.start(admin.settings.migrateMachine, operation.operationId, {
       operation: operation.operationId,
-      slots: workerSlots,
     });
   return showMigration(admin, operation.operationId);
 }

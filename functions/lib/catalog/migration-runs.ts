@@ -106,8 +106,24 @@ export async function countTargets(catalog: Catalog, operationId: string): Promi
 
 /** Over all rings: what a run tolerates so many of. */
 export async function countQuarantined(catalog: Catalog, operationId: string): Promise<number> {
-  const rings = await countTargets(catalog, operationId);
-  return rings.reduce((sum, { counts }) => sum + counts.quarantined, 0);
+  const { rows } = await catalog.query<{ broken: number }>(
+    "select count(*)::integer as broken from catalog.migration_targets where operation_id = $1 and state = 'quarantined'",
+    [operationId],
+  );
+  return rows[0]!.broken;
+}
+
+/** The first ring with something left to do: how much, in how many databases, and what slots of workers that are gone still have. */
+export async function openRing(
+  catalog: Catalog,
+  operationId: string,
+): Promise<{ ring: number; open: number; places: number; held: readonly number[] } | undefined> {
+  const { rows } = await catalog.query<{ ring: number; open: number; places: number; held: number[] }>(
+    `select ring, count(*)::integer as open, count(distinct place)::integer as places, array_remove(array_agg(distinct slot), null) as held
+       from catalog.migration_targets where operation_id = $1 and state in ('pending', 'leased') group by ring order by ring limit 1`,
+    [operationId],
+  );
+  return rows[0];
 }
 
 export interface NamedTarget {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
-import { countQuarantined, type MigrationRun, readRun, recordFiles } from '../catalog/migration-runs.ts';
+import { type MigrationRun, type openRing, recordFiles } from '../catalog/migration-runs.ts';
 import {
   type LeasedTarget,
   leaseTargets,
@@ -14,17 +14,23 @@ import { RetryableError } from '../errors.ts';
 import { ensureRuntime } from '../migrations/install.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
 import { type MigrationTarget, migrateHomes, sharedHome } from '../migrations/migrator.ts';
-import { filesUpTo } from '../migrations/release.ts';
+import { filesUpTo, schemaStates } from '../migrations/release.ts';
 import { adminEndpoint } from './control-plane.ts';
 import type { Migrator } from './migrate.ts';
 
 /** Two cores of a server are busy with four; more would only wait for each other. */
-export const workerSlots = [0, 1, 2, 3] as const;
+export const workers = 4;
 
 /** How long a worker goes on before it hands its slot to the next invocation, ms: well below a function's 15 minutes. */
 const turn = 10 * 60_000;
 /** Homes of one transaction: more gain nothing, and hold their locks longer. */
 const largestBatch = 25;
+
+/** The worker slots for a ring. One more connects twice and plans anew: it pays for itself with a batch, or a server, of its own. */
+export function slotsFor(ring: NonNullable<Awaited<ReturnType<typeof openRing>>>, workers: number): number[] {
+  const needed = Math.min(workers, Math.max(ring.places, Math.ceil(ring.open / largestBatch)));
+  return [...new Set([...Array(needed).keys(), ...ring.held])];
+}
 /** Of the server's lock table, over all workers of a run: the rest is its tenants'. */
 const lockShare = 0.25;
 /** For a dedicated server that does not answer, ms: then its home is left out, and the run goes on. */
@@ -59,7 +65,6 @@ export async function work(
   let size = 2;
   try {
     while (migrator.clock() < until) {
-      if (await isOver(catalog, run)) return false;
       const batch = await leaseTargets(catalog, { operationId, ring, slot, lease, size });
       if (batch.length === 0) return false;
       const key = placeOf(batch[0]!);
@@ -91,12 +96,6 @@ export async function work(
   }
 }
 
-/** A run that is halted, or has broken more homes than it may, takes no further batch. */
-async function isOver(catalog: ControlConnection, run: MigrationRun): Promise<boolean> {
-  const now = await readRun(catalog, run.operationId);
-  return now!.isHalted || (await countQuarantined(catalog, run.operationId)) > run.tolerated;
-}
-
 async function migrateBatch(
   { plane, release, workers, clock }: Migrator,
   catalog: ControlConnection,
@@ -106,10 +105,11 @@ async function migrateBatch(
   lease: string,
   recorded: Set<string>,
 ): Promise<void> {
+  const states = new Set(schemaStates(release).map(({ digest }) => digest));
   // Homes of one batch differ in where they shall be only where one is pinned.
   for (const [version, leased] of Map.groupBy(batch, ({ version }) => version)) {
     const files = filesUpTo(release, version)!;
-    const targets = leased.map((target) => ({ target, home: targetOf(target, plane.keys) }));
+    const targets = leased.map((target) => ({ target, home: targetOf(target, plane.keys, states) }));
     const { outcomes, locks } = await migrateHomes(
       place.connection,
       targets.map(({ home }) => home),
@@ -139,7 +139,11 @@ function newFiles(files: readonly MigrationFile[], results: readonly TargetOutco
 const sizeFor = ({ lockTable }: Place, locksOfOne: number, workers: number) =>
   Math.max(1, Math.min(largestBatch, Math.floor((lockShare * lockTable) / workers / locksOfOne)));
 
-function targetOf({ targetId, kind, row }: LeasedTarget, keys: MigrationTarget['keys']): MigrationTarget {
+function targetOf(
+  { targetId, kind, row }: LeasedTarget,
+  keys: MigrationTarget['keys'],
+  states: ReadonlySet<string>,
+): MigrationTarget {
   const home =
     kind === 'shared'
       ? sharedHome
@@ -151,7 +155,8 @@ function targetOf({ targetId, kind, row }: LeasedTarget, keys: MigrationTarget['
           login: row.login,
           epoch: Number(row.epoch),
         };
-  return { home, databaseId: row.database_id, keys };
+  // A state that this release knows was reached under its runtime.
+  return { home, databaseId: row.database_id, keys, isSound: states.has(row.schema_digest) };
 }
 
 const placeOf = ({ row }: LeasedTarget) => `${row.cluster_id}/${row.database_name}`;

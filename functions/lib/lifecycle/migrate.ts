@@ -3,6 +3,7 @@ import {
   countTargets,
   knownFiles,
   type MigrationRun,
+  openRing,
   type RingCount,
   readRun,
   recordRun,
@@ -17,7 +18,7 @@ import { filesUpTo, newestState, type Release, schemaStates } from '../migration
 import { strategies, type TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
-import { work } from './migrate-work.ts';
+import { slotsFor, work } from './migrate-work.ts';
 import { beginOperation, endOperation, type Operation, readOperation } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
@@ -37,7 +38,7 @@ export interface Migrator {
   readonly release: Release;
   /** A real tool call through a tenant's data path. @throws when it does not hold */
   probe(tenant: TenantId): Promise<void>;
-  /** How many workers share a ring; the state machine's input names as many slots. */
+  /** How many workers share a ring at most. */
   readonly workers: number;
   readonly clock: () => number;
 }
@@ -103,10 +104,11 @@ export const migrateSteps = {
     await recordTargets(catalog, operationId, plan);
   },
 
-  /** The first ring with something left to do. */
-  async nextRing(_, catalog, { operationId }): Promise<{ ring: number }> {
+  /** The first ring with something left to do, and the slots of the workers that it takes. */
+  async nextRing({ workers }, catalog, { operationId }): Promise<{ ring: number; slots: number[] }> {
     await forgetGone(catalog, operationId);
-    return { ring: openRing(await countTargets(catalog, operationId))?.ring ?? -1 };
+    const next = await openRing(catalog, operationId);
+    return next === undefined ? { ring: -1, slots: [] } : { ring: next.ring, slots: slotsFor(next, workers) };
   },
 
   async work(migrator, catalog, { operationId }, { slot, ring }): Promise<{ more: boolean }> {
@@ -132,9 +134,6 @@ export const migrateSteps = {
     );
   },
 } as const satisfies Record<string, Step<Migrator, MigrateOperation>>;
-
-const openRing = (rings: readonly RingCount[]) =>
-  rings.find(({ counts }) => counts.pending + counts.leased > 0);
 
 /** What the run has come to, over all rings. */
 export async function totals(catalog: ControlConnection, operationId: string): Promise<RingCount['counts']> {

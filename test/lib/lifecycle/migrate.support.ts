@@ -7,7 +7,7 @@ import {
   migrateOperation,
   migrateSteps,
 } from '../../../functions/lib/lifecycle/migrate.ts';
-import { workerSlots } from '../../../functions/lib/lifecycle/migrate-work.ts';
+import { workers } from '../../../functions/lib/lifecycle/migrate-work.ts';
 import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
@@ -43,7 +43,7 @@ export const migratorOf = (world: World, release: Release, more: Partial<Migrato
   plane: world.plane,
   release,
   probe: async () => {},
-  workers: workerSlots.length,
+  workers,
   clock: Date.now,
   ...more,
 });
@@ -68,8 +68,14 @@ export async function run(
   more: object = {},
 ) {
   const history: HistoryEvent[] = [];
+  /** Bytes of the largest text that a function was given or gave. */
+  let largest = 0;
+  const weighed = <T>(data: T): T => {
+    largest = Math.max(largest, Buffer.byteLength(JSON.stringify(data) ?? ''));
+    return data;
+  };
   const outcome = await runMachine(machine, {
-    input: { operation, slots: [...workerSlots], ...more },
+    input: { operation, ...more },
     execution: {
       id: `arn:aws:states:eu-west-1:111122223333:execution:migrate-tenants:${operation}`,
       name: operation,
@@ -80,15 +86,15 @@ export async function run(
     record: (event) => history.push(event),
     async invoke(_, payload) {
       try {
-        await onStep(payload as StepEvent);
-        return await step(migrator, payload as StepEvent);
+        await onStep(weighed(payload) as StepEvent);
+        return weighed(await step(migrator, payload as StepEvent));
       } catch (error) {
         const { name, message, stack } = error as Error;
         throw new FunctionError(name, message, stack);
       }
     },
   });
-  return { outcome, history };
+  return { outcome, history, largest };
 }
 
 export async function migrate(
