@@ -6,7 +6,9 @@ import { Ground, pgbouncerIsInstalled } from './ground.ts';
 import * as handler from './handler.ts';
 import * as health from './health.ts';
 import * as latency from './latency.ts';
+import * as provision from './provision.ts';
 import { type Figure, holds } from './report.ts';
+import * as scale from './scale.ts';
 import * as throughput from './throughput.ts';
 import * as warmAndCold from './warm-and-cold.ts';
 
@@ -44,6 +46,9 @@ const others: Record<string, () => Promise<Figure[]>> = {
   },
   health: () => health.run(report),
   fleet: () => fleet.run(report, Number(values.homes)),
+  provision: () => provision.run(report),
+  // Half an hour: only when it is asked for.
+  ...(wanted?.includes('scale') && { scale: () => scale.run(report, Number(values.homes)) }),
 };
 
 const figures: Figure[] = [];
