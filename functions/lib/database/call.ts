@@ -22,8 +22,8 @@ export class Call {
   readonly #stop = new AbortController();
   readonly #end = () => this.#stop.abort();
   #timer: NodeJS.Timeout | undefined;
-  /** The login's own default is another isolation level: it must be said, at the price of BEGIN and COMMIT. */
-  #saysLevel = false;
+  /** What a transaction may do must be said, at the price of BEGIN and COMMIT. */
+  #saysAll = false;
   /** How many of the call's queries and transactions are under way. */
   #underWay = 0;
 
@@ -73,10 +73,16 @@ export class Call {
       try {
         return await this.#attempt(retries, first);
       } catch (error) {
-        this.#saysLevel ||= error instanceof StepFailure && error.sqlstate === 'TN009';
-        if (!(await retries.worthwhile(error, this.stop))) throw callerError(error, this.limits);
+        if (this.#mustSayAll(error)) this.#saysAll = true;
+        else if (!(await retries.worthwhile(error, this.stop))) throw callerError(error, this.limits);
       }
     }
+  }
+
+  /** A login has made another isolation level its default; or the runtime is an older one, which makes no reader read-only. */
+  #mustSayAll(error: unknown): boolean {
+    if (this.#saysAll || !(error instanceof StepFailure) || !error.atDoor) return false;
+    return error.sqlstate === 'TN009' || (error.sqlstate === 'TN006' && this.limits.mode === 'r');
   }
 
   async #attempt<T>(retries: Retries, first: (connection: Connection, enter: Part) => Promise<T>) {
@@ -103,7 +109,7 @@ export class Call {
    */
   sendAlone(connection: Connection, enter: Part, statement: Part): Promise<Answer> {
     const { mode, roundTrips } = this.limits;
-    const bare = mode === 'r' && roundTrips === 'one' && !this.#saysLevel;
+    const bare = mode === 'r' && roundTrips === 'one' && !this.#saysAll;
     return this.#send(
       connection,
       bare ? [enter, statement] : [beginning(mode), enter, statement, part('commit', 'COMMIT')],

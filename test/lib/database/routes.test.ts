@@ -108,6 +108,15 @@ describe.each(['query', 'transaction'] as const)('db.%s', (kind) => {
     });
   });
 
+  test('is served by a runtime that expects a reader to have said so', async () => {
+    await home("state = 'older'");
+    const find = routeTo(server.endpoint());
+    const mode = { mode: 'r' as const };
+    expect((await use(find, mode)).rows).toEqual([{ n: 1 }]);
+    expect(find.refreshes()).toBe(0);
+    expect((await use(routeTo(server.endpoint()))).rows).toEqual([{ n: 1 }]);
+  });
+
   test('does not use a session again in which enter fails without a reason of its own', async () => {
     await use(routeTo(server.endpoint()));
     expect(pools.gauges().idle).toBeGreaterThan(0);

@@ -25,6 +25,7 @@ const standIn = `
     if home.state = 'busy' then raise exception 'busy' using errcode = 'TN008'; end if;
     if home.state = 'broken' then perform 1 / 0; end if;
     if current_setting('transaction_isolation') <> 'read committed' then raise exception 'level' using errcode = 'TN009'; end if;
+    if home.state = 'older' and part[6] = 'r' and current_setting('transaction_read_only') = 'off' then raise exception 'reader' using errcode = 'TN006'; end if;
     if part[6] = 'r' then set local transaction_read_only = on; end if;
     perform set_config('search_path', home.schema || ', pg_temp', true);
     perform set_config('statement_timeout', part[8], true);
