@@ -1,6 +1,7 @@
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import * as activeTenants from './active-tenants.ts';
+import * as coldStart from './cold-start.ts';
 import * as fleet from './fleet.ts';
 import { Ground, pgbouncerIsInstalled } from './ground.ts';
 import * as handler from './handler.ts';
@@ -44,6 +45,7 @@ const others: Record<string, () => Promise<Figure[]>> = {
       atMost: targetMs,
     }));
   },
+  'cold-start': () => coldStart.run(report),
   health: () => health.run(report),
   fleet: () => fleet.run(report, Number(values.homes)),
   provision: () => provision.run(report),

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { build, type Plugin } from 'esbuild';
 
 /**
@@ -17,6 +18,18 @@ const noLocales: Plugin = {
   },
 };
 
+const noValidator = './infra/constructs/no-validator.ts';
+
+/** The package of the older revisions imports its default validator, a compiler of 130 KB, by a path of its own. */
+const noDefaultValidator: Plugin = {
+  name: 'no-default-validator',
+  setup({ onResolve }) {
+    onResolve({ filter: /\/validation\/ajv-provider\.js$/ }, ({ importer }) =>
+      importer.includes('/@modelcontextprotocol/sdk/') ? { path: resolve(noValidator) } : undefined,
+    );
+  },
+};
+
 const { metafile } = await build({
   entryPoints: { handler: entry },
   outdir,
@@ -32,9 +45,9 @@ const { metafile } = await build({
   mainFields: ['module', 'main'],
   legalComments: 'none',
   logLevel: 'error',
-  plugins: [noLocales],
+  plugins: [noLocales, noDefaultValidator],
   // The validator that the package would take by default; both protocol families are given one (functions/lib/mcp/).
-  alias: { '@modelcontextprotocol/server/_shims': './infra/constructs/no-validator.ts' },
+  alias: { '@modelcontextprotocol/server/_shims': noValidator },
   // node-postgres asks for its native twin in a try block; Lambda has none.
   external: ['pg-native'],
   // CommonJS packages inside an ES module still call `require` for Node's own modules.

@@ -4,3 +4,6 @@ export class DefaultJsonSchemaValidator {
     throw new TypeError('The bundle has no default JSON Schema validator: pass `jsonSchemaValidator`.');
   }
 }
+
+/** Its name in the package of the older revisions. */
+export { DefaultJsonSchemaValidator as AjvJsonSchemaValidator };

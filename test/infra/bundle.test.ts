@@ -1,59 +1,18 @@
 import { execFile } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { functions } from '../../infra/functions.ts';
-import { Assembly } from './assembly.ts';
-import { type Synthesized, synthesize } from './synthesize.ts';
+import { type Bundles, bytes, families, loadedAtStart, loadedFor, synthesizeBundles } from './bundles.ts';
 
 vi.setConfig({ hookTimeout: 180_000, testTimeout: 60_000 });
 
-interface Lambda {
-  readonly folder: string;
-  readonly environment: Record<string, string>;
-}
-
-let built: Synthesized;
-let assembly: Assembly;
+let bundles: Bundles;
 beforeAll(() => {
-  built = synthesize({
-    domain: { name: 'mcp.example.com', certificateArn: 'arn:aws:acm:eu-west-1:111122223333:certificate/abc' },
-    issuers: [{ issuer: 'https://login.example.com/', jwksUri: 'https://login.example.com/keys' }],
-  });
-  const machines = built.template('control').findResources('AWS::StepFunctions::StateMachine');
-  const buckets = Object.keys(built.template('control').findResources('AWS::S3::Bucket'));
-  const arn = (id: string) => `arn:aws:states:eu-west-1:111122223333:stateMachine:${id}`;
-  const installed = built.template('data').findResources('Custom::TenantryInstallation');
-  assembly = new Assembly(built, {
-    [`TenantryData.${Object.keys(installed)[0]}.ApiKeyJwks`]: '{"keys":[]}',
-    ...Object.fromEntries(buckets.map((id) => [`TenantryControl.${id}`, id.toLowerCase()])),
-    ...Object.fromEntries(Object.keys(machines).map((id) => [`TenantryControl.${id}`, arn(id)])),
-  });
+  bundles = synthesizeBundles();
 });
-
-/** The code that the template deploys, and the environment it deploys it with. */
-function deployed(name: string): Lambda {
-  const { properties } = assembly.only(
-    'AWS::Lambda::Function',
-    new RegExp(`^${name.replaceAll('-', '')}Function`, 'i'),
-  );
-  const asset = properties.Code.S3Key.replace(/\.zip$/, '');
-  return {
-    folder: join(built.app.outdir, `asset.${asset}`, dirname(properties.Handler)),
-    environment: properties.Environment.Variables,
-  };
-}
-
-/** `handler.mjs` and what it imports at once, not lazily. */
-function loadedAtStart(folder: string, file = 'handler.mjs', seen = new Set<string>()): Set<string> {
-  if (seen.has(file)) return seen;
-  seen.add(file);
-  const code = readFileSync(join(folder, file), 'utf8');
-  for (const [, next] of code.matchAll(/\b(?:import|from)"\.\/([^"]+\.mjs)"/g))
-    loadedAtStart(folder, next, seen);
-  return seen;
-}
+const deployed = (name: string) => bundles.of(name);
 
 describe.each(functions.map(({ name }) => name))('the bundle of %s', (name) => {
   it('starts as Lambda starts it, with the environment of the template', async () => {
@@ -106,20 +65,15 @@ describe.each(functions.map(({ name }) => name))('the bundle of %s', (name) => {
   });
 });
 
-const bytes = (folder: string, files: Iterable<string>) =>
-  [...files].reduce((sum, file) => sum + statSync(join(folder, file)).size, 0);
-
 describe('the MCP function', () => {
   it('keeps both protocol families out of what it loads at start', () => {
     const files = [...loadedAtStart(deployed('mcp').folder)].join();
     expect(files).not.toMatch(/legacy|modern/);
   });
 
-  it.each(['legacy', 'modern'])('has at most 600 KB for a client of the %s family', (family) => {
+  it.each(families)('has at most 600 KB for a client of the %s family', (family) => {
     const { folder } = deployed('mcp');
-    const chunk = readdirSync(folder).find((file) => file.startsWith(`${family}-`))!;
-    const files = loadedAtStart(folder, chunk, loadedAtStart(folder));
-    expect(bytes(folder, files)).toBeLessThanOrEqual(600 * 1024);
+    expect(bytes(folder, loadedFor(folder, family))).toBeLessThanOrEqual(600 * 1024);
   });
 });
 
