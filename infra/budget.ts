@@ -1,4 +1,4 @@
-import { connectionBudget, type Inequality } from '../functions/lib/health/budget.ts';
+import { type ConnectionFacts, connectionBudget, type Inequality } from '../functions/lib/health/budget.ts';
 import { type FunctionRow, functions } from './functions.ts';
 import type { Settings } from './settings.ts';
 
@@ -6,12 +6,16 @@ import type { Settings } from './settings.ts';
 const ACCOUNT_CONCURRENCY = 1_000;
 
 /** The connection budget of a deployment. */
-export function budgetOf({ concurrency, cluster, dedicated }: Settings): readonly Inequality[] {
+export const budgetOf = (settings: Settings): readonly Inequality[] =>
+  connectionBudget(connectionFacts(settings));
+
+/** What it is computed from; `npm run tenants -- health` computes the same from it. */
+export function connectionFacts({ concurrency, cluster, dedicated }: Settings): ConnectionFacts {
   const rows: readonly FunctionRow[] = functions;
   const control = rows.flatMap(({ name, connections }) =>
     connections === undefined ? [] : [[name, connections] as const],
   );
-  return connectionBudget({
+  return {
     environments: concurrency.reserved ?? ACCOUNT_CONCURRENCY,
     connectionsPerEnvironment: concurrency.connections,
     shared: {
@@ -21,5 +25,5 @@ export function budgetOf({ concurrency, cluster, dedicated }: Settings): readonl
       control: Object.fromEntries(control),
     },
     dedicated: { maxConnections: dedicated.maxConnections },
-  });
+  };
 }

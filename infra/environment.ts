@@ -1,4 +1,5 @@
 import type { Tool } from '../functions/lib/mcp/tool.ts';
+import { connectionFacts } from './budget.ts';
 import type { FunctionName, FunctionRow } from './functions.ts';
 import type { Settings } from './settings.ts';
 
@@ -20,6 +21,7 @@ export interface DeploymentFacts {
   readonly parameterGroup: string;
   readonly subnetGroup: string;
   readonly dedicatedSecurityGroup: string;
+  readonly ownKey?: string;
   readonly publicUrl?: string;
   readonly apiKeyJwks?: string;
   readonly mcpFunction?: string;
@@ -63,6 +65,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       subnetGroup: facts.subnetGroup,
       securityGroups: [facts.dedicatedSecurityGroup],
       certificateAuthority,
+      kmsKeyId: facts.ownKey,
     }),
   });
   const machines = () =>
@@ -110,6 +113,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
     admin: () => ({
       ...control(),
       TIERS: JSON.stringify(settings.tiers),
+      CONNECTION_FACTS: JSON.stringify(connectionFacts(settings)),
       API_KEY_ISSUER: facts.publicUrl!,
       SIGNING_KEY_SECRET: facts.signingKey,
       SCOPES: scopesOf(tools).join(','),

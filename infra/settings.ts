@@ -114,6 +114,14 @@ const schema = z.strictObject({
     .strictObject({
       /** Environments of the MCP function that may run at once, kept for it alone; absent: what the account has left (1,000 by AWS's default). */
       reserved: z.int().min(1).optional(),
+      /** The same of the others that people and agents reach, by function. */
+      reservedFor: z
+        .strictObject({
+          authorizer: z.int().min(1).optional(),
+          health: z.int().min(1).optional(),
+          admin: z.int().min(1).max(10).optional(),
+        })
+        .prefault({}),
       /** Environments that are always warm. */
       provisioned: z.int().min(1).optional(),
       /** PostgreSQL connections one environment may hold. */
@@ -135,6 +143,12 @@ const schema = z.strictObject({
       perAddress: z.int().min(10).default(20_000),
     })
     .prefault({}),
+  /**
+   * A KMS key of the deployment's own for the shared cluster, new dedicated instances, the product's keys, exports and logs
+   * ($1 a month and its requests), so that they can be shut off and every use shows in CloudTrail. Without it AWS's own keys
+   * do it: encrypted all the same. A cluster's key is chosen when it is made: decide before the first deployment.
+   */
+  ownKey: z.boolean().default(false),
   /** Who is told of alarms; they have to confirm once. Absent: alarms are shown and sent to nobody. */
   alarmEmail: z.email().optional(),
   logRetentionDays: z.union([7, 14, 30, 60, 90, 180, 365].map((days) => z.literal(days))).default(30),

@@ -1,6 +1,7 @@
-import { type App, Tags } from 'aws-cdk-lib';
+import { type App, Aspects, Tags } from 'aws-cdk-lib';
 import { overBudget } from '../functions/lib/health/budget.ts';
 import { budgetOf } from './budget.ts';
+import { UnderOwnKey } from './constructs/own-key.ts';
 import { warnOfHoles } from './engine-versions.ts';
 import type { DeploymentFacts } from './environment.ts';
 import type { Settings } from './settings.ts';
@@ -48,5 +49,6 @@ export function addSystem(app: App, settings: Settings, tools: DeploymentFacts['
     description: 'Tenantry: the canary’s clock, the alarms and the dashboard',
   });
   Tags.of(app).add('product', 'tenantry');
+  if (network.ownKey) Aspects.of(app).add(new UnderOwnKey(network.ownKey));
   return { network, data, endpoint, control, watch };
 }

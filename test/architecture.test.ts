@@ -130,6 +130,8 @@ const long: Record<string, string> = {
   'infra/local/emulator/rds-instances.ts':
     'one state machine: the steps of an instance’s life must agree with each other',
   'test/infra/iam.test.ts': 'one matrix: who may do what',
+  'test/infra/rules.test.ts':
+    'rules over one synthesis of each deployment: another file would make them all again',
   'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
   'test/lib/health/mutation.test.ts':
     'one table: every way to sabotage a system, and what the next run says of it',

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { TenantryError } from './errors.ts';
+import type { ConnectionFacts } from './health/budget.ts';
 import { extensionName } from './migrations/extensions.ts';
 import { strategies } from './tenant/tenant.ts';
 
@@ -162,6 +163,19 @@ const migrateSettings = z
   })
   .transform((env) => ({ ...planeOf(env), mcpFunction: env.MCP_FUNCTION }));
 
+const some = z.int().min(1);
+const connectionFacts: z.ZodType<ConnectionFacts> = z.strictObject({
+  environments: some,
+  connectionsPerEnvironment: some,
+  shared: z.strictObject({
+    maxConnections: some,
+    proxyPercent: some,
+    activeSchemaTenants: some,
+    control: z.record(z.string(), some),
+  }),
+  dedicated: z.strictObject({ maxConnections: some }),
+});
+
 const adminSettings = z
   .object({
     ...controlPlane,
@@ -190,6 +204,8 @@ const adminSettings = z
         enterprise: z.enum(strategies),
       }),
     ),
+    /** What the deployment's connection budget is computed from; absent where there is no proxy to share. */
+    CONNECTION_FACTS: json(connectionFacts).optional(),
     /** The endpoint's public URL: what API keys are for, and who issues them. */
     PUBLIC_URL: z.url(),
     API_KEY_ISSUER: z.string().min(1),
@@ -217,6 +233,7 @@ const adminSettings = z
     signingKeySecret: env.SIGNING_KEY_SECRET,
     scopes: env.SCOPES,
     issuers: env.ISSUERS,
+    connectionFacts: env.CONNECTION_FACTS,
   }));
 
 const endpointCanary = {

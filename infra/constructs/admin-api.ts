@@ -1,4 +1,4 @@
-import { CfnOutput, RemovalPolicy, Validations } from 'aws-cdk-lib';
+import { Aws, CfnOutput, RemovalPolicy, Validations } from 'aws-cdk-lib';
 import {
   AccessLogFormat,
   AuthorizationType,
@@ -78,7 +78,7 @@ export class AdminApi extends Construct {
     new CfnOutput(this, 'Url', {
       description: 'TENANTRY_ADMIN_URL of the tenants command line',
       // Without the slash that CDK ends it with.
-      value: `https://${this.api.restApiId}.execute-api.${this.api.env.region}.amazonaws.com/admin`,
+      value: `https://${this.api.restApiId}.execute-api.${this.api.env.region}.${Aws.URL_SUFFIX}/admin`,
     }).overrideLogicalId('AdminUrl');
   }
 }

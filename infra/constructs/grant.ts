@@ -6,7 +6,7 @@ import {
   type Role,
 } from 'aws-cdk-lib/aws-iam';
 import type { Construct } from 'constructs';
-import type { Right } from '../rights.ts';
+import { type Right, servicesOf } from '../rights.ts';
 
 /** Where a deployment's things are; what comes later than the databases is not there for the functions before it. */
 export interface Places {
@@ -21,6 +21,8 @@ export interface Places {
   readonly masterSecret: string;
   /** Of dedicated instances. */
   readonly parameterGroup: string;
+  /** The deployment's own KMS key, where it has one. */
+  readonly ownKey?: string;
   readonly subnetGroup: string;
   readonly mcpFunction?: string;
   readonly endpointCanary?: string;
@@ -41,7 +43,8 @@ export function grant(role: Role, rights: readonly Right[], places: Places): voi
   const stack = Stack.of(role);
   const statements = statementsFor(stack, places);
   if (rights.includes('enter-homes')) role.addManagedPolicy(places.enterHomes);
-  for (const statement of rights.flatMap((right) => statements[right]())) {
+  const granted = rights.flatMap((right) => statements[right]());
+  for (const statement of [...granted, ...keyStatements(stack, rights, places)]) {
     role.addToPrincipalPolicy(new PolicyStatement(statement));
     for (const resource of statement.resources) acknowledgePrefix(role, resource, stack);
   }
@@ -175,6 +178,23 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
       { actions: ['s3:ListBucket'], resources: [places.exportBucket!] },
     ],
   };
+}
+
+/** What a right on a secret or an export needs of the key that it rests under: through that service and no other way. */
+function keyStatements(stack: Stack, rights: readonly Right[], { ownKey }: Places): Statement[] {
+  const services = servicesOf(rights).filter((service) => service === 'secretsmanager' || service === 's3');
+  if (ownKey === undefined || services.length === 0) return [];
+  return [
+    {
+      actions: ['kms:Decrypt', 'kms:GenerateDataKey'],
+      resources: [ownKey],
+      conditions: {
+        StringEquals: {
+          'kms:ViaService': services.map((service) => `${service}.${stack.region}.${Aws.URL_SUFFIX}`),
+        },
+      },
+    },
+  ];
 }
 
 const connect = (resources: string[]): Statement => ({ actions: ['rds-db:connect'], resources });

@@ -1,5 +1,6 @@
-import { Duration, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
+import { Aws, Duration, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
 import { InstanceType } from 'aws-cdk-lib/aws-ec2';
+import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
 import {
   AuroraPostgresEngineVersion,
@@ -70,6 +71,18 @@ export class SharedCluster extends Construct {
       retention: props.logRetentionDays,
       removalPolicy: RemovalPolicy.DESTROY,
     });
+    const monitoring = new Role(this, 'Monitoring', {
+      assumedBy: new ServicePrincipal('monitoring.rds.amazonaws.com', {
+        conditions: { StringEquals: { 'aws:SourceAccount': Aws.ACCOUNT_ID } },
+      }),
+      managedPolicies: [
+        ManagedPolicy.fromAwsManagedPolicyName('service-role/AmazonRDSEnhancedMonitoringRole'),
+      ],
+    });
+    Validations.of(monitoring).acknowledge({
+      id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole]',
+      reason: 'RDS’s own: it may write to the one log group that RDS has for these figures.',
+    });
     const common = {
       subnetGroup,
       vpc: network.vpc,
@@ -83,6 +96,9 @@ export class SharedCluster extends Construct {
       deletionProtection: cluster.deletionProtection,
       removalPolicy: RemovalPolicy.SNAPSHOT,
       copyTagsToSnapshot: true,
+      // What the machine does beside the database, which CloudWatch's own figures of a server don't tell.
+      monitoringInterval: Duration.minutes(1),
+      monitoringRole: monitoring,
       cloudwatchLogsExports: ['postgresql'],
     };
     const parameterGroup = (engine: IEngine) =>

@@ -13,6 +13,7 @@ import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
 
 import { Construct } from 'constructs';
 import type { FunctionRow } from '../functions.ts';
+import type { Settings } from '../settings.ts';
 import { bundle, bundleHandler } from './bundle.ts';
 import { grant, type Places } from './grant.ts';
 
@@ -37,6 +38,10 @@ export interface Network {
   /** The same, for a construct that would add rules: there are no others than the network's own. */
   readonly fixedGroup: (scope: Construct, name: string) => ISecurityGroup;
 }
+
+/** What the settings keep for a function alone, if anything. */
+export const reservedFor = (name: string, { reserved, reservedFor }: Settings['concurrency']) =>
+  name === 'mcp' ? reserved : reservedFor[name as keyof typeof reservedFor];
 
 /** A Lambda with the house's defaults. Its role may write its own log, trace itself, and what the row says: nothing else. */
 export class TenancyFunction extends Construct {

@@ -5,7 +5,8 @@ import { AdminApi } from '../constructs/admin-api.ts';
 import { ExportBucket } from '../constructs/export-bucket.ts';
 import type { Places } from '../constructs/grant.ts';
 import { Machine } from '../constructs/machine.ts';
-import { TenancyFunction } from '../constructs/tenancy-function.ts';
+import { keepMissed } from '../constructs/missed.ts';
+import { reservedFor, TenancyFunction } from '../constructs/tenancy-function.ts';
 import { type DeploymentFacts, environmentOf } from '../environment.ts';
 import { type FunctionRow, functions } from '../functions.ts';
 import { machineFiles } from '../machines.ts';
@@ -83,7 +84,10 @@ export class ControlStack extends Stack {
       network,
       places,
       environment: environmentOf(row, facts),
+      reservedConcurrency: reservedFor(row.name, settings.concurrency),
     });
+    // Called by the clock, which does not wait for an answer: what is lost would be lost in silence.
+    if (row.scheduleMinutes !== undefined) keepMissed(this, made.lambda);
     this.lambdas.set(row.name, made.lambda);
   }
 

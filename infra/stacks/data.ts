@@ -70,6 +70,7 @@ export class DataStack extends Stack {
       signingKey: signingKey.ref,
       canaryKeys: canaryKeys.ref,
       masterSecret: this.cluster.masterSecret,
+      ...(network.ownKey && { ownKey: network.ownKey.keyArn }),
       ...dedicated,
     };
     const facts: DeploymentFacts = {
@@ -84,6 +85,7 @@ export class DataStack extends Stack {
       masterSecret: this.cluster.masterSecret,
       ...dedicated,
       dedicatedSecurityGroup: network.group('dedicated').securityGroupId,
+      ...(network.ownKey && { ownKey: network.ownKey.keyArn }),
       json: (value) => this.toJsonString(value),
     };
     const row = functionNamed('install');

@@ -3,7 +3,7 @@ import { Alias, type IFunction, type IVersion } from 'aws-cdk-lib/aws-lambda';
 import type { Construct } from 'constructs';
 import { Firewall } from '../constructs/firewall.ts';
 import { McpApi } from '../constructs/mcp-api.ts';
-import { TenancyFunction } from '../constructs/tenancy-function.ts';
+import { reservedFor, TenancyFunction } from '../constructs/tenancy-function.ts';
 import { type DeploymentFacts, environmentOf, scopesOf } from '../environment.ts';
 import { type FunctionName, functions } from '../functions.ts';
 import type { Settings } from '../settings.ts';
@@ -43,7 +43,7 @@ export class EndpointStack extends Stack {
             network,
             places: data.places,
             environment: environmentOf(row, facts),
-            reservedConcurrency: row.name === 'mcp' ? settings.concurrency.reserved : undefined,
+            reservedConcurrency: reservedFor(row.name, settings.concurrency),
           }),
         ]),
     );

@@ -16,8 +16,11 @@ import {
   Vpc,
 } from 'aws-cdk-lib/aws-ec2';
 import { AnyPrincipal, PolicyStatement } from 'aws-cdk-lib/aws-iam';
+import type { IKey } from 'aws-cdk-lib/aws-kms';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
 import type { Construct } from 'constructs';
+import { tameDefaultGroupFunction } from '../constructs/closed-default-group.ts';
+import { newOwnKey } from '../constructs/own-key.ts';
 import type { Network } from '../constructs/tenancy-function.ts';
 import { functions } from '../functions.ts';
 import { databasesOf, type Right, type Service, servicesOf } from '../rights.ts';
@@ -32,11 +35,14 @@ const services = servicesOf(inVpc.flatMap(({ may }): readonly Right[] => may));
 export class NetworkStack extends Stack implements Network {
   readonly vpc: IVpc;
   readonly subnets: SubnetSelection;
+  readonly ownKey: IKey | undefined;
   private readonly groups = new Map<string, ISecurityGroup>();
 
   constructor(scope: Construct, id: string, props: StackProps & { readonly settings: Settings }) {
     super(scope, id, props);
     const { existing, cidr } = props.settings.network;
+    // Here, because this stack is the first.
+    this.ownKey = props.settings.ownKey ? newOwnKey(this) : undefined;
     this.vpc = existing ? this.existingVpc(existing) : this.newVpc(cidr, props.settings);
     this.subnets = { subnetType: SubnetType.PRIVATE_ISOLATED };
     for (const name of [...inVpc.map(({ name }) => name), 'proxy', 'cluster', 'dedicated'])
@@ -68,15 +74,23 @@ export class NetworkStack extends Stack implements Network {
       retention: settings.logRetentionDays,
       removalPolicy: RemovalPolicy.RETAIN,
     });
-    return new Vpc(this, 'Vpc', {
+    const vpc = new Vpc(this, 'Vpc', {
       ipAddresses: IpAddresses.cidr(cidr),
       maxAzs: 2,
       natGateways: 0,
       subnetConfiguration: [{ name: 'isolated', subnetType: SubnetType.PRIVATE_ISOLATED, cidrMask: 20 }],
       flowLogs: { all: { destination: FlowLogDestination.toCloudWatchLogs(flowLog) } },
-      // Its custom resource would need a function of its own; nothing here is ever in the default group.
-      restrictDefaultSecurityGroup: false,
-    }) as IVpc;
+      // Nothing here is ever in the default group; whoever puts something into it shall reach nothing.
+      restrictDefaultSecurityGroup: true,
+    });
+    tameDefaultGroupFunction(
+      vpc,
+      new LogGroup(this, 'DefaultGroupLog', {
+        retention: settings.logRetentionDays,
+        removalPolicy: RemovalPolicy.DESTROY,
+      }),
+    );
+    return vpc as IVpc;
   }
 
   private existingVpc({

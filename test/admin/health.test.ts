@@ -1,4 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { showHealth } from '../../functions/lib/admin/health.ts';
+import { budgetOf, connectionFacts } from '../../infra/budget.ts';
+import { readSettings } from '../../infra/settings.ts';
 import { runOnce, startWatching } from '../lib/health/support.ts';
 import { strategies } from '../support/world.ts';
 import { type AdminWorld, code, startAdmin } from './support.ts';
@@ -13,7 +16,12 @@ const health = async (slug?: string) =>
   (await admin.ask('GET', '/health', undefined, {}, slug === undefined ? {} : { tenant: slug })).body;
 
 it('is down before anybody has watched, and then what the canary found', async () => {
-  expect(await health()).toEqual({ state: 'down', ageSeconds: null, report: null });
+  expect(await health()).toEqual({
+    state: 'down',
+    ageSeconds: null,
+    report: null,
+    connectionBudget: null,
+  });
   await runOnce(await startWatching(admin.world));
   const { state, ageSeconds, report } = await health();
   expect([state, report.findings]).toEqual(['ok', []]);
@@ -35,6 +43,20 @@ it('keeps the canaries out of the list of tenants and of what was done, unless t
   const taken = await admin.ask('POST', '/tenants', { slug: 'canary-rls-c', tier: 'starter' });
   expect(code(taken)).toEqual([400, 'slug_invalid']);
 });
+
+it('shows the budget that the deployment was synthesized with, of what the server really has', async () => {
+  const facts = connectionFacts(readSettings({}));
+  const { connectionBudget: budget } = await showHealth({
+    ...admin.admin,
+    settings: { ...admin.admin.settings, connectionFacts: facts },
+  });
+  const shared = budget!.find(({ name }) => name === 'shared cluster')!;
+  expect(shared.limit).not.toBe(facts.shared.maxConnections);
+  // This server has far fewer than a deployment's: it says so, with what to do.
+  expect([shared.holds, shared.remedies.length > 0]).toEqual([false, true]);
+  const proxy = (name: string) => budget!.find((each) => each.name === name);
+  expect(proxy('proxy clients')).toEqual(budgetOf(readSettings({}))[0]);
+}, 60_000);
 
 describe('of one tenant', () => {
   it.each(strategies)('%s: what belongs to its strategy, and null for the others', async (strategy) => {

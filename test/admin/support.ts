@@ -49,6 +49,7 @@ export async function startAdmin(): Promise<AdminWorld> {
       describe: async () => ({ status: 'RUNNING' }),
     },
     settings: {
+      connectionFacts: undefined,
       region: 'eu-west-1',
       provisionMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:provision-tenant',
       migrateMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:migrate-tenants',

@@ -355,7 +355,7 @@ describe('over all roles', () => {
     );
   });
 
-  it('AWS’s own policies are attached for network interfaces and API Gateway’s log alone', () => {
+  it('AWS’s own policies are attached for network interfaces, API Gateway’s log and RDS’s figures alone', () => {
     const own = new Set(assembly.of('AWS::IAM::ManagedPolicy').map(({ id }) => `<${id}>`));
     const attached = assembly
       .of('AWS::IAM::Role')
@@ -363,7 +363,11 @@ describe('over all roles', () => {
       .filter((arn: string) => !own.has(arn))
       .map((arn: string) => arn.split('/').at(-1));
     expect(new Set(attached)).toEqual(
-      new Set(['AWSLambdaENIManagementAccess', 'AmazonAPIGatewayPushToCloudWatchLogs']),
+      new Set([
+        'AWSLambdaENIManagementAccess',
+        'AmazonAPIGatewayPushToCloudWatchLogs',
+        'AmazonRDSEnhancedMonitoringRole',
+      ]),
     );
   });
 });

@@ -36,8 +36,64 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
         LoggingConfig: { LogFormat: 'JSON', LogGroup: expect.any(String) },
       }),
     );
-    // The manifest's, and the library's own between CloudFormation and the installation.
-    expect(assembly.of('AWS::Lambda::Function')).toHaveLength(functions.length + 1);
+    // The manifest's, and the library's own: between CloudFormation and the installation, and for the VPC's default group.
+    const libraries = settings.network.existing ? 1 : 2;
+    expect(assembly.of('AWS::Lambda::Function')).toHaveLength(functions.length + libraries);
+  });
+
+  it('leaves nothing in the default security group of its own VPC, by a function that can do no more', () => {
+    const closed = assembly.of('Custom::VpcRestrictDefaultSG');
+    expect(closed).toHaveLength(settings.network.existing ? 0 : 1);
+    if (settings.network.existing) return;
+    const { properties } = assembly.only('AWS::IAM::Role', /^CustomVpcRestrictDefaultSG/);
+    expect(properties.ManagedPolicyArns).toEqual([]);
+    const statements = properties.Policies.flatMap(
+      (policy: { PolicyDocument: { Statement: object[] } }) => policy.PolicyDocument.Statement,
+    );
+    const actions = statements.flatMap(({ Action }: { Action: string[] }) => Action);
+    expect(actions.sort()).toEqual([
+      'ec2:AuthorizeSecurityGroupEgress',
+      'ec2:AuthorizeSecurityGroupIngress',
+      'ec2:RevokeSecurityGroupEgress',
+      'ec2:RevokeSecurityGroupIngress',
+      'logs:CreateLogStream',
+      'logs:PutLogEvents',
+      'xray:PutTelemetryRecords',
+      'xray:PutTraceSegments',
+    ]);
+    expect(statements[0]).toMatchObject({
+      Resource: [expect.stringMatching(/security-group\/<Vpc.*DefaultSecurityGroup>$/)],
+    });
+  });
+
+  it('keeps what the clock called in vain, encrypted, and tries none of it twice', () => {
+    every('AWS::SQS::Queue', ({ properties, id }) => {
+      expect(properties.SqsManagedSseEnabled).toBe(true);
+      const policy = assembly
+        .of('AWS::SQS::QueuePolicy')
+        .find((each) => each.properties.Queues.includes(`<${id}>`))!;
+      expect(policy.properties.PolicyDocument.Statement[0]).toMatchObject({
+        Effect: 'Deny',
+        Condition: { Bool: { 'aws:SecureTransport': 'false' } },
+      });
+    });
+    const scheduled = functions.filter((row) => 'scheduleMinutes' in row);
+    expect(assembly.of('AWS::Lambda::EventInvokeConfig')).toHaveLength(scheduled.length);
+    every('AWS::Lambda::EventInvokeConfig', ({ properties }) =>
+      expect(properties).toMatchObject({
+        MaximumRetryAttempts: 0,
+        MaximumEventAgeInSeconds: 60,
+        DestinationConfig: { OnFailure: { Destination: expect.stringMatching(/\.Arn>$/) } },
+      }),
+    );
+  });
+
+  it('keeps environments for those that people and agents reach, as the settings say', () => {
+    const { reserved, reservedFor } = settings.concurrency;
+    for (const [name, wanted] of Object.entries({ ...reservedFor, mcp: reserved })) {
+      const { properties } = assembly.only('AWS::Lambda::Function', new RegExp(`^${name}Function`));
+      expect(properties.ReservedConcurrentExecutions, name).toBe(wanted);
+    }
   });
 
   it('keeps every log for as long as the settings say', () => {
@@ -71,12 +127,35 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       expect(properties).toMatchObject({
         PubliclyAccessible: false,
         EnablePerformanceInsights: true,
+        MonitoringInterval: 60,
+        MonitoringRoleArn: expect.stringMatching(/^<SharedMonitoring.*\.Arn>$/),
         CACertificateIdentifier: 'rds-ca-rsa2048-g1',
       }),
     );
     const servers = assembly.of('AWS::RDS::DBInstance');
     if (settings.cluster.kind === 'aurora') expect(servers).toHaveLength(settings.cluster.standby ? 2 : 1);
     else expect(servers[0]!.properties.MultiAZ).toBe(settings.cluster.standby);
+  });
+
+  it('puts what rests under a key of its own where the settings say so: all of it', () => {
+    const key = assembly.of('AWS::KMS::Key').find(({ id }) => id.startsWith('OwnKey'));
+    expect(key !== undefined).toBe(settings.ownKey);
+    if (key === undefined) return;
+    expect(key).toMatchObject({ deletionPolicy: 'Retain', properties: { EnableKeyRotation: true } });
+    const arn = `<${key.id}.Arn>`;
+    for (const type of ['AWS::Logs::LogGroup', 'AWS::SecretsManager::Secret', 'AWS::RDS::DBCluster'])
+      every(type, ({ properties }) => expect(properties.KmsKeyId).toBe(arn));
+    every('AWS::RDS::DBCluster', ({ properties }) =>
+      expect(properties.MasterUserSecret).toEqual({ KmsKeyId: arn }),
+    );
+    every('AWS::RDS::DBInstance', ({ properties }) =>
+      expect(properties.PerformanceInsightsKMSKeyId).toBe(arn),
+    );
+    every('AWS::S3::Bucket', ({ properties }) =>
+      expect(JSON.stringify(properties.BucketEncryption)).toContain(arn),
+    );
+    const { properties } = assembly.only('AWS::Lambda::Function', /^provisiontenantFunction/);
+    expect(JSON.parse(properties.Environment.Variables.INSTANCE)).toMatchObject({ kmsKeyId: arn });
   });
 
   it('forces TLS and keeps parameters out of the log on every server', () => {

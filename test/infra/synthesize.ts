@@ -23,8 +23,9 @@ export const variants: Readonly<Record<string, Record<string, unknown>>> = {
     },
     issuers: [{ issuer: 'https://login.example.com/', jwksUri: 'https://login.example.com/keys' }],
     alarmEmail: 'ops@example.com',
-    concurrency: { reserved: 100, provisioned: 2 },
+    concurrency: { reserved: 100, provisioned: 2, reservedFor: { authorizer: 50, health: 5, admin: 10 } },
     logRetentionDays: 90,
+    ownKey: true,
   },
   'an existing network without endpoints, an RDS instance': {
     network: {

@@ -28,7 +28,7 @@ export function healthCommand(program: Command, client: AdminClient, output: () 
     });
 }
 
-function overview({ state, ageSeconds, report }: HealthView): string {
+function overview({ state, ageSeconds, report, connectionBudget }: HealthView): string {
   if (report === null || ageSeconds === null) return 'down: the canary has not finished a run yet.';
   return card({
     state,
@@ -39,6 +39,12 @@ function overview({ state, ageSeconds, report }: HealthView): string {
     'session locks': report.sessionLocks,
     'operations failed': report.operationsFailed,
     'homes quarantined': report.homesQuarantined,
+    ...Object.fromEntries(
+      (connectionBudget ?? []).map(({ name, sum, limit, holds, remedies }) => [
+        name,
+        `${sum} of ${limit} connections${holds ? '' : `: too many; ${remedies.join('; or ')}`}`,
+      ]),
+    ),
   });
 }
 

@@ -28,6 +28,7 @@ export interface Admin {
     | 'signingKeySecret'
     | 'scopes'
     | 'issuers'
+    | 'connectionFacts'
   >;
 }
 

@@ -1,4 +1,6 @@
+import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
+import { type ConnectionFacts, connectionBudget, type Inequality } from '../health/budget.ts';
 import type { HealthState } from '../health/findings.ts';
 import { type HealthReport, lastRecord, staleAfterSeconds } from '../health/record.ts';
 import { type TenantHealth, tenantHealth } from '../health/tenant.ts';
@@ -12,6 +14,11 @@ export interface HealthView {
   /** Of the record; null: the canary has never finished a run. */
   readonly ageSeconds: number | null;
   readonly report: HealthReport | null;
+  /**
+   * What the deployment may use of its connections, by the arithmetic that it was synthesized with, of what the shared
+   * cluster really has. Null where there is no proxy to share.
+   */
+  readonly connectionBudget: readonly Inequality[] | null;
 }
 
 export interface TenantHealthView extends TenantHealth {
@@ -23,13 +30,25 @@ export interface TenantHealthView extends TenantHealth {
 }
 
 export async function showHealth(admin: Admin): Promise<HealthView> {
-  const record = await withCatalog(admin, lastRecord);
+  const { record, budget } = await withCatalog(admin, async (catalog) => ({
+    record: await lastRecord(catalog),
+    budget: await budgetNow(catalog, admin.settings.connectionFacts),
+  }));
   const isStale = record === undefined || record.ageSeconds > staleAfterSeconds;
   return {
     state: isStale ? 'down' : record.state,
     ageSeconds: record ? Math.round(record.ageSeconds) : null,
     report: record?.report ?? null,
+    connectionBudget: budget,
   };
+}
+
+async function budgetNow(catalog: ControlConnection, facts: ConnectionFacts | undefined) {
+  if (facts === undefined) return null;
+  const { rows } = await catalog.query<{ max: number }>(
+    `select current_setting('max_connections')::int as max`,
+  );
+  return connectionBudget({ ...facts, shared: { ...facts.shared, maxConnections: rows[0]!.max } });
 }
 
 /** @throws TenantryError `unknown_tenant`; `wrong_status` when it has no home to look at */
