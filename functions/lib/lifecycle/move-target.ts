@@ -84,7 +84,12 @@ export async function requireSameSchema({ source, target }: Sides): Promise<void
   const filesOf = (side: Side) => reading(side, () => readHistory(side.connection, side.home));
   const [here, there] = [await filesOf(source), await filesOf(target)];
   const names = new Set([...here.keys(), ...there.keys()]);
-  const differing = [...names].filter((name) => here.get(name)?.checksum !== there.get(name)?.checksum);
+  const differing = [...names].filter(
+    (name) =>
+      here.get(name)?.checksum !== there.get(name)?.checksum ||
+      !here.get(name)?.isDone ||
+      !there.get(name)?.isDone,
+  );
   if (differing.length > 0)
     throw new TenantryError(
       'move_refused',
