@@ -4,6 +4,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { openCopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { tooMany } from '../move/limits.ts';
 import { quote, reading } from '../move/side.ts';
 import { readTables } from '../move/tables.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
@@ -47,11 +48,17 @@ export async function planMove(
   const home = home_id === null ? undefined : await presentHome(catalog, tenant_id as TenantId);
   if (home !== undefined && !isolations[to].ownsTables && isolations[home.strategy].ownsTables && differs)
     blocks.push('Its home and the shared tables are not at the same schema version: migrate first.');
+  const tables = home === undefined ? [] : await sizes(plane, home);
+  const excess = tooMany(
+    tables.reduce((sum, { rows }) => sum + rows, 0),
+    to,
+  );
+  if (excess !== undefined) blocks.push(excess);
   return {
     tenant: slug,
     from: home?.strategy ?? null,
     to,
-    tables: home === undefined ? [] : await sizes(plane, home),
+    tables,
     blocks,
     pauseMs: pause,
   };

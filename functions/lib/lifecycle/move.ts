@@ -5,6 +5,7 @@ import type { Release } from '../migrations/release.ts';
 import { catchUp } from '../move/catch-up.ts';
 import { copyRows } from '../move/copy.ts';
 import { capture } from '../move/hold.ts';
+import { requireFew } from '../move/limits.ts';
 import { hasLanded, land, makeKeys, prepareStaging } from '../move/staging.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
@@ -55,6 +56,7 @@ export const moveSteps = {
     const target = await makeTarget(mover, catalog, source, input);
     await withSides(mover, move, { source, target }, async (sides) => {
       await requireSameSchema(sides);
+      await requireFew(sides.source, sides.tables, target.strategy);
       await prepareStaging(sides.target, sides.tables);
     });
   },

@@ -1,4 +1,5 @@
 import { asRole } from '../isolation/homes.ts';
+import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
 import { quote, type Side, writing } from './side.ts';
 import { landing } from './staging.ts';
@@ -16,9 +17,10 @@ export async function deleteRows(
   tables: readonly MovedTable[],
   until: () => boolean,
 ): Promise<boolean> {
+  const pace = new Pace(side.connection);
   try {
     for (const table of tables.toReversed())
-      while ((await deleteSome(side, [table], BATCH)) > 0) if (until()) return true;
+      while ((await pace.after(() => deleteSome(side, [table], BATCH))) > 0) if (until()) return true;
   } catch (error) {
     // Rows that point at each other go together or not at all.
     if ((error as { code?: string }).code !== '23503') throw error;

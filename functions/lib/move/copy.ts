@@ -1,4 +1,5 @@
 import type { Sides } from './catch-up.ts';
+import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
 import { quote, reading, type Side, writing } from './side.ts';
 import { isStaged, landing, stagedName, stagingSchema } from './staging.ts';
@@ -13,8 +14,9 @@ const RANGE_ROWS = 50_000;
  * @returns whether there is more to do
  */
 export async function copyRows(sides: Sides, until: () => boolean): Promise<boolean> {
+  const pace = new Pace(sides.source.connection);
   for (const [index, table] of sides.tables.entries())
-    while (!(await copyRange(sides, table, index))) if (until()) return true;
+    while (!(await pace.after(() => copyRange(sides, table, index)))) if (until()) return true;
   return false;
 }
 

@@ -1,5 +1,6 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
 import { quote, reading, type Side, writing } from './side.ts';
 import { type MovedTable, readTables, requireSameTables } from './tables.ts';
@@ -123,6 +124,9 @@ async function landed(target: Side): Promise<boolean> {
   return rows.length > 0;
 }
 
+/** What lands in one statement, some thousand rows: between two of them others go first. */
+const LANDING_PAGES = 100;
+
 /**
  * What waited goes into the target's tables, all of it in one transaction, so that every key finds what it points at; then
  * the indexes and foreign keys that were taken away are made again, each checked by PostgreSQL.
@@ -132,23 +136,41 @@ export async function land(target: Side, tables: readonly MovedTable[]): Promise
   const schema = stagingSchema(target);
   await writing(target, landing, async () => {
     if (await landed(target)) return;
-    await connection.query('set constraints all deferred');
     const staged = [...tables.entries()].filter(([, table]) => isStaged(target, table));
+    await connection.query('set constraints all deferred');
     for (const [, { name }] of staged.toReversed()) await deleteAll(target, name);
-    for (const [index, { name, columns }] of staged) {
-      const all = list(columns);
-      await connection.query(
-        `insert into ${quote(name)} (${all}) overriding system value select ${all} from ${stagedName(target, index)};
-         truncate ${stagedName(target, index)}`,
-      );
+    await connection.query('set constraints all immediate');
+    const pace = new Pace(connection);
+    for (const [index, table] of staged) {
+      // Otherwise each statement checks its own rows: what is left to the end would keep others waiting in one piece.
+      if (table.pointsAhead) await connection.query('set constraints all deferred');
+      const from = stagedName(target, index);
+      await landRows(target, table, from, pace);
+      await connection.query(`truncate ${from}`);
+      // Before its rows are looked for: by what is known of a table that was empty, each check would read the whole tenant.
+      await connection.query(analyze([table]));
     }
     await connection.query(`insert into ${schema}.landed default values`);
-    // Before the foreign keys are checked: by what is known of a table that was empty, each check would read the whole tenant.
-    if (staged.length > 0) await connection.query(analyze(staged.map(([, table]) => table)));
   });
   await restore(target, '');
   if (isolations[target.home.strategy].ownsTables)
     await writing(target, landing, () => connection.query(analyze(tables)));
+}
+
+/** By the pages in which they wait: their order is of no account, and none is read twice. */
+async function landRows(target: Side, table: MovedTable, from: string, pace: Pace): Promise<void> {
+  const all = list(table.columns);
+  const { rows } = await target.connection.query<{ pages: number }>(
+    `select (pg_relation_size('${from}') / current_setting('block_size')::integer)::integer as pages`,
+    [],
+  );
+  for (let page = 0; page < rows[0]!.pages; page += LANDING_PAGES)
+    await pace.after(() =>
+      target.connection.query(
+        `insert into ${quote(table.name)} (${all}) overriding system value
+         select ${all} from ${from} where ctid >= '(${page},0)' and ctid < '(${page + LANDING_PAGES},0)'`,
+      ),
+    );
 }
 
 const analyze = (tables: readonly MovedTable[]) =>

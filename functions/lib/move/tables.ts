@@ -11,6 +11,8 @@ export interface MovedTable {
   readonly columns: readonly string[];
   /** `generated … as identity`: their values are carried, and the sequence goes on after them. */
   readonly identities: readonly string[];
+  /** It points at itself or at a table that comes after it: its rows find theirs only when all are there. */
+  readonly pointsAhead: boolean;
   /** Foreign keys that do something to rows here, or refuse at once, when the row they point at is deleted. */
   readonly actsOn: readonly ActingKey[];
 }
@@ -57,7 +59,9 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
     [home.schema],
   );
   const names = new Set(rows.map(({ name }) => name));
-  return inOrder(rows).map(({ name, partitioned, key, columns, identities, parents }) => {
+  const ordered = inOrder(rows);
+  const place = new Map(ordered.map(({ name }, index) => [name, index]));
+  return ordered.map(({ name, partitioned, key, columns, identities, parents }, index) => {
     if (key === null)
       throw new TenantryError(
         'move_refused',
@@ -66,7 +70,8 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
     const actsOn = parents
       .filter(({ acts, parent }) => acts && names.has(parent))
       .map(({ parent, columns, parentColumns }) => ({ parent, columns, parentColumns }));
-    return { name, isPartitioned: partitioned, key, columns, identities, actsOn };
+    const pointsAhead = parents.some(({ parent }) => (place.get(parent) ?? -1) >= index);
+    return { name, isPartitioned: partitioned, key, columns, identities, pointsAhead, actsOn };
   });
 }
 

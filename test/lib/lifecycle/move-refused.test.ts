@@ -1,12 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findHome } from '../../../functions/lib/catalog/tenants.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { beginMigration } from '../../../functions/lib/lifecycle/migrate.ts';
+import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { endOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
+import { requireFew, tooMany } from '../../../functions/lib/move/limits.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { admitted, begin, notes, step, wish } from './move.support.ts';
+import { admitted, begin, homeOf, moverOf, moveState, notes, step, wish } from './move.support.ts';
 
 let world: World;
 beforeAll(async () => {
@@ -74,6 +77,45 @@ describe('what does not go together', () => {
     ]);
     await resume(world.plane, tenant.id);
     expect((await notes(world, tenant)).size).toBe(5);
+  });
+
+  it.each(['rls', 'database'] as const)(
+    'a home in which a migration is in flight does not go to %s before it has ended',
+    async (to) => {
+      const tenant = await tenantWith('schema', 5);
+      const { schema } = tenant.home;
+      const note = (at: string) =>
+        world.asProvisioner(tenant, (connection) =>
+          asRole(connection, 'tenancy_owner', () =>
+            connection.query(`update ${schema}._migrations set applied_at = '${at}' where name like '9000%'`),
+          ),
+        );
+      await note('infinity');
+      const operation = await begin(world, tenant.slug, to);
+      await expect(step(world, operation, 'prepare')).rejects.toMatchObject({ code: 'move_refused' });
+      await note('now');
+      await step(world, operation, 'prepare');
+      await step(world, operation, 'cancel', { failedStep: 'prepare' });
+    },
+  );
+
+  it('a tenant of more rows than one piece of work can have is refused before it is copied', async () => {
+    const tenant = await tenantWith('schema', 5);
+    const operation = await begin(world, tenant.slug, 'rls');
+    await step(world, operation, 'prepare');
+    const { targetHome } = await moveState(world, operation);
+    const source = await homeOf(world, tenant);
+    const target = (await world.asProvisioner('catalog', (catalog) => findHome(catalog, targetHome)))!;
+    await withSides(moverOf(world), { operationId: operation }, { source, target }, async (sides) => {
+      await requireFew(sides.source, sides.tables, 'rls', 5);
+      await expect(requireFew(sides.source, sides.tables, 'rls', 4)).rejects.toMatchObject({
+        code: 'move_refused',
+        message: expect.stringContaining('more than 4 rows'),
+      });
+    });
+    expect(tooMany(5_000_001, 'rls')).toContain('5,000,000');
+    expect(tooMany(5_000_001, 'schema')).toBeUndefined();
+    await step(world, operation, 'cancel', { failedStep: 'prepare' });
   });
 
   it('the operator cancels it between two steps', async () => {
