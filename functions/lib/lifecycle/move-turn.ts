@@ -8,7 +8,7 @@ import {
 } from '../catalog/moves.ts';
 import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
-import { TenantryError } from '../errors.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
 import type { Sides } from '../move/catch-up.ts';
 import { stays } from '../move/diff.ts';
 import { prepareStaging } from '../move/staging.ts';
@@ -94,7 +94,7 @@ export async function turnOver(
         await unfence(sides, await openState(catalog, move));
         // The way back leads to a home that has served before.
         if (isBack) await prepareStaging(sides.target, sides.tables, true);
-        else await mover.probe(move.tenant);
+        else await tryTarget(mover, move);
         const switched = await switchOver(sides, epoch, async () => {
           isDecided = 'asked';
           isDecided = await switchHome(catalog, move, phase, { from, to, epoch });
@@ -115,6 +115,16 @@ export async function turnOver(
     await withSides(mover, move, homes, (sides) => closeSource(sides.source));
   } else throw new TenantryError('operation_ended', `This move is ${move.phase} already.`);
   await tellSecret(mover.plane, catalog, homes.target);
+}
+
+/** @throws RetryableError `unavailable`: after hours of copying one call that fails is tried again */
+async function tryTarget(mover: Mover, { tenant }: Move): Promise<void> {
+  try {
+    await mover.probe(tenant);
+  } catch (error) {
+    if (!(error instanceof TenantryError)) throw error;
+    throw new RetryableError('unavailable', error.message, 5, { cause: error });
+  }
 }
 
 async function reopen(

@@ -1,6 +1,16 @@
 import { asRole } from '../isolation/homes.ts';
-import { hashesOf, requireSame } from './diff.ts';
-import { fromKeys, type Keys, keyArray, keyNames, keyObject, list, sameKey } from './rows.ts';
+import { requireSame } from './diff.ts';
+import {
+  fromKeys,
+  hashesOf,
+  type Keys,
+  keyArray,
+  keyLiteral,
+  keyNames,
+  keyObject,
+  list,
+  sameKey,
+} from './rows.ts';
 import { quote, reading, type Side, superseded, writing } from './side.ts';
 import { isStaged, landing, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
@@ -21,55 +31,75 @@ interface Entry {
   key: string;
 }
 
+export interface CatchUpOptions<T> {
+  /** Reads more of the source in the same snapshot. */
+  readonly meanwhile?: () => Promise<T>;
+  /** Leaves what it has read in the log. */
+  readonly keepsLog?: boolean;
+}
+
 /**
  * Carries over all that has changed since the last time: reads the log and the rows in one snapshot, so that the target
  * is afterwards what the source was at one moment, with nothing that points into the void; deletes exactly the entries
- * that it has read, because a transaction that began earlier may commit an older one later.
- * `meanwhile` reads more of the source in the same snapshot.
+ * that it has read, because a transaction that began earlier may commit an older one later. In few round trips: the last
+ * time, writers wait for all of them.
  * @returns how many keys had changed
  * @throws TenantryError `move_differs` when a row is not the same on both sides afterwards
  */
-export async function catchUp<T>(
+export async function catchUp<T = void>(
   { source, target, tables }: Sides,
   hasLanded: boolean,
-  meanwhile: () => Promise<T> = async () => undefined as T,
+  { meanwhile = async () => undefined as T, keepsLog = false }: CatchUpOptions<T> = {},
 ): Promise<{ changed: number; meanwhile: T }> {
-  const { connection } = source;
   let entries: readonly Entry[] = [];
   let keys: Keys = new Map();
   const seen = await reading(source, async () => {
     entries = await readLog(source);
     if (entries.length === 0) return meanwhile();
     keys = keysOf(entries, tables);
+    const touched = () => tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
+    // All deletions first: two rows may have exchanged what is unique.
+    const deletions = () =>
+      touched()
+        .toReversed()
+        .map(
+          ({ table, index }) =>
+            `delete from ${nameIn(target, table, index, hasLanded)} t using ${fromKeys(table, keyLiteral(keys.get(table)!))} where ${sameKey(table)}`,
+        )
+        .join(';');
+    const acts = hasLanded && tables.some(({ actsOn }) => actsOn.length > 0);
     // The target's transaction lies within the source's: what it inserts is read as it goes.
-    await writing(target, landing, async () => {
-      await target.connection.query('set constraints all deferred');
-      if (hasLanded) await addDependents(target, tables, keys);
-      const touched = tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
-      // All deletions first: two rows may have exchanged what is unique.
-      for (const { table, index } of touched.toReversed())
-        await target.connection.query(
-          `delete from ${nameIn(target, table, index, hasLanded)} t using ${fromKeys(table, '$1')} where ${sameKey(table)}`,
-          [keyArray(keys.get(table)!)],
-        );
-      for (const { table, index } of touched)
-        await insert({ source, target }, table, index, keys.get(table)!, hasLanded);
-      if (hasLanded) await compare({ source, target }, keys);
-    });
+    await writing(
+      target,
+      landing,
+      async () => {
+        if (acts) {
+          await addDependents(target, tables, keys);
+          await target.connection.query(deletions());
+        }
+        await insert({ source, target }, touched(), keys, hasLanded);
+        if (hasLanded) await compare({ source, target }, keys);
+      },
+      `set constraints all deferred; ${acts ? '' : deletions()}`,
+    );
     return meanwhile();
   });
+  if (!keepsLog) await forget(source, entries);
+  return { changed: [...keys.values()].reduce((sum, { size }) => sum + size, 0), meanwhile: seen };
+}
+
+async function forget({ connection, home, mover }: Side, entries: readonly Entry[]): Promise<void> {
   for (let first = 0; first < entries.length; first += DELETED_AT_ONCE) {
     const ids = entries.slice(first, first + DELETED_AT_ONCE).map(({ id }) => id);
     await asRole(connection, 'tenancy_keeper', async () => {
       const { rowCount } = await connection.query(
         'select from tenancy.homes where home_id = $1 and mover = $2 for share',
-        [source.home.homeId, source.mover],
+        [home.homeId, mover],
       );
       if (rowCount !== 1) throw superseded();
       await connection.query('delete from tenancy.changes where change_id = any ($1::bigint[])', [ids]);
     });
   }
-  return { changed: [...keys.values()].reduce((sum, { size }) => sum + size, 0), meanwhile: seen };
 }
 
 /** A change of a partition's row is its table's. */
@@ -132,26 +162,27 @@ const nameIn = (target: Side, table: MovedTable, index: number, hasLanded: boole
 
 async function insert(
   { source, target }: Pick<Sides, 'source' | 'target'>,
-  table: MovedTable,
-  index: number,
-  keys: ReadonlySet<string>,
+  touched: readonly { readonly table: MovedTable; readonly index: number }[],
+  keys: Keys,
   hasLanded: boolean,
 ): Promise<void> {
-  const columns = list(table.columns);
-  // COPY takes no parameters. A key is JSON that PostgreSQL has written.
-  const literal = `'${keyArray(keys).replaceAll("'", "''")}'`;
-  const staged = isStaged(target, table);
-  const into = staged ? stagedName(target, index) : quote(table.name);
-  await source.connection.stream(
-    `copy (select ${list(table.columns, 't.')} from (select distinct ${list(keyNames(table))} from ${fromKeys(table, literal)}) k
-       join ${quote(table.name)} t on ${sameKey(table)}) to stdout`,
-    target.connection,
-    `copy ${into} (${columns}) from stdin`,
-  );
-  if (staged && hasLanded)
-    await target.connection.query(
-      `insert into ${quote(table.name)} (${columns}) overriding system value select ${columns} from ${into}; delete from ${into}`,
+  const waiting: string[] = [];
+  for (const { table, index } of touched) {
+    const columns = list(table.columns);
+    const staged = isStaged(target, table);
+    const into = staged ? stagedName(target, index) : quote(table.name);
+    await source.connection.stream(
+      `copy (select ${list(table.columns, 't.')} from (select distinct ${list(keyNames(table))} from ${fromKeys(table, keyLiteral(keys.get(table)!))}) k
+         join ${quote(table.name)} t on ${sameKey(table)}) to stdout`,
+      target.connection,
+      `copy ${into} (${columns}) from stdin`,
     );
+    if (staged && hasLanded)
+      waiting.push(
+        `insert into ${quote(table.name)} (${columns}) overriding system value select ${columns} from ${into}; delete from ${into}`,
+      );
+  }
+  if (waiting.length > 0) await target.connection.query(waiting.join(';'));
 }
 
 /** Every changed row, as each side itself reads it. @throws TenantryError `move_differs` */

@@ -1,7 +1,8 @@
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { Sides } from './catch-up.ts';
-import { hashes, type Keys, keyNames, keyObject, list, rowHash } from './rows.ts';
+import { Pace } from './pace.ts';
+import { type Keys, keyNames, keyObject, list, rowHash } from './rows.ts';
 import { quote, reading, type Side } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -37,12 +38,15 @@ const groupOf = (table: MovedTable) =>
  */
 export async function digest(side: Side, tables: readonly MovedTable[]): Promise<Map<MovedTable, Digest>> {
   const digests = new Map<MovedTable, Digest>();
+  const pace = new Pace(side.connection);
   for (const table of tables) {
-    const { rows } = await side.connection.query<Group>(
-      `select ${groupOf(table)} as "group", count(*) as rows, sum(${rowHash(table)}) as sum,
-              count(*) filter (where t.tenant_id <> $1) as foreign
-         from ${quote(table.name)} t ${own(side)} group by 1`,
-      [side.home.tenant],
+    const { rows } = await pace.after(() =>
+      side.connection.query<Group>(
+        `select ${groupOf(table)} as "group", count(*) as rows, sum(${rowHash(table)}) as sum,
+                count(*) filter (where t.tenant_id <> $1) as foreign
+           from ${quote(table.name)} t ${own(side)} group by 1`,
+        [side.home.tenant],
+      ),
     );
     if (rows.some(({ foreign }) => foreign !== '0'))
       throw new TenantryError(
@@ -72,13 +76,6 @@ export async function suspects(
     if (groups.length > 0) keys.set(table, await differingKeys(sides, table, groups));
   }
   return keys;
-}
-
-/** How the rows with these keys read, of those that are there. In a transaction. */
-export async function hashesOf(side: Side, keys: Keys): Promise<Map<MovedTable, Map<string, string>>> {
-  const found = new Map<MovedTable, Map<string, string>>();
-  for (const [table, of] of keys) found.set(table, await hashes(side, table, of));
-  return found;
 }
 
 /** @throws TenantryError `move_differs`, with the keys of rows that differ */

@@ -61,7 +61,7 @@ export async function settle(side: Hold, open: 'open' | 'suspended'): Promise<vo
     ),
   );
   if (rowCount !== 1) throw superseded();
-  await withoutWriters(side, async () => {});
+  await withoutWriters(side, '');
 }
 
 /** The move is over for this home: nothing is captured any more, and no attempt of it can change it. */
@@ -81,15 +81,26 @@ export async function setState(
   to: HomeState,
   { capturing, epoch }: { capturing: boolean; epoch?: number },
 ): Promise<void> {
-  const { rowCount } = await asRole(connection, 'tenancy_keeper', () =>
-    connection.query(
-      `update tenancy.homes set state = $4, capturing = $5, epoch = coalesce($6, epoch)
-        where home_id = $1 and mover = $2 and state = any ($3)`,
-      [home.homeId, mover, [...from], to, capturing, epoch ?? null],
-    ),
-  );
-  if (rowCount !== 1) throw superseded();
+  try {
+    // One round trip: of these, writers wait for two.
+    await connection.query(
+      `begin; set local role tenancy_keeper;
+       ${changed(`set state = '${to}', capturing = ${capturing}, epoch = ${epoch ?? 'epoch'}`, { home, mover }, from)}; commit`,
+    );
+  } catch (error) {
+    await connection.query('rollback').catch(() => {});
+    throw notMine(error);
+  }
 }
+
+/** An update of the home by this attempt alone, while it is in one of these states; for a script. */
+const changed = (change: string, { home, mover }: Pick<Hold, 'home' | 'mover'>, from: readonly HomeState[]) =>
+  `do $$ begin
+     update tenancy.homes ${change} where home_id = '${home.homeId}' and mover = '${mover}' and state in (${from.map((state) => `'${state}'`).join(', ')});
+     if not found then raise exception 'superseded' using errcode = 'TN010'; end if;
+   end $$`;
+
+const notMine = (error: unknown) => ((error as { code?: string }).code === 'TN010' ? superseded() : error);
 
 /** From here on every change of the tenant leaves its key: calls that began before it did are waited for. */
 export async function capture(side: Hold): Promise<void> {
@@ -101,7 +112,7 @@ export async function capture(side: Hold): Promise<void> {
     ]),
   );
   if (rowCount !== 1) throw superseded();
-  await withoutWriters(side, async () => {});
+  await withoutWriters(side, '');
 }
 
 /**
@@ -109,35 +120,28 @@ export async function capture(side: Hold): Promise<void> {
  * @returns since when, as performance.now() counts
  */
 export const fence = (side: Hold): Promise<number> =>
-  withoutWriters(side, async () => {
-    const from = performance.now();
-    const { connection, home, mover } = side;
-    const { rows } = await connection.query<{ state: HomeState }>(
-      `update tenancy.homes set state = 'fenced' where home_id = $1 and mover = $2 and state in ('open', 'fenced') returning state`,
-      [home.homeId, mover],
-    );
-    if (rows.length === 0) throw superseded();
-    return from;
-  });
+  withoutWriters(side, changed("set state = 'fenced'", side, ['open', 'fenced']));
 
 /**
- * Runs `work` as the keeper while no writing call of the home is under way. The lock is tried for a moment only, because
+ * Runs a script as the keeper while no writing call of the home is under way. The lock is tried for a moment only, because
  * calls that come after a waiting mover wait with it: one long writer delays the move, not the tenant.
+ * @returns since when no writer was under way, as performance.now() counts
  */
-async function withoutWriters<T>({ connection, home }: Hold, work: () => Promise<T>): Promise<T> {
+async function withoutWriters({ connection, home }: Hold, script: string): Promise<number> {
   const until = Date.now() + PATIENCE_MS;
   for (let attempt = 0; ; attempt += 1) {
     try {
-      return await asRole(connection, 'tenancy_keeper', async () => {
-        await connection.query(
-          `set local lock_timeout = ${LOCK_MS};
-           select pg_advisory_xact_lock(lock_key) from tenancy.homes where home_id = '${home.homeId}';
-           set local lock_timeout = '5s'`,
-        );
-        return work();
-      });
+      await connection.query(
+        `begin; set local role tenancy_keeper; set local lock_timeout = ${LOCK_MS};
+         select pg_advisory_xact_lock(lock_key) from tenancy.homes where home_id = '${home.homeId}';
+         set local lock_timeout = '5s'`,
+      );
+      const from = performance.now();
+      await connection.query(`${script}; commit`);
+      return from;
     } catch (error) {
-      if ((error as { code?: string }).code !== '55P03') throw error;
+      await connection.query('rollback').catch(() => {});
+      if ((error as { code?: string }).code !== '55P03') throw notMine(error);
       if (Date.now() > until)
         throw new RetryableError('busy', 'A call of the tenant has been writing all the time.', 5, {
           cause: error,

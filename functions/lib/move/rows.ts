@@ -15,6 +15,9 @@ export const keyArray = (keys: ReadonlySet<string>) => `[${[...keys].join(',')}]
 export const fromKeys = ({ name }: MovedTable, keys: string) =>
   `jsonb_populate_recordset(null::${quote(name)}, ${keys}::jsonb) k`;
 
+/** For where PostgreSQL takes no parameters. A key is JSON that it has written itself. */
+export const keyLiteral = (keys: ReadonlySet<string>) => `'${keyArray(keys).replaceAll("'", "''")}'`;
+
 export const sameKey = (table: MovedTable, left = 't', right = 'k') =>
   keyNames(table)
     .map((name) => `${left}.${quote(name)} = ${right}.${quote(name)}`)
@@ -29,11 +32,24 @@ export const keyObject = (table: MovedTable) =>
     .map((name) => `'${name.replaceAll("'", "''")}', t.${quote(name)}`)
     .join(', ')})::text`;
 
-/** Each key's row as a number, of those that are there. In a transaction of `reading` or `writing`. */
-export async function hashes({ connection }: Side, table: MovedTable, keys: ReadonlySet<string>) {
-  const { rows } = await connection.query<{ key: string; hash: string }>(
-    `select ${keyObject(table)} as key, ${rowHash(table)} as hash from ${fromKeys(table, '$1')} join ${quote(table.name)} t on ${sameKey(table)}`,
-    [keyArray(keys)],
+/** Each key's row as a number, of those that are there: one question for all tables. In a transaction of `reading` or `writing`. */
+export async function hashesOf(
+  { connection }: Side,
+  keys: Keys,
+): Promise<Map<MovedTable, Map<string, string>>> {
+  const tables = [...keys.keys()];
+  const found = new Map(tables.map((table) => [table, new Map<string, string>()]));
+  if (tables.length === 0) return found;
+  const { rows } = await connection.query<{ place: number; key: string; hash: string }>(
+    tables
+      .map(
+        (table, place) =>
+          `select ${place} as place, ${keyObject(table)} as key, ${rowHash(table)} as hash
+             from ${fromKeys(table, `$${place + 1}`)} join ${quote(table.name)} t on ${sameKey(table)}`,
+      )
+      .join(' union all '),
+    tables.map((table) => keyArray(keys.get(table)!)),
   );
-  return new Map(rows.map(({ key, hash }) => [key, hash]));
+  for (const { place, key, hash } of rows) found.get(tables[place]!)!.set(key, hash);
+  return found;
 }

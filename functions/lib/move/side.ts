@@ -40,15 +40,21 @@ export const reading = <T>(side: Side, work: () => Promise<T>): Promise<T> =>
 /**
  * The same to write them, while the home is in one of these states and this attempt still holds it: its end, or the
  * next attempt, waits for this transaction.
+ * @param first SQL that goes with the begin, in one round trip
  */
-export const writing = <T>(side: Side, states: readonly HomeState[], work: () => Promise<T>): Promise<T> =>
-  inTransaction(side, 'read committed', states, work);
+export const writing = <T>(
+  side: Side,
+  states: readonly HomeState[],
+  work: () => Promise<T>,
+  first = '',
+): Promise<T> => inTransaction(side, 'read committed', states, work, first);
 
 async function inTransaction<T>(
   { connection, home, keys, mover }: Side,
   isolation: Isolation,
   states: readonly HomeState[] | undefined,
   work: () => Promise<T>,
+  first = '',
 ): Promise<T> {
   const context = signContext(
     keys,
@@ -75,7 +81,8 @@ async function inTransaction<T>(
     await connection.query(
       `begin isolation level ${isolation} ${states === undefined ? 'read only' : 'read write'}; ${settings};
        ${hold} set local role tenancy_owner;
-       select set_config('tenancy.context', '${context}', true), set_config('search_path', '${quote(home.schema)}, extensions, pg_temp', true)`,
+       select set_config('tenancy.context', '${context}', true), set_config('search_path', '${quote(home.schema)}, extensions, pg_temp', true);
+       ${first}`,
     );
     const result = await work();
     await connection.query('commit');

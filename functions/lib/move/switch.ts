@@ -1,8 +1,9 @@
 import { RetryableError } from '../errors.ts';
 import { catchUp, type Sides } from './catch-up.ts';
-import { type Digest, digest, hashesOf, requireSame, suspects } from './diff.ts';
+import { type Digest, digest, requireSame, suspects } from './diff.ts';
 import { fence, setState } from './hold.ts';
 import { carryIdentities, identitiesOf } from './identities.ts';
+import { hashesOf } from './rows.ts';
 import { reading, type Side } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -46,7 +47,8 @@ export async function switchOver(
       throw new RetryableError('busy', 'The tenant writes faster than its changes can be carried over.', 30);
 
   const from = await fence(source);
-  await catchUp(sides, true);
+  // What it has read stays in the log: nobody reads that again, and writers wait.
+  await catchUp(sides, true, { keepsLog: true });
   await carryIdentities(sides, identities);
   // From its first call on it captures for the way back.
   await setState(target, ['provisioning', 'moved'], 'open', { capturing: true, epoch });
@@ -63,11 +65,11 @@ export const closeSource = (source: Side) =>
 export async function compareInFull(sides: Sides): Promise<Pick<Switched, 'rows'>> {
   const { source, target, tables } = sides;
   for (;;) {
-    const { meanwhile } = await catchUp(sides, true, () => digest(source, tables));
+    const { meanwhile } = await catchUp(sides, true, { meanwhile: () => digest(source, tables) });
     const keys = await suspects(sides, meanwhile);
     if (keys.size === 0) return { rows: countsOf(meanwhile) };
     // Once more at one moment: only what nobody has changed meanwhile differs still.
-    const { meanwhile: here } = await catchUp(sides, true, () => hashesOf(source, keys));
+    const { meanwhile: here } = await catchUp(sides, true, { meanwhile: () => hashesOf(source, keys) });
     requireSame(keys, here, await reading(target, () => hashesOf(target, keys)));
     // A writer has come upon what differed, and its rows were carried over.
   }
