@@ -7,6 +7,7 @@ import { Ground, pgbouncerIsInstalled } from './ground.ts';
 import * as handler from './handler.ts';
 import * as health from './health.ts';
 import * as latency from './latency.ts';
+import * as moves from './moves.ts';
 import * as provision from './provision.ts';
 import { type Figure, holds } from './report.ts';
 import * as scale from './scale.ts';
@@ -15,13 +16,16 @@ import * as warmAndCold from './warm-and-cold.ts';
 
 /**
  * `npm run bench`: prints how fast the product is and exits 1 when a bar is missed. `--json`: for programs. `--only
- * latency,fleet`: these sections. `--homes 5000`: the fleet's size.
+ * latency,fleet`: these sections. `--homes 5000`: the fleet's size. `--moves 100`: of the small tenant; `--faults 200`:
+ * and so many beside them in which something dies.
  */
 const { values } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
     only: { type: 'string' },
     homes: { type: 'string', default: '1000' },
+    moves: { type: 'string', default: '12' },
+    faults: { type: 'string', default: '0' },
   },
 });
 const report = (line: string) => (values.json ? console.error(line) : console.log(line));
@@ -51,6 +55,9 @@ const others: Record<string, () => Promise<Figure[]>> = {
   provision: () => provision.run(report),
   // Half an hour: only when it is asked for.
   ...(wanted?.includes('scale') && { scale: () => scale.run(report, Number(values.homes)) }),
+  'moves-speed': () => moves.speed(report),
+  moves: () => moves.run(report),
+  'moves-many': () => moves.many(report, Number(values.moves), Number(values.faults)),
 };
 
 const figures: Figure[] = [];
