@@ -200,7 +200,7 @@ export const functions = [
   {
     name: 'transfer-tenant',
     entry: 'functions/transfer-tenant/handler.ts',
-    // The longest that one table may take out, or one import in.
+    // Lambda's longest: an export goes on in the next one, an import has to fit.
     timeoutSeconds: 900,
     memoryMb: 1024,
     streaming: false,

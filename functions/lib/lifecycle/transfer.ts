@@ -3,9 +3,10 @@ import { homesOf, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-import { exportRefused, exportTables } from '../transfer/export.ts';
+import { exportRefused, exportTables, type WrittenPart } from '../transfer/export.ts';
 import { importTables } from '../transfer/import.ts';
-import { type ExportedTable, importRefused, readManifest, writeManifest } from '../transfer/manifest.ts';
+import { importRefused, type Manifest, readManifest, writeManifest } from '../transfer/manifest.ts';
+import { partBegins } from '../transfer/parts.ts';
 import { openStore } from '../transfer/store.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { beginOperation, endOperation, type Operation, readOperation, report } from './operations.ts';
@@ -41,10 +42,14 @@ export interface TransferOperation {
 export interface Transferrer {
   readonly plane: ControlPlane;
   readonly now: () => number;
+  /** Of a table, that are one file of an export; as `exportTables` has it when it is not said. */
+  readonly partBytes?: number;
 }
 
-/** After so long a run begins no other table, ms: one that is under way has as long again. */
+/** After so long a run begins no other part, ms: one that is under way has as long again. */
 const exportsFor = 7 * 60_000;
+/** A function ends after 15 minutes, ms: an import that would not be done by then is refused. */
+const importsFor = 13.5 * 60_000;
 
 /** @throws TenantryError `idempotency_conflict`, `operation_running` */
 export const beginExport = (
@@ -85,7 +90,7 @@ export const beginImport = (
  */
 export const transferSteps = {
   /** @throws TenantryError `unfinished` until every table is written; `export_refused` */
-  async exportTenant({ plane, now }, catalog, { operationId, kind, tenant, input, result }) {
+  async exportTenant({ plane, now, partBytes }, catalog, { operationId, kind, tenant, input, result }) {
     const home = await homeInUse(catalog, tenant);
     if (kind === 'offboard' && (input.url === undefined || home === undefined)) return;
     // What an earlier offboarding has begun to remove it has exported before.
@@ -97,29 +102,36 @@ export const transferSteps = {
     if (there?.operation === operationId) return;
     if (there !== undefined)
       throw exportRefused(`There is an export at ${input.url} already. Choose another place, or remove it.`);
-    let done = (result.tables ?? []) as readonly ExportedTable[];
-    const record = (tables: readonly ExportedTable[]) => {
+    let done = (result.tables ?? []) as readonly WrittenPart[];
+    const record = (tables: readonly WrittenPart[]) => {
       done = [...tables];
       return report(catalog, operationId, { url: input.url, tables });
     };
+    const begins = await partBegins(adminOf(plane, home), operationId, home.homeId);
+    const until = now() + exportsFor;
     const { isDone, schemaVersion } = await withConnection(adminOf(plane, home), (connection) =>
-      exportTables(connection, { ...home, keys: plane.keys }, store, done, now() + exportsFor, record, now),
+      exportTables(
+        connection,
+        { ...home, keys: plane.keys },
+        { store, done, until, record, begins, partBytes, now },
+      ),
     );
     if (!isDone)
-      throw new TenantryError('unfinished', `${done.length} tables are written, and there are more.`);
+      throw new TenantryError('unfinished', `${done.length} files are written, and there are more.`);
     await writeManifest(store, {
       format: 'tenantry-export/1',
       tenant: { id: tenant, slug: input.slug },
       operation: operationId,
       exportedAt: new Date(now()).toISOString(),
       schemaVersion,
-      tables: [...done],
+      tables: done.map(({ more: _, ...table }) => table),
     });
+    await begins?.forget();
     await report(catalog, operationId, { url: input.url, tables: done });
   },
 
   /** All of it in one transaction of the home. @throws TenantryError `import_refused` */
-  async importTenant({ plane }, catalog, { operationId, tenant, input }) {
+  async importTenant({ plane, now }, catalog, { operationId, tenant, input }) {
     const home = await homeInUse(catalog, tenant);
     if (home === undefined || input.url === undefined)
       throw importRefused('The tenant has no home to take rows.');
@@ -132,10 +144,10 @@ export const transferSteps = {
       );
     const rows = { ...home, keys: plane.keys };
     const imported = await withConnection(adminOf(plane, home), (connection) =>
-      importTables(connection, rows, store, manifest, operationId),
+      importTables(connection, rows, store, manifest, operationId, now() + importsFor, now),
     );
     // Done before, and its record was lost: the manifest says what it was.
-    const counted = imported ?? Object.fromEntries(manifest.tables.map(({ table, rows }) => [table, rows]));
+    const counted = imported ?? rowsOf(manifest);
     await report(catalog, operationId, { url: input.url, rows: counted });
   },
 
@@ -147,6 +159,13 @@ export const transferSteps = {
     await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
   },
 } as const satisfies Record<string, Step<Transferrer, TransferOperation>>;
+
+function rowsOf({ tables }: Manifest): Record<string, number> {
+  const byTable = Map.groupBy(tables, ({ table }) => table);
+  return Object.fromEntries(
+    [...byTable].map(([table, parts]) => [table, parts.reduce((sum, { rows }) => sum + rows, 0)]),
+  );
+}
 
 const homeInUse = (catalog: ControlConnection, tenant: TenantId): Promise<ReachableHome | undefined> =>
   homesOf(catalog, tenant).then((homes) => homes.find(({ isInUse }) => isInUse));

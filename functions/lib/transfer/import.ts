@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream';
 import type { ControlConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type RowsOf, takeContext } from '../isolation/rows.ts';
@@ -18,6 +19,9 @@ export async function importTables(
   store: Store,
   { schemaVersion, tables }: Manifest,
   operationId: string,
+  /** All of it has to be done by then, ms. */
+  until: number,
+  now = Date.now,
 ): Promise<Record<string, number> | undefined> {
   const known = await asRole(connection, 'tenancy_owner', async () => {
     await connection.query("select set_config('search_path', $1, true)", [`${rows.schema}, pg_temp`]);
@@ -49,14 +53,26 @@ export async function importTables(
       return undefined;
     }
     await connection.query('set local role none');
+    /** So that a statement ends before the function does. */
+    const inTime = async () => {
+      const left = until - now();
+      if (left <= 0) throw tooLarge();
+      await connection.query(`set local statement_timeout = ${left}`);
+    };
+    // To put them into the tables, with their keys, takes longer than to read them.
+    const readUntil = (now() + until) / 2;
     for (const [index, { given, table }] of pairs.entries())
-      await stage(connection, index, given, table, store);
+      await stage(connection, index, given, table, store, () => now() >= readUntil);
     await connection.query('set local role tenancy_owner');
     await takeContext(connection, rows);
     await connection.query('set constraints all deferred');
     const counted: Record<string, number> = {};
-    for (const [index, { given, table }] of pairs.entries())
-      counted[given.table] = await take(connection, index, given, table, rows);
+    for (const [index, { given, table }] of pairs.entries()) {
+      await inTime();
+      const taken = await take(connection, index, given, table, rows);
+      counted[given.table] = (counted[given.table] ?? 0) + taken;
+    }
+    await inTime();
     await connection.query('set constraints all immediate');
     await connection.query('commit');
     return counted;
@@ -82,6 +98,7 @@ async function stage(
   { columns, file, rows, sha256, table }: ExportedTable,
   { columns: known }: TransferTable,
   store: Store,
+  isLate: () => boolean,
 ): Promise<void> {
   const bytes = await store.read(file);
   if (bytes === undefined) throw importRefused(`The file ${file} is missing.`);
@@ -91,7 +108,7 @@ async function stage(
   ]);
   const definition = columns.map((column) => `${quoted(column)} ${types.get(column)}`).join(', ');
   await connection.query(`create temporary table import_${index} (${definition}) on commit drop`);
-  const hashed = hashing(bytes);
+  const hashed = hashing(onTime(bytes, isLate));
   const list = columns.map(quoted).join(', ');
   const count = await connection.copyFrom(
     `copy pg_temp.import_${index} (${list}) from stdin (format csv, header match)`,
@@ -102,6 +119,21 @@ async function stage(
   if (count !== rows)
     throw importRefused(`The file ${file} of ${table} has ${count} rows, its manifest says ${rows}.`);
   await connection.query(`grant select on pg_temp.import_${index} to tenancy_owner`);
+}
+
+const tooLarge = (cause?: unknown) =>
+  importRefused(
+    'This is more than one import can take in the time that a function has, and nothing of it was taken. Import it in pieces: a folder ' +
+      'for each, with some of the files and a manifest of those; tables that others point at first.',
+    cause,
+  );
+
+/** Sooner than at the end of the time: what has been read until then has to be written too. @throws TenantryError `import_refused` */
+async function* onTime(bytes: Readable, isLate: () => boolean) {
+  for await (const chunk of bytes) {
+    if (isLate()) throw tooLarge();
+    yield chunk;
+  }
 }
 
 async function take(
@@ -146,6 +178,7 @@ function refusalOf(error: unknown): unknown {
     constraint && `constraint ${constraint}`,
   ];
   const where = at.filter(Boolean).join(', ');
+  if (code === '57014') return tooLarge(error);
   if (code.startsWith('23'))
     return importRefused(
       `A row breaks a rule of the home (${where}; SQLSTATE ${code}). It may be there already, or point at one that is not.`,

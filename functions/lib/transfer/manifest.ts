@@ -13,12 +13,13 @@ const table = z.strictObject({
   /** In the file's order. Without tenant_id the rows become the importing tenant's. */
   columns: z.array(name).min(1),
   /** Beside the manifest: CSV as PostgreSQL's COPY writes it, with a header; an empty field is null, `""` an empty text. */
-  file: z.string().regex(/^[a-z_][a-z0-9_]{0,62}\.csv$/),
+  file: z.string().regex(/^[a-z_][a-z0-9_]{0,62}(\.\d{1,6})?\.csv$/),
   rows: z.int().min(0),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
   /** Tables with the same number were read in one snapshot. */
   snapshot: z.int().min(1).optional(),
 });
+/** A table, or one part of a large one. */
 export type ExportedTable = z.output<typeof table>;
 
 /** What an export writes last and an import reads first. */
@@ -31,11 +32,9 @@ export const manifest = z.strictObject({
   exportedAt: z.iso.datetime().optional(),
   /** The newest migration of the home: only a home of the same version takes the rows. */
   schemaVersion: z.string().min(1),
-  tables: z
-    .array(table)
-    .refine((tables) => new Set(tables.map(({ table }) => table)).size === tables.length, {
-      message: 'names a table twice',
-    }),
+  tables: z.array(table).refine((tables) => new Set(tables.map(({ file }) => file)).size === tables.length, {
+    message: 'names a file twice',
+  }),
 });
 export type Manifest = z.output<typeof manifest>;
 
@@ -64,7 +63,7 @@ export const writeManifest = (store: Store, written: Manifest): Promise<void> =>
   store.write(manifestFile, Readable.from([`${JSON.stringify(manifest.parse(written), undefined, 2)}\n`]));
 
 /** Passes bytes on and knows their SHA-256 at their end. */
-export function hashing(bytes: Readable): { bytes: Readable; sha256: () => string } {
+export function hashing(bytes: AsyncIterable<unknown>): { bytes: Readable; sha256: () => string } {
   const hash = createHash('sha256');
   async function* pass() {
     for await (const chunk of bytes) {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createReadStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -34,8 +34,13 @@ let number = 0;
 const folder = () => join(base, `n${++number}`);
 const address = (path: string) => pathToFileURL(path).href;
 
-const runOnce = (operation: string, step: string, now = Date.now, input = {}) =>
-  runStep({ plane: leaving.world.plane, now }, { operation, step, input }, transferOperation, transferSteps);
+const runOnce = (operation: string, step: string, now = Date.now, input = {}, more = {}) =>
+  runStep(
+    { plane: leaving.world.plane, now, ...more },
+    { operation, step, input },
+    transferOperation,
+    transferSteps,
+  );
 const run = (operation: string, step: string, now?: () => number) =>
   patiently(() => runOnce(operation, step, now));
 const end = (operation: string) =>
@@ -58,6 +63,14 @@ async function importFrom(tenant: TestTenant, path: string, otherTenant = false)
     beginImport(catalog, tenant.id, { slug: tenant.slug, from: address(path), otherTenant }),
   );
   return operation.operationId;
+}
+
+/** How many pieces the files of an export are read in. */
+async function piecesOf(path: string): Promise<number> {
+  let pieces = 0;
+  for (const { file } of manifestOf(path).tables)
+    for await (const _ of createReadStream(join(path, file))) pieces += 1;
+  return pieces;
 }
 
 const manifestOf = (path: string) => JSON.parse(readFileSync(join(path, 'manifest.json'), 'utf8'));
@@ -152,6 +165,88 @@ describe.each(strategies)('%s', (strategy) => {
     await run(importing, 'importTenant');
     expect([await count(target, 'notes'), await count(target, 'marks')]).toEqual([2, 3]);
   }, 60_000);
+
+  it('writes a large table in parts, one a run, whatever dies and changes between them', async () => {
+    const tenant = await leaving.world.addTenant(strategy);
+    for (const each of [tenant, leaving.world.tenants[strategy].b])
+      await (await leaving.databaseOf(each.id)).query(
+        sql`insert into notes (body) select repeat('x', 200) || g from generate_series(1, 1000) g on conflict do nothing`,
+      );
+    const path = folder();
+    const operation = await exportTo(tenant, path);
+    // A clock that is ten minutes further at each look: time is up after the first part of each run.
+    let looks = 0;
+    const late = () => Date.now() + 600_000 * looks++;
+    for (let attempts = 0, isDone = false; !isDone; attempts += 1) {
+      const attempt = runOnce(operation, 'exportTenant', late, {}, { partBytes: 50_000 }).then(
+        () => true,
+        () => false,
+      );
+      if (attempts % 3 === 2) {
+        await new Promise((resolve) => setTimeout(resolve, 5 * attempts));
+        await leaving.lifecycle.cutProvisioner();
+      }
+      if (attempts === 4)
+        await (await leaving.databaseOf(tenant.id)).query(sql`insert into notes (body) values ('meanwhile')`);
+      isDone = await attempt;
+    }
+    await run(operation, 'finish');
+    const parts = manifestOf(path).tables.filter(notes);
+    expect(parts.length).toBeGreaterThan(5);
+    const byPart = parts.map(({ file, rows }: { file: string; rows: number }) => {
+      const lines = readFileSync(join(path, file), 'utf8').trimEnd().split('\n').slice(1);
+      expect(lines).toHaveLength(rows);
+      return lines.map((line) => line.split(',')[0]!);
+    });
+    const ids: string[] = byPart.flat();
+    expect(new Set(ids).size).toBe(ids.length);
+    // The one that was written meanwhile may have come in time.
+    expect([1_000, 1_001]).toContain(ids.length);
+    // Each part lies before the next.
+    expect(byPart.flatMap((part: string[]) => part.toSorted())).toEqual(ids.toSorted());
+    const kept = await leaving.world.asProvisioner(tenant, async (connection) => {
+      await connection.query('begin; set local role tenancy_keeper');
+      const { rows } = await connection.query('select from tenancy.exports');
+      await connection.query('rollback');
+      return rows.length;
+    });
+    expect(kept).toBe(0);
+
+    const other = await leaving.world.addTenant(strategy);
+    const importing = await importFrom(other, path, true);
+    for (const step of ['importTenant', 'finish']) await run(importing, step);
+    expect(await count(other, 'notes')).toBe(ids.length);
+    expect((await leaving.read(importing)).result.rows).toMatchObject({ notes: ids.length });
+  }, 60_000);
+
+  it.each(['reading', 'writing', 'one statement'])(
+    'refuses an import that takes too long in %s, and leaves nothing',
+    async (when) => {
+      const tenant = await leaving.world.addTenant(strategy);
+      await leaving.fill(tenant.id);
+      await (await leaving.databaseOf(tenant.id)).query(
+        sql`insert into notes (body) select 'n' || g from generate_series(1, 20000) g`,
+      );
+      const path = await exported(tenant);
+      const target = await leaving.world.addTenant(strategy);
+      const before = await leaving.everything();
+      const operation = await importFrom(target, path, true);
+      // It looks at the clock twice to begin with, for each piece of a file, and before it writes each table.
+      const inTime = when === 'reading' ? 3 : 2 + (await piecesOf(path));
+      const jump = when === 'one statement' ? 13.5 * 60_000 - 2 : 3_600_000;
+      const begun = Date.now();
+      let looks = 0;
+      const clock = () => begun + (++looks > inTime ? jump : 0);
+      await expect(runOnce(operation, 'importTenant', clock)).rejects.toMatchObject({
+        name: 'ImportRefused',
+        message: expect.stringContaining('Import it in pieces'),
+      });
+      await end(operation);
+      expect(await leaving.everything()).toEqual(before);
+      expect(await count(target, 'notes')).toBe(0);
+    },
+    60_000,
+  );
 
   it.each([
     [
