@@ -12,10 +12,13 @@ const mostBytes = 262_144;
 const mostEvents = 25_000;
 /** Of the memory that a run takes, with so many more homes. What is measured are a few MiB, and collections come when they come. */
 const mostGrowth = 1.5;
-const few = 600;
 
 /** What a run over the whole fleet takes, planned, migrated and gated with real calls, beside one over a few hundred homes. */
-export async function run(report: (line: string) => void, homes: number): Promise<Figure[]> {
+export async function run(
+  report: (line: string) => void,
+  homes: number,
+  few = Math.min(600, Math.floor(homes / 2)),
+): Promise<Figure[]> {
   const world = await startWorld({ parameters: fleetServer });
   const { probe } = lifecycleOf(world).provisioner;
   try {

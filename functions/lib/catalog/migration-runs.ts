@@ -156,10 +156,14 @@ export async function tenantsToTry(
   limit: number,
 ): Promise<TenantId[]> {
   const { rows } = await catalog.query<{ tenant_id: TenantId }>(
-    `select t.tenant_id from catalog.migration_targets m
-       join catalog.homes h on case m.kind when 'home' then h.home_id = m.target_id else h.cluster_id = m.target_id and h.schema_name = 'shared' end
-       join catalog.tenants t on t.home_id = h.home_id and t.status = 'active'
-      where m.operation_id = $1 and m.ring = $2 and m.state = 'done' and h.state = 'open'
+    `with changed as (select kind, target_id from catalog.migration_targets where operation_id = $1 and ring = $2 and state = 'done'),
+     home as (
+       select h.home_id from changed c join catalog.homes h on h.home_id = c.target_id where c.kind = 'home' and h.state = 'open'
+       union all
+       select h.home_id from changed c join catalog.homes h on h.cluster_id = c.target_id
+        where c.kind = 'shared' and h.schema_name = 'shared' and h.state = 'open'
+     )
+     select t.tenant_id from home join catalog.tenants t on t.home_id = home.home_id and t.status = 'active'
       order by random() limit $3`,
     [operationId, ring, limit],
   );

@@ -26,11 +26,12 @@ const turn = 10 * 60_000;
 /** Homes of one transaction: more gain nothing, and hold their locks longer. */
 const largestBatch = 25;
 
-/** The worker slots for a ring. One more connects twice and plans anew: it pays for itself with a batch, or a server, of its own. */
+/** The worker slots for a ring. Each connects twice and plans anew: that pays for itself with two batches, or a server, of its own. */
 export function slotsFor(ring: NonNullable<Awaited<ReturnType<typeof openRing>>>, workers: number): number[] {
-  const needed = Math.min(workers, Math.max(ring.places, Math.ceil(ring.open / largestBatch)));
+  const needed = Math.min(workers, Math.max(ring.places, Math.ceil(ring.open / (2 * largestBatch))));
   return [...new Set([...Array(needed).keys(), ...ring.held])];
 }
+
 /** Of the server's lock table, over all workers of a run: the rest is its tenants'. */
 const lockShare = 0.25;
 /** For a dedicated server that does not answer, ms: then its home is left out, and the run goes on. */

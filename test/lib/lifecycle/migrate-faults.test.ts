@@ -119,6 +119,42 @@ describe('whatever happens to a step', () => {
     );
   });
 
+  it('the worker of a slot that the ring has no need of died with its targets: another one has them', async () => {
+    const wanted = next('held', 'alter table notes add column held text');
+    const operation = await begin(world, wanted);
+    const migrator = migratorOf(world, wanted);
+    const { leaseTargets } = await import('../../../functions/lib/catalog/migration-targets.ts');
+    const asked: number[][] = [];
+    let isTaken = false;
+    const { outcome } = await run(migrator, operation, async ({ step: name, input }) => {
+      if (name === 'work') asked.push([Number(input.ring), Number(input.slot)]);
+      if (name !== 'nextRing' || isTaken) return;
+      const { rows } = await world.asProvisioner('catalog', (catalog) =>
+        catalog.query(
+          "select ring from catalog.migration_targets where operation_id = $1 and state = 'pending' order by ring desc limit 1",
+          [operation],
+        ),
+      );
+      const taken = {
+        operationId: operation,
+        ring: rows[0]!.ring,
+        slot: 3,
+        lease: crypto.randomUUID(),
+        size: 25,
+      };
+      await world.asProvisioner('catalog', (catalog) => leaseTargets(catalog, taken));
+      isTaken = true;
+    });
+    expect(outcome.status).toBe('SUCCEEDED');
+    expect((await ended(world, operation)).targets.map(({ state }) => state)).not.toContain('leased');
+    // The shared tables are one target: one worker, and the slot that had it.
+    expect(asked.filter(([ring]) => ring === 5).sort()).toEqual([
+      [5, 0],
+      [5, 3],
+    ]);
+    for (const tenant of everyone()) expect(await columns(tenant)).toContain('held');
+  });
+
   it('a worker that was thought dead records nothing for homes that another one has taken', async () => {
     const wanted = next('late-worker', 'alter table notes add column late_worker text');
     const operation = await begin(world, wanted);

@@ -184,6 +184,31 @@ describe('a run', () => {
     await migrate(world, wanted);
     expect(await columns(more[3]!)).toContain('late');
   });
+
+  it('looks at all of a home that it does not know, and of one that it knows at what its migrations change', async () => {
+    const planted = more[5]!;
+    const plant = (sql: string) =>
+      world.asProvisioner(planted, (connection) =>
+        connection.query(`begin; set local role tenancy_owner; ${sql}; commit`),
+      );
+    await plant(`grant truncate on ${planted.home.schema}.notes to ${planted.home.login}`);
+    const wanted = next(
+      'kept',
+      'create table kept (tenant_id uuid not null, id uuid not null, primary key (tenant_id, id))',
+    );
+    expect((await migrate(world, wanted)).state).toBe('done');
+    await world.asProvisioner('catalog', (catalog) =>
+      catalog.query('update catalog.homes set schema_digest = null where home_id = $1', [
+        planted.home.homeId,
+      ]),
+    );
+    const refused = await migrate(world, wanted, request({ tolerated: 1 }));
+    expect(refused.targets).toMatchObject([
+      { slug: planted.slug, state: 'quarantined', reason: expect.stringContaining('TRUNCATE is granted') },
+    ]);
+    await plant(`revoke truncate on ${planted.home.schema}.notes from ${planted.home.login}`);
+    expect((await migrate(world, wanted)).targets).toMatchObject([{ slug: planted.slug, state: 'done' }]);
+  });
 });
 
 describe('a pin', () => {

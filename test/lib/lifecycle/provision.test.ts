@@ -114,6 +114,16 @@ it('begins once when it is asked twenty times at once with one key, and refuses 
   await expect(again({}, 'key-2')).rejects.toMatchObject({ code: 'operation_running' });
 });
 
+it('makes twenty at once: logins, grants and schemas of all of them, and every one answers', async () => {
+  const begun = await Promise.all(Array.from({ length: 20 }, () => begin('schema', 'dedicated')));
+  await Promise.all(
+    begun.map(async ({ operation }) => {
+      for (const step of order('schema', 'dedicated')) await run(operation, step);
+    }),
+  );
+  for (const { tenant } of begun) expect(await answers(tenant)).toBe(1);
+}, 120_000);
+
 it('touches no instance without the tenant’s tag', async () => {
   const { operation } = await begin('database', 'dedicated');
   const { input, tenant } = await world.asProvisioner('catalog', (catalog) =>
