@@ -15,6 +15,8 @@ import { quote, reading, type Side, superseded, writing } from './side.ts';
 import { isStaged, landing, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
+/** A few rows among many are found by their keys, whatever the planner thinks how many there are: writers wait. */
+const byKey = 'set local enable_hashjoin = off; set local enable_mergejoin = off';
 /** Log entries deleted in one statement. */
 const DELETED_AT_ONCE = 20_000;
 
@@ -53,37 +55,41 @@ export async function catchUp<T = void>(
 ): Promise<{ changed: number; meanwhile: T }> {
   let entries: readonly Entry[] = [];
   let keys: Keys = new Map();
-  const seen = await reading(source, async () => {
-    entries = await readLog(source);
-    if (entries.length === 0) return meanwhile();
-    keys = keysOf(entries, tables);
-    const touched = () => tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
-    // All deletions first: two rows may have exchanged what is unique.
-    const deletions = () =>
-      touched()
-        .toReversed()
-        .map(
-          ({ table, index }) =>
-            `delete from ${nameIn(target, table, index, hasLanded)} t using ${fromKeys(table, keyLiteral(keys.get(table)!))} where ${sameKey(table)}`,
-        )
-        .join(';');
-    const acts = hasLanded && tables.some(({ actsOn }) => actsOn.length > 0);
-    // The target's transaction lies within the source's: what it inserts is read as it goes.
-    await writing(
-      target,
-      landing,
-      async () => {
-        if (acts) {
-          await addDependents(target, tables, keys);
-          await target.connection.query(deletions());
-        }
-        await insert({ source, target }, touched(), keys, hasLanded);
-        if (hasLanded) await compare({ source, target }, keys);
-      },
-      `set constraints all deferred; ${acts ? '' : deletions()}`,
-    );
-    return meanwhile();
-  });
+  const seen = await reading(
+    source,
+    async () => {
+      entries = await readLog(source);
+      if (entries.length === 0) return meanwhile();
+      keys = keysOf(entries, tables);
+      const touched = () => tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
+      // All deletions first: two rows may have exchanged what is unique.
+      const deletions = () =>
+        touched()
+          .toReversed()
+          .map(
+            ({ table, index }) =>
+              `delete from ${nameIn(target, table, index, hasLanded)} t using ${fromKeys(table, keyLiteral(keys.get(table)!))} where ${sameKey(table)}`,
+          )
+          .join(';');
+      const acts = hasLanded && tables.some(({ actsOn }) => actsOn.length > 0);
+      // The target's transaction lies within the source's: what it inserts is read as it goes.
+      await writing(
+        target,
+        landing,
+        async () => {
+          if (acts) {
+            await addDependents(target, tables, keys);
+            await target.connection.query(deletions());
+          }
+          await insert({ source, target }, touched(), keys, hasLanded);
+          if (hasLanded) await compare({ source, target }, keys);
+        },
+        `${byKey}; set constraints all deferred; ${acts ? '' : deletions()}`,
+      );
+      return meanwhile();
+    },
+    byKey,
+  );
   if (!keepsLog) await forget(source, entries);
   return { changed: [...keys.values()].reduce((sum, { size }) => sum + size, 0), meanwhile: seen };
 }

@@ -34,8 +34,8 @@ const settings = `set local timezone = 'UTC'; set local datestyle = 'ISO, MDY'; 
 type Isolation = 'read committed' | 'repeatable read';
 
 /** Rows of the home, as their owner, who in shared tables sees this tenant's alone. One snapshot, which changes nothing. */
-export const reading = <T>(side: Side, work: () => Promise<T>): Promise<T> =>
-  inTransaction(side, 'repeatable read', undefined, work);
+export const reading = <T>(side: Side, work: () => Promise<T>, first = ''): Promise<T> =>
+  inTransaction(side, 'repeatable read', undefined, work, first);
 
 /**
  * The same to write them, while the home is in one of these states and this attempt still holds it: its end, or the
