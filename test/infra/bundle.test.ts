@@ -48,7 +48,7 @@ describe.each(functions.map(({ name }) => name))('the bundle of %s', (name) => {
         ([, to]) => to!,
       ),
     );
-    // Taken by its default, in functions/lib/database/copy.ts.
+    // Taken by its default, in functions/lib/database/copy.ts and copy-between.ts.
     const byDefault = /^pg-copy-streams-/;
     for (const file of new Set(imports.filter((file) => !byDefault.test(file)))) {
       const names = Object.keys(await import(/* @vite-ignore */ join(folder, file)));

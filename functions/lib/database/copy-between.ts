@@ -17,21 +17,22 @@ export interface CopyConnection extends ControlConnection {
 
 /** @throws ConnectFailure; its `cause` says why */
 export async function openCopyConnection(endpoint: Endpoint): Promise<CopyConnection> {
-  const { from, to } = await import('pg-copy-streams');
+  // CommonJS: in a bundle it has no named exports.
+  const { default: copy } = await import('pg-copy-streams');
   const client = await openClient(endpoint);
   const destroy = () => client.connection.stream.destroy();
   return {
     ...controlConnection(client),
     async stream(out, there, into) {
       try {
-        await pipeline(client.query(to(out)), there.receive(into));
+        await pipeline(client.query(copy.to(out)), there.receive(into));
       } catch (error) {
         destroy();
         there.destroy();
         throw error;
       }
     },
-    receive: (into) => client.query(from(into)),
+    receive: (into) => client.query(copy.from(into)),
     close: () => client.end().catch(() => {}),
     destroy,
   };
