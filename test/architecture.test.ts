@@ -143,7 +143,6 @@ const long: Record<string, string> = {
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',
   'test/local/start.test.ts': 'one life of the local cloud, from its first start to its last signal',
-  'test/system/system.test.ts': 'one deployment, from its installation to its checks',
   'test/tools/inventory.test.ts': 'five tools over one inventory that takes seconds to set up',
 };
 

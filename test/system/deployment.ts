@@ -1,4 +1,5 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { tools } from '../../functions/mcp/tools/index.ts';
 import { scopesOf } from '../../infra/environment.ts';
@@ -10,12 +11,12 @@ import type { LambdaHost } from '../../infra/local/lambda/host.ts';
 import { loadMachine } from '../../infra/local/state-machines/definition.ts';
 import { machineFiles } from '../../infra/machines.ts';
 import { Assembly, type Resource } from '../infra/assembly.ts';
-import { isAllowed, statementsOf } from '../infra/iam.ts';
+import { type Context, isAllowed, statementsOf } from '../infra/iam.ts';
 import { synthesize } from '../infra/synthesize.ts';
 import { testBase } from '../support/cluster.ts';
 import { type Call, startGate } from './iam-gate.ts';
 import { Runtime } from './runtime.ts';
-import { startServer } from './server.ts';
+import { admitAsRds, startServer } from './server.ts';
 
 export type Deployment = Awaited<ReturnType<typeof deploy>>;
 
@@ -41,6 +42,7 @@ export async function deploy(settings: Record<string, unknown> = {}) {
 
   const cluster = only('AWS::RDS::DBCluster');
   const server = await startServer(cluster.properties.MasterUsername);
+  const exports = mkdtempSync(join(tmpdir(), 'tenantry-exports-'));
   const runtimes = new Map<string, Runtime>();
   const host = {
     invoke: async (name: string, event: unknown) => JSON.parse(await runtimes.get(name)!.invoke(event)),
@@ -62,7 +64,10 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     [at(only('AWS::RDS::DBProxy'), 'DBProxyArn')]: `arn:aws:rds:eu-west-1:${account}:db-proxy:prx-SHARED`,
   };
   known[at(only('AWS::ApiGateway::RestApi', /^McpApi/))] = 'abc123';
-  for (const bucket of bare.of('AWS::S3::Bucket')) known[at(bucket)] = bucket.id.toLowerCase();
+  for (const bucket of bare.of('AWS::S3::Bucket')) {
+    known[at(bucket)] = bucket.id.toLowerCase();
+    known[at(bucket, 'Arn')] = `arn:aws:s3:::${bucket.id.toLowerCase()}`;
+  }
   for (const { name } of functions) {
     known[at(functionOf(name))] = `tenantry-${name}`;
     known[at(functionOf(name), 'Arn')] = functionArn(name);
@@ -82,7 +87,14 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     }),
   );
   const emulator = await startAwsEmulator({
-    rds: { postgresBase: testBase() },
+    rds: {
+      postgresBase: testBase(),
+      parameters: server.parameters,
+      // Before anybody logs in: as RDS lets logins in.
+      onStatus: (identifier, status) =>
+        status === 'creating' ? admitAsRds(join(testBase(), 'clusters', identifier)) : undefined,
+    },
+    s3: { folder: exports, buckets: bare.of('AWS::S3::Bucket').map(({ id }) => id.toLowerCase()) },
     functions: { rows: functions, host: () => host },
     stateMachines: { machines, region: 'eu-west-1', clockFactor: 0.01 },
   });
@@ -106,12 +118,22 @@ export async function deploy(settings: Record<string, unknown> = {}) {
 
   let assembly = new Assembly(built, known);
   const refused: Call[] = [];
+  /** What IAM knows of an instance, or of the secret that RDS keeps for it. */
+  const marksOf = ({ target }: Call): Context => {
+    const instance = emulator
+      .instances!.all()
+      .find(({ arn, secretArn }) => [arn, secretArn].includes(target));
+    if (instance === undefined) return {};
+    const marks = instance.tags.map(({ Key, Value }) => [`aws:ResourceTag/${Key}`, Value]);
+    return { ...Object.fromEntries(marks), 'aws:ResourceTag/aws:rds:primaryDBInstanceArn': instance.arn };
+  };
   const gate = await startGate(emulator.url, (call) => {
     const role = bare.only('AWS::IAM::Role', new RegExp(`^${idOf(call.caller)}Role[0-9A-F]{8}$`, 'i'));
     const isFine = isAllowed(
       statementsOf(assembly, role),
       call.action,
       emulator.secrets.find(call.target)?.arn ?? resourceOf(call),
+      { ...call.context, ...marksOf(call) },
     );
     if (!isFine) refused.push(call);
     return isFine;
@@ -159,7 +181,19 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     return answer;
   }
 
+  /** The next release, with one more migration of the adopting team's: in every bundle that has migrations. */
+  function release(name: string, sql: string): void {
+    for (const { name: of } of functions) {
+      const { folder } = runtimes.get(of)!;
+      if (!existsSync(join(folder, 'migrations'))) continue;
+      writeFileSync(join(folder, 'migrations/tenant', name), sql);
+      add(of);
+    }
+  }
+
   return {
+    release,
+    exports,
     server,
     emulator,
     gate,
@@ -185,6 +219,7 @@ export async function deploy(settings: Record<string, unknown> = {}) {
       gate.close();
       await emulator.close();
       await server.close();
+      rmSync(exports, { recursive: true, force: true });
     },
   };
 }

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, request as send } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Context } from '../infra/iam.ts';
 
 /** One call of AWS, as IAM sees it. */
 export interface Call {
@@ -8,6 +9,8 @@ export interface Call {
   readonly action: string;
   /** What it is about, as the caller named it: a secret's name or ARN, a machine's ARN, a function's name. */
   readonly target: string;
+  /** Marks that the call would give: `aws:RequestTag/…`. */
+  readonly context: Context;
 }
 
 export interface Gate {
@@ -23,7 +26,7 @@ export async function startGate(emulator: string, allowed: (call: Call) => boole
     const chunks: Buffer[] = [];
     for await (const chunk of incoming) chunks.push(chunk);
     const body = Buffer.concat(chunks);
-    const call = callOf(incoming, body.toString('utf8'));
+    const call = { context: {}, ...callOf(incoming, body.toString('utf8')) };
     calls.push(call);
     if (!allowed(call)) {
       const message = `User ${call.caller} is not authorized to perform ${call.action} on ${call.target}`;
@@ -48,16 +51,46 @@ export async function startGate(emulator: string, allowed: (call: Call) => boole
   };
 }
 
-function callOf({ headers, url }: IncomingMessage, body: string): Call {
+const objectActions: Record<string, string> = { GET: 'GetObject', DELETE: 'AbortMultipartUpload' };
+
+function callOf(
+  { headers, url, method }: IncomingMessage,
+  body: string,
+): Omit<Call, 'context'> & Partial<Call> {
   const [, caller = '', service = ''] =
     /Credential=([^/]+)\/\d+\/[\w-]+\/([\w-]+)\//.exec(headers.authorization ?? '') ?? [];
   const invoked = /^\/2015-03-31\/functions\/([^/]+)\/invocations/.exec(url!);
   if (invoked) return { caller, action: 'lambda:InvokeFunction', target: decodeURIComponent(invoked[1]!) };
+  if (service === 's3') {
+    const { pathname } = new URL(url!, 'http://s3');
+    return {
+      caller,
+      action: `s3:${objectActions[method!] ?? 'PutObject'}`,
+      target: `arn:aws:s3::${pathname.replace('/', ':')}`,
+    };
+  }
   if (headers['content-type']?.startsWith('application/x-www-form-urlencoded')) {
     const form = new URLSearchParams(body);
     const name = form.get('DBInstanceIdentifier') ?? '*';
     const target = `arn:aws:rds:eu-west-1:111122223333:db:${name}`;
-    return { caller, action: `${service}:${form.get('Action')}`, target };
+    const tags = Array.from(form, ([name, key]) => ({
+      key,
+      index: /^Tags\.\w+\.(\d+)\.Key$/.exec(name)?.[1],
+    }));
+    const marks = tags.filter(({ index }) => index !== undefined);
+    const context: Context =
+      marks.length === 0
+        ? {}
+        : {
+            'aws:TagKeys': marks.map(({ key }) => key),
+            ...Object.fromEntries(
+              marks.map(({ key, index }) => [
+                `aws:RequestTag/${key}`,
+                form.get(`Tags.Tag.${index}.Value`) ?? form.get(`Tags.member.${index}.Value`) ?? '',
+              ]),
+            ),
+          };
+    return { caller, action: `${service}:${form.get('Action')}`, target, context };
   }
   const operation = String(headers['x-amz-target'] ?? '')
     .split('.')

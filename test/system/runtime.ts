@@ -38,6 +38,10 @@ export class Runtime {
     this.#deployed = deployed;
   }
 
+  get folder(): string {
+    return this.#deployed.folder;
+  }
+
   get log(): string {
     return this.#log;
   }

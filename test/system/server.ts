@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { withConnection } from '../../functions/lib/database/connect.ts';
@@ -21,6 +21,12 @@ export async function startServer(masterLogin: string) {
   await makeMaster(first, masterLogin, 'the-master', undefined);
   await first.stop();
   const owner = process.getuid?.() === 0 ? 65_534 : undefined;
+  if (owner !== undefined) {
+    chmodSync(authority, 0o711);
+    chownSync(join(authority, 'server.key'), owner, owner);
+  }
+  chmodSync(join(authority, 'server.key'), 0o600);
+  chmodSync(join(authority, 'server.crt'), 0o644);
   for (const file of ['server.crt', 'server.key']) {
     writeFileSync(join(data, file), readFileSync(join(authority, file)), { mode: 0o600 });
     if (owner !== undefined) chownSync(join(data, file), owner, owner);
@@ -50,11 +56,11 @@ export async function startServer(masterLogin: string) {
       max_connections: '60',
     },
   });
-  const ask = (database: string, sql: string) =>
+  const ask = (database: string, sql: string, port = server.port) =>
     withConnection(
       {
         host: server.host,
-        port: server.port,
+        port,
         database,
         login: 'postgres',
         password: async () => server.superuserPassword,
@@ -64,6 +70,13 @@ export async function startServer(masterLogin: string) {
     );
   return {
     port: server.port,
+    /** The same for servers that are made later. */
+    parameters: {
+      fsync: 'off',
+      ssl: 'on',
+      ssl_cert_file: join(authority, 'server.crt'),
+      ssl_key_file: join(authority, 'server.key'),
+    },
     masterPassword: 'the-master',
     /** What NODE_EXTRA_CA_CERTS names. */
     authorityFile: join(authority, 'ca.crt'),
@@ -80,6 +93,19 @@ export async function startServer(masterLogin: string) {
       rmSync(authority, { recursive: true, force: true });
     },
   };
+}
+
+/**
+ * A dedicated instance's rules: over TLS, whoever may use IAM by a token (which nobody checks here) and by nothing else,
+ * everybody else by a password.
+ */
+export function admitAsRds(data: string): void {
+  const rules = [
+    'host all postgres 127.0.0.1/32 scram-sha-256',
+    'hostssl all +rds_iam 127.0.0.1/32 trust',
+    'hostssl all all 127.0.0.1/32 scram-sha-256',
+  ];
+  writeFileSync(join(data, 'pg_hba.conf'), `${rules.join('\n')}\n`);
 }
 
 /** An authority, and a certificate of 127.0.0.1 that it has signed. */

@@ -4,96 +4,18 @@ import { FunctionError } from '../../infra/local/lambda/environment.ts';
 import { checks, type Target } from '../../infra/verify/checks.ts';
 import { verify } from '../../infra/verify/verify.ts';
 import { type Deployment, deploy } from './deployment.ts';
+import { operate, result, until } from './operator.ts';
 
 vi.setConfig({ hookTimeout: 240_000, testTimeout: 120_000 });
 
 /** The synthesized system, under AWS's own runtime interface client: bundles, environments, rights, state machines. */
 let deployed: Deployment;
+let operator: ReturnType<typeof operate>;
 beforeAll(async () => {
   deployed = await deploy();
+  operator = operate(deployed);
 });
 afterAll(() => deployed?.close());
-
-const admin = async (method: string, path: string, body?: object) => {
-  const answer = (await deployed.host.invoke('admin', {
-    httpMethod: method,
-    path,
-    headers: { 'content-type': 'application/json' },
-    multiValueHeaders: { 'content-type': ['application/json'] },
-    queryStringParameters: null,
-    multiValueQueryStringParameters: null,
-    requestContext: { requestId: randomUUID(), identity: {} },
-    body: body === undefined ? null : JSON.stringify(body),
-    isBase64Encoded: false,
-  })) as { statusCode: number; body: string };
-  return { status: answer.statusCode, body: JSON.parse(answer.body) };
-};
-
-/** Asks again until it is so, or `times` have been asked for: then the last answer. */
-async function until<T>(ask: () => Promise<T>, isDone: (value: T) => boolean, times = 600): Promise<T> {
-  for (let asked = 1; ; asked++) {
-    const value = await ask();
-    if (isDone(value) || asked === times) return value;
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
-}
-
-async function create(slug: string, more: object) {
-  const { status, body } = await admin('POST', '/tenants', { slug, ...more });
-  expect(status, JSON.stringify(body)).toBeLessThan(300);
-  const operation = await until(
-    () => admin('GET', `/operations/${body.operation.id}`),
-    ({ body }) => body.state !== 'running',
-  );
-  expect(operation.body, JSON.stringify(operation.body)).toMatchObject({ state: 'done' });
-}
-
-async function keyOf(slug: string, scopes = ['inventory:read', 'inventory:write']): Promise<string> {
-  const { body } = await admin('POST', `/tenants/${slug}/keys`, {
-    name: 'agent',
-    scopes,
-    days: 1,
-  });
-  return body.token;
-}
-
-/** As API Gateway: the authorizer first, its context into the function's event; the answer as it came. */
-async function call(
-  token: string,
-  method: string,
-  params: object = {},
-  accept = 'application/json, text/event-stream',
-) {
-  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', accept };
-  const event = {
-    httpMethod: 'POST',
-    path: '/mcp',
-    resource: '/mcp',
-    methodArn: 'arn:aws:execute-api:eu-west-1:111122223333:api/live/POST/mcp',
-    headers,
-    multiValueHeaders: Object.fromEntries(
-      Object.entries({ ...headers, 'mcp-protocol-version': '2025-11-25' }).map(([name, value]) => [
-        name,
-        [value],
-      ]),
-    ),
-    requestContext: { requestId: randomUUID() } as Record<string, unknown>,
-    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
-    isBase64Encoded: false,
-  };
-  const { context } = (await deployed.host.invoke('authorizer', event)) as { context: object };
-  event.requestContext.authorizer = context;
-  const chunks: Buffer[] = [];
-  await deployed.host.stream('mcp', event, (chunk) => chunks.push(Buffer.from(chunk)));
-  const [head, body] = Buffer.concat(chunks).toString('utf8').split('\0\0\0\0\0\0\0\0');
-  return {
-    ...(JSON.parse(head!) as { statusCode: number; headers: Record<string, string> }),
-    body: body!,
-    chunks,
-  };
-}
-const result = (body: string) =>
-  JSON.parse(body.startsWith('{') ? body : /^data: (\{.*)$/m.exec(body)![1]!).result;
 
 describe('the installation', () => {
   it('makes keys, roles, catalog and runtime with the master’s password, which is of no use afterwards', async () => {
@@ -131,32 +53,34 @@ describe.each(kinds)('a tenant %s (%j)', (slug, more) => {
   let token: string;
 
   it('is created by the admin function, and by the state machine where that takes longer', async () => {
-    await create(slug, more);
-    token = await keyOf(slug);
+    await operator.create(slug, more);
+    token = await operator.keyOf(slug);
     expect(token).toMatch(/^tnt_/);
   });
 
   it('lists its tools and calls them, through the authorizer and the MCP function', async () => {
-    const listed = await call(token, 'tools/list');
+    const listed = await operator.call(token, 'tools/list');
     expect(listed.statusCode).toBe(200);
     expect(result(listed.body).tools.length).toBeGreaterThan(3);
-    const found = await call(token, 'tools/call', { name: 'list_low_stock', arguments: {} });
+    const found = await operator.call(token, 'tools/call', { name: 'list_low_stock', arguments: {} });
     expect(found.statusCode, found.body).toBe(200);
     expect(result(found.body).isError, found.body).toBeUndefined();
   });
 
   it('gets a streamed answer in the form that API Gateway reads: status and headers first', async () => {
-    const { chunks, headers, statusCode } = await call(token, 'tools/list');
+    const { chunks, headers, statusCode } = await operator.call(token, 'tools/list');
     expect(statusCode).toBe(200);
     expect(headers['content-type']).toMatch(/application\/json|text\/event-stream/);
     expect(Buffer.concat(chunks).indexOf(Buffer.alloc(8))).toBeGreaterThan(0);
   });
 
   it('is suspended at once and served again afterwards', async () => {
-    expect((await admin('POST', `/tenants/${slug}/suspend`)).body).toMatchObject({ result: 'done' });
-    expect((await call(token, 'tools/call', { name: 'list_low_stock', arguments: {} })).statusCode).toBe(403);
-    expect((await admin('POST', `/tenants/${slug}/resume`)).body).toMatchObject({ result: 'done' });
-    const again = await call(token, 'tools/call', { name: 'list_low_stock', arguments: {} });
+    expect((await operator.admin('POST', `/tenants/${slug}/suspend`)).body).toMatchObject({ result: 'done' });
+    expect(
+      (await operator.call(token, 'tools/call', { name: 'list_low_stock', arguments: {} })).statusCode,
+    ).toBe(403);
+    expect((await operator.admin('POST', `/tenants/${slug}/resume`)).body).toMatchObject({ result: 'done' });
+    const again = await operator.call(token, 'tools/call', { name: 'list_low_stock', arguments: {} });
     expect([again.statusCode, result(again.body).isError]).toEqual([200, undefined]);
   });
 });
@@ -185,7 +109,7 @@ describe('the watch', () => {
     await until(
       async () => {
         await look();
-        return Promise.all(slugs.map((slug) => admin('GET', `/tenants/${slug}/keys`)));
+        return Promise.all(slugs.map((slug) => operator.admin('GET', `/tenants/${slug}/keys`)));
       },
       (answers) => answers.every(({ body }) => body.keys?.length > 0),
       30,
@@ -207,8 +131,8 @@ describe('npm run verify:aws', () => {
   beforeAll(async () => {
     target = {
       url: deployed.publicUrl,
-      key: await keyOf('acme'),
-      narrowKey: await keyOf('acme', ['inventory:read']),
+      key: await operator.keyOf('acme'),
+      narrowKey: await operator.keyOf('acme', ['inventory:read']),
       // The public name is this gateway's.
       fetch: (address, init) =>
         fetch(
