@@ -1,5 +1,4 @@
 import { setTimeout } from 'node:timers/promises';
-import type pg from 'pg';
 import { connectClient } from '../../../functions/lib/database/connection.ts';
 import { createConnectionPools } from '../../../functions/lib/database/pools.ts';
 import { openTenantDatabase } from '../../../functions/lib/database/tenant-database.ts';
@@ -34,7 +33,7 @@ export function attempt(
 }
 
 /** A machine that is busy takes its time for a handshake, which says nothing about walls. */
-async function connect(endpoint: Endpoint): Promise<pg.Client> {
+async function connect(endpoint: Endpoint) {
   for (let left = 5; ; left -= 1) {
     try {
       return await connectClient(endpoint, false);
