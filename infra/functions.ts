@@ -136,7 +136,13 @@ export const functions = [
     streaming: false,
     inVpc: true,
     plane: 'control',
-    may: ['operate-shared-cluster', 'read-context-key', 'keep-tenant-secrets', 'call-mcp'],
+    may: [
+      'operate-shared-cluster',
+      'operate-dedicated-instances',
+      'read-context-key',
+      'keep-tenant-secrets',
+      'call-mcp',
+    ],
     // Four tenants at once, each with the catalog and two homes.
     connections: 12,
   },

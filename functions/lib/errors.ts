@@ -24,6 +24,7 @@ export type ErrorCode =
   | 'move_refused' // what keeps a tenant from being moved
   | 'move_differs' // after copying, the two homes hold different rows
   | 'move_cancelled'
+  | 'move_paused'
   | 'slug_invalid'
   | 'slug_taken'
   | 'idempotency_conflict' // the key was used for another request

@@ -1,6 +1,8 @@
 import { createInstances } from '../lib/aws/rds.ts';
 import { abandon, compensate } from '../lib/lifecycle/compensate.ts';
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { moveOperation } from '../lib/lifecycle/move.ts';
+import { moveInstanceSteps } from '../lib/lifecycle/move-instance.ts';
 import { instanceSteps, offboardOperation } from '../lib/lifecycle/offboard.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { type Provisioner, provisionOperation, provisionSteps } from '../lib/lifecycle/provision.ts';
@@ -18,8 +20,11 @@ const provisioner: Provisioner = {
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
 };
 
-/** The steps of `stepfunctions/provision-tenant.asl.json`, and the one of `offboard-tenant` that deletes an instance. */
-export const handler = (event: StepEvent): Promise<unknown> =>
-  Object.hasOwn(instanceSteps, event.step)
-    ? runStep(provisioner, event, offboardOperation, instanceSteps)
-    : runStep(provisioner, event, provisionOperation, { ...provisionSteps, compensate, abandon });
+/** The steps of `stepfunctions/provision-tenant.asl.json`, and those of `offboard-tenant` and `move-tenant` that make and delete instances. */
+export function handler(event: StepEvent): Promise<unknown> {
+  if (Object.hasOwn(instanceSteps, event.step))
+    return runStep(provisioner, event, offboardOperation, instanceSteps);
+  if (Object.hasOwn(moveInstanceSteps, event.step))
+    return runStep(provisioner, event, moveOperation, moveInstanceSteps);
+  return runStep(provisioner, event, provisionOperation, { ...provisionSteps, compensate, abandon });
+}

@@ -34,6 +34,7 @@ describe('migrations over the admin API', () => {
       from: '9000-notes',
       to: '9701-tag',
       pinned: null,
+      moving: null,
     });
     expect(body.targets[0]).toMatchObject({ ring: 'canary', from: '9000-notes', to: '9701-tag' });
     const file = body.files.find(({ file }: { file: string }) => file === '9701-tag.sql');
@@ -99,6 +100,7 @@ describe('migrations over the admin API', () => {
       done: 1,
       quarantined: 0,
       pinned: 0,
+      moving: 0,
       gone: 0,
     });
     expect(body.named).toMatchObject([

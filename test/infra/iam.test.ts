@@ -207,6 +207,7 @@ const questions: Record<string, Question> = {
       'admin',
       'provision-tenant',
       'migrate-tenants',
+      'move-tenant',
       'offboard-tenant',
       'transfer-tenant',
       'health-canary',

@@ -211,8 +211,8 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
         'install → cluster:5432',
         'migratetenants → cluster:5432',
         'migratetenants → dedicated:5432',
-        // Moves from and to instances are not made yet.
         'movetenant → cluster:5432',
+        'movetenant → dedicated:5432',
         'offboardtenant → cluster:5432',
         'offboardtenant → dedicated:5432',
         'transfertenant → cluster:5432',

@@ -122,6 +122,11 @@ async function finish(client: AdminClient, output: Output, begun: RunView, waits
       'operation_failed',
       `The run halted at ${run.operation.failedStep}: ${run.operation.reason}\nWhen that is mended: npm run tenants -- migrate resume`,
     );
+  const waiting = run.rings.reduce((sum, { moving }) => sum + moving, 0);
+  if (run.operation.state === 'done' && waiting > 0)
+    output.note(
+      `${waiting} ${waiting === 1 ? 'home waits' : 'homes wait'} for moves (above). Then: npm run tenants -- migrate run`,
+    );
   if (run.operation.state === 'running') output.note('It is on its way: npm run tenants -- migrate status');
 }
 
@@ -153,15 +158,15 @@ function progressOf({ rings, operation }: RunView, now = Date.now()): string {
 }
 
 function runText({ operation, version, rings, named }: RunView): string {
-  const rows = rings.map(({ ring, pending, working, done, quarantined, pinned, gone }) => [
+  const rows = rings.map(({ ring, pending, working, done, quarantined, pinned, moving, gone }) => [
     ring,
-    ...[pending, working, done, quarantined, pinned, gone].map(String),
+    ...[pending, working, done, quarantined, pinned, moving, gone].map(String),
   ]);
   const parts = [
     `Run ${operation.id} to ${version}: ${operation.state}${operation.reason ? `, ${operation.reason}` : ''}`,
     rings.length === 0
       ? 'Every home was there already.'
-      : table(['ring', 'pending', 'working', 'done', 'quarantined', 'pinned', 'gone'], rows),
+      : table(['ring', 'pending', 'working', 'done', 'quarantined', 'pinned', 'moving', 'gone'], rows),
   ];
   if (named.length > 0)
     parts.push(
@@ -175,11 +180,11 @@ function runText({ operation, version, rings, named }: RunView): string {
 
 function planText({ version, total, targets, files }: PlanView): string {
   if (total === 0) return `Every home is at ${version}. Nothing to do.`;
-  const rows = targets.map(({ tenant, ring, from, to, pinned }) => [
+  const rows = targets.map(({ tenant, ring, from, to, pinned, moving }) => [
     tenant ?? '(shared tables)',
     ring,
     from ?? '',
-    pinned ?? to,
+    moving ? `waits: ${moving}` : (pinned ?? to),
   ]);
   const locks = files.flatMap(({ file, statements }) =>
     statements.map(({ statement, lock, blocks, note }, index) => [

@@ -18,12 +18,21 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
     .command('start <slug>', { isDefault: true })
     .description('begin a move; with --dry-run, say what it would carry and what keeps it from beginning')
     .addOption(new Option('--to <strategy>', 'where to').choices(strategies).makeOptionMandatory())
+    .addOption(
+      new Option(
+        '--placement <placement>',
+        'of a database of its own; without it, on an instance of its own',
+      ).choices(['dedicated', 'shared-cluster']),
+    )
+    .option('--cluster <id>', 'the shared cluster to go to; without it, the one that the tenant is in')
     .option('--window <minutes>', 'how long the way back stays open', minutes, 60)
     .option('--dry-run', 'change nothing')
     .option('--idempotency-key <key>', 'the same key and request: the same answer')
     .option('--wait', 'until the tenant lives in its new home, or the move has failed')
-    .action(async (slug: string, { to, window, dryRun, idempotencyKey, wait }) => {
-      const body = { to, windowSeconds: window * 60 };
+    .action(async (slug: string, options) => {
+      const { to, placement, cluster, window } = options;
+      const { dryRun, idempotencyKey, wait } = options;
+      const body = { to, placement, cluster, windowSeconds: window * 60 };
       if (dryRun) {
         const { body: plan } = await client.post<MovePlan>(tenantPath(slug, '/move/plan'), body);
         output().print(output().json ? json(plan) : planText(plan));
@@ -40,9 +49,16 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
     .action(async (slug: string) => {
       const { body } = await client.get<MoveView>(tenantPath(slug, '/move'));
       output().print(output().json ? json(body) : moveCard(body));
+      hint(output(), body);
     });
 
   for (const [verb, does, done] of [
+    [
+      'pause',
+      'stop copying before the switch, for as long as you want; changes go on being noted',
+      'It pauses within seconds, or when the step that it is at has ended.',
+    ],
+    ['resume', 'go on with a paused move, where it was', 'It goes on.'],
     [
       'cancel',
       'take a move back before its switch',
@@ -79,16 +95,27 @@ async function finish(client: AdminClient, output: Output, begun: MoveView, wait
       'operation_failed',
       `Failed at ${failedStep}: ${reason}\nThe tenant lives in its first home.`,
     );
-  if (move.phase === 'moving') output.note(`It is on its way: npm run tenants -- move status ${move.tenant}`);
-  if (move.phase === 'switched')
-    output.note(`The way back is open: npm run tenants -- move reverse ${move.tenant}, or complete.`);
+  hint(output, move);
+}
+
+/** What to run next. */
+function hint(output: Output, { tenant, phase, operation, pausedAt, windowEndsAt }: MoveView): void {
+  if (operation.state !== 'running') return;
+  const run = (verb: string) => `npm run tenants -- move ${verb} ${tenant}`;
+  if (pausedAt !== null)
+    output.note(`It is paused, and the tenant’s changes are being noted: ${run('resume')}, or cancel.`);
+  else if (phase === 'moving') output.note(`It is on its way: ${run('status')}`);
+  if (phase === 'switched')
+    output.note(
+      `The way back is open until ${moment(windowEndsAt!)}, and its migrations wait for so long: ${run('reverse')}, or complete.`,
+    );
 }
 
 async function followMove(client: AdminClient, output: Output, begun: MoveView): Promise<MoveView> {
   let last = '';
   for (let asked = 0; ; asked++) {
     const { body: move } = await client.get<MoveView>(tenantPath(begun.tenant, '/move'));
-    if (move.phase !== 'moving' || move.operation.state !== 'running') {
+    if (move.phase !== 'moving' || move.pausedAt !== null || move.operation.state !== 'running') {
       output.endProgress();
       return move;
     }
@@ -106,6 +133,7 @@ function moveCard({
   to,
   phase,
   wanted,
+  pausedAt,
   switchedAt,
   windowEndsAt,
   pauseMs,
@@ -122,6 +150,7 @@ function moveCard({
     step: operation.failedStep ?? operation.step,
     reason: operation.reason,
     wanted,
+    'paused since': pausedAt && moment(pausedAt),
     switched: switchedAt && moment(switchedAt),
     'writers waited': pauseMs === null ? null : `${Math.round(pauseMs)} ms`,
     rows: moved === null ? null : `${moved}, the same in both homes`,
@@ -131,14 +160,23 @@ function moveCard({
   });
 }
 
-function planText({ tenant, from, to, tables, blocks, pauseMs }: MovePlan): string {
+function planText(plan: MovePlan): string {
+  const { tenant, from, to, tables, blocks, seconds, instanceSeconds, pauseMs, basis } = plan;
+  const all = tables.reduce((sum, { rows, bytes }) => ({ rows: sum.rows + rows, bytes: sum.bytes + bytes }), {
+    rows: 0,
+    bytes: 0,
+  });
   const rows = tables.map((each) => [each.table, String(each.rows), size(each.bytes)]);
   return [
     `${tenant}: from ${from ?? 'no home'} to ${to}`,
-    table(['table', 'rows', 'size'], rows),
+    table(['table', 'rows', 'size'], [...rows, ['in all', String(all.rows), size(all.bytes)]]),
+    seconds === null
+      ? 'How long it will take is not known.'
+      : `About ${duration(seconds * 1_000)} until the switch${instanceSeconds > 0 ? `, ${duration(instanceSeconds * 1_000)} of it for the instance` : ''}, more while it writes much.`,
     pauseMs === null
-      ? 'No move has switched yet: how long writers will wait is not known.'
-      : `Writers waited ${Math.round(pauseMs)} ms in the last moves (median).`,
+      ? 'How long writers will wait is not known.'
+      : `Writers will wait about ${Math.round(pauseMs)} ms.`,
+    `Estimated from: ${basis}.`,
     blocks.length === 0 ? 'Nothing is in its way.' : 'In its way:',
   ].join('\n');
 }

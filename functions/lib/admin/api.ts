@@ -21,6 +21,7 @@ const statusOf: Partial<Record<ErrorCode, number>> = {
   move_refused: 409,
   move_differs: 409,
   move_cancelled: 409,
+  move_paused: 409,
   busy: 503,
   unavailable: 503,
 };

@@ -39,6 +39,8 @@ export interface RingView {
   readonly pinned: number;
   /** Their tenants left while the run was on its way. */
   readonly gone: number;
+  /** Passed over: a move holds them. */
+  readonly moving: number;
 }
 
 export interface RunView {
@@ -46,7 +48,7 @@ export interface RunView {
   readonly version: string;
   readonly tolerated: number;
   readonly rings: readonly RingView[];
-  /** Quarantined and pinned ones, with the reason; the first 50. */
+  /** Quarantined and pinned ones and those that a move holds, with the reason; the first 50. */
   readonly named: readonly (Omit<NamedTarget, 'ring'> & { readonly ring: string })[];
 }
 
@@ -60,6 +62,8 @@ export interface PlanView {
     readonly from: string | null;
     readonly to: string;
     readonly pinned: string | null;
+    /** It waits for this move: until when, and what ends that earlier. */
+    readonly moving: string | null;
   }[];
   /** What the files that some home lacks would lock. */
   readonly files: readonly { readonly file: string; readonly statements: readonly StatementLock[] }[];
@@ -79,12 +83,13 @@ export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanVi
     return {
       version: plan.version,
       total,
-      targets: targets.map(({ slug, ring, from, to, pinned }) => ({
+      targets: targets.map(({ slug, ring, from, to, pinned, moving }) => ({
         tenant: slug,
         ring: ringNames[ring]!,
         from,
         to,
         pinned,
+        moving,
       })),
       files: lacking.map((file) => ({ file: file.name, statements: statementLocks(file) })),
     };

@@ -1,9 +1,11 @@
 import { z } from 'zod';
-import { type Move, type MoveWish, readMove, wishMove } from '../catalog/moves.ts';
+import { executionName, type Move, type MoveWish, readMove, resumeMove, wishMove } from '../catalog/moves.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
-import { beginMove } from '../lifecycle/move-begin.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { beginMove, machineInput } from '../lifecycle/move-begin.ts';
 import { type MovePlan, planMove } from '../lifecycle/move-plan.ts';
+import { readOperation } from '../lifecycle/operations.ts';
 import { strategies } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews } from './operations.ts';
@@ -11,6 +13,10 @@ import { afterStalled, findTenant } from './tenants.ts';
 
 export const moving = z.strictObject({
   to: z.enum(strategies),
+  /** Of a database: an instance of its own unless another is asked for. */
+  placement: z.enum(['dedicated', 'shared-cluster']).optional(),
+  /** The shared cluster to go to. */
+  cluster: z.uuid().optional(),
   /** How long the way back stays open after the switch, s; until `complete` at the latest. */
   windowSeconds: z.int().min(0).max(86_400).default(3_600),
 });
@@ -24,6 +30,8 @@ export interface MoveView {
   readonly phase: Move['phase'];
   /** What was asked for and is not done yet. */
   readonly wanted: MoveWish | null;
+  /** Since when nothing is copied, until it is resumed or cancelled. */
+  readonly pausedAt: string | null;
   readonly switchedAt: string | null;
   /** Until then it can be reversed. */
   readonly windowEndsAt: string | null;
@@ -38,10 +46,10 @@ export interface MoveView {
 }
 
 /** What a move would carry, and what keeps it from beginning. Nothing is changed. @throws TenantryError `unknown_tenant` */
-export const planTenantMove = (admin: Admin, slug: string, { to }: MovingBody): Promise<MovePlan> =>
+export const planTenantMove = (admin: Admin, slug: string, body: MovingBody): Promise<MovePlan> =>
   withCatalog(admin, async (catalog) => {
     await findTenant(catalog, slug);
-    return planMove(admin.plane, catalog, slug, to);
+    return planMove(admin.plane, catalog, { slug, ...destined(body) });
   });
 
 /** @throws TenantryError `unknown_tenant`, `wrong_status`, `move_refused`, `idempotency_conflict`, `operation_running` */
@@ -52,13 +60,31 @@ export async function moveTenant(
   idempotencyKey: string | undefined,
 ): Promise<MoveView> {
   const { operation } = await afterStalled(admin, slug, () =>
-    withCatalog(admin, (catalog) => beginMove(catalog, { slug, ...body }, idempotencyKey)),
+    withCatalog(admin, (catalog) => beginMove(catalog, { slug, ...destined(body) }, idempotencyKey)),
   );
-  const { operationId, state } = operation;
-  // Safe to repeat: the execution has the operation's name.
-  if (state === 'running')
-    await admin.workflows.start(admin.settings.moveMachine, operationId, { operation: operationId });
+  await ensureExecution(admin, operation.operationId);
   return showMove(admin, slug);
+}
+
+/** @throws TenantryError `invalid_request` */
+function destined({ placement, ...body }: MovingBody) {
+  if (placement !== undefined && isolations[body.to].place(placement) === 'shared')
+    throw new TenantryError(
+      'invalid_request',
+      `A placement is for the strategy database, not for ${body.to}.`,
+    );
+  return { ...body, placement: placement ?? (body.cluster === undefined ? 'dedicated' : 'shared-cluster') };
+}
+
+/** Of a move that is under way and not paused, one execution runs. Safe to repeat: each has a name of its own. */
+async function ensureExecution(admin: Admin, operationId: string): Promise<void> {
+  const found = await withCatalog(admin, async (catalog) => ({
+    operation: await readOperation(catalog, operationId),
+    move: (await readMove(catalog, operationId))!,
+  }));
+  if (found.operation.state !== 'running' || found.move.pausedAt !== undefined) return;
+  const name = executionName(found.move);
+  await admin.workflows.start(admin.settings.moveMachine, name, machineInput(found.operation));
 }
 
 /** The tenant's last move. @throws TenantryError `unknown_tenant`, `unknown_operation` */
@@ -75,6 +101,7 @@ export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
       to: row.to_strategy,
       phase: move.phase,
       wanted: move.wanted ?? null,
+      pausedAt: move.pausedAt?.toISOString() ?? null,
       switchedAt: move.switchedAt?.toISOString() ?? null,
       windowEndsAt: move.phase === 'switched' ? end!.toISOString() : null,
       pauseMs: row.pause_ms,
@@ -85,26 +112,50 @@ export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
   });
 
 /**
- * What the state machine does at its next step: `cancel` before the switch, `reverse` and `complete` after it.
+ * What the state machine does at its next step: `cancel` and `pause` before the switch, `reverse` and `complete` after it.
  * @throws TenantryError `unknown_tenant`, `unknown_operation`, `wrong_status`
  */
 export async function askMove(admin: Admin, slug: string, wish: MoveWish): Promise<MoveView> {
-  await withCatalog(admin, async (catalog) => {
-    const { operation_id, phase, state } = await lastMove(catalog, slug);
+  const operationId = await withCatalog(admin, async (catalog) => {
+    const { operation_id, phase, state, wanted } = await lastMove(catalog, slug);
     if (state !== 'running' || !(await wishMove(catalog, operation_id, wish)))
-      throw new TenantryError('wrong_status', refusals[wish](slug, phase, state));
+      throw new TenantryError('wrong_status', refusals[wish](slug, phase, state, wanted));
+    return operation_id as string;
   });
+  // A paused one has none that could take it back.
+  if (wish === 'cancel') await ensureExecution(admin, operationId);
+  return showMove(admin, slug);
+}
+
+/** Goes on with a move that is paused, where it was. @throws TenantryError `unknown_tenant`, `unknown_operation`, `wrong_status` */
+export async function goOnMoving(admin: Admin, slug: string): Promise<MoveView> {
+  const operationId = await withCatalog(admin, async (catalog) => {
+    const { operation_id, state, resumed_at } = await lastMove(catalog, slug);
+    const isResumed = state === 'running' && (await resumeMove(catalog, operation_id));
+    // Again, for one who has had no answer.
+    if (!isResumed && (state !== 'running' || resumed_at === null))
+      throw new TenantryError('wrong_status', `No move of ${slug} is paused.`);
+    return operation_id as string;
+  });
+  await ensureExecution(admin, operationId);
   return showMove(admin, slug);
 }
 
 const ended = (slug: string) => `No move of ${slug} is under way.`;
 const beforeSwitch = (slug: string) =>
   `${slug} still lives in its first home: wait for the switch, or cancel the move.`;
-const refusals: Record<MoveWish, (slug: string, phase: string, state: string) => string> = {
-  cancel: (slug, _, state) =>
-    state === 'running'
-      ? `${slug} lives in its new home already: reverse the move, or complete it.`
-      : ended(slug),
+const alreadySwitched = (slug: string) =>
+  `${slug} lives in its new home already: reverse the move, or complete it.`;
+const refusals: Record<
+  MoveWish,
+  (slug: string, phase: string, state: string, wanted: MoveWish | null) => string
+> = {
+  pause: (slug, phase, state, wanted) => {
+    if (state !== 'running') return ended(slug);
+    if (wanted === 'cancel') return `The move of ${slug} is being cancelled.`;
+    return phase === 'moving' ? ended(slug) : alreadySwitched(slug);
+  },
+  cancel: (slug, _, state) => (state === 'running' ? alreadySwitched(slug) : ended(slug)),
   reverse: (slug, phase) => (phase === 'moving' ? beforeSwitch(slug) : ended(slug)),
   complete: (slug, phase) => (phase === 'moving' ? beforeSwitch(slug) : ended(slug)),
 };

@@ -16,7 +16,7 @@ import {
   showMigration,
   unpin,
 } from './migrations.ts';
-import { askMove, moveTenant, moving, planTenantMove, showMove } from './move.ts';
+import { askMove, goOnMoving, moveTenant, moving, planTenantMove, showMove } from './move.ts';
 import { offboarding, offboardTenant } from './offboard.ts';
 import { listOperations, showOperation } from './operations.ts';
 import { changeService, listTenants, showTenant } from './tenants.ts';
@@ -145,7 +145,12 @@ export const adminRoutes: readonly AdminRoute[] = [
     path: '/tenants/*/move',
     run: async (admin, { params: [slug] }) => ok(await showMove(admin, slug!)),
   },
-  ...(['cancel', 'reverse', 'complete'] as const).map(
+  {
+    method: 'POST',
+    path: '/tenants/*/move/resume',
+    run: async (admin, { params: [slug] }) => ({ status: 202, body: await goOnMoving(admin, slug!) }),
+  },
+  ...(['pause', 'cancel', 'reverse', 'complete'] as const).map(
     (wish): AdminRoute => ({
       method: 'POST',
       path: `/tenants/*/move/${wish}`,

@@ -1,4 +1,5 @@
 import type { WorkflowState } from '../aws/step-functions.ts';
+import { executionName, readMove } from '../catalog/moves.ts';
 import { changeTenantStatus } from '../catalog/tenants.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -34,8 +35,10 @@ export async function endStalled(
 async function endIfStalled(admin: Admin, view: OperationView, now: number): Promise<boolean> {
   const machine = machineOf(admin, view.kind);
   if (machine === undefined) return false;
-  const ended = await endOf(admin, machine, view.id);
-  const isLate = now - Date.parse(view.startedAt) > startsWithinMs;
+  const execution = await executionOf(admin, view);
+  if (execution === undefined) return false;
+  const ended = await endOf(admin, machine, execution.name);
+  const isLate = now - execution.startedAt > startsWithinMs;
   if (ended === 'runs' || (ended === 'never began' && !isLate)) return false;
   const operation = await withCatalog(admin, (catalog) => readOperation(catalog, view.id));
   // Its own last step may have come in between; a tenant on shared tables has no machine.
@@ -62,6 +65,17 @@ async function endIfStalled(admin: Admin, view: OperationView, now: number): Pro
     await endOperation(catalog, view.id, { state: 'failed', step: failedStep, reason: both });
   });
   return true;
+}
+
+/** The one that should run now. Undefined: a move that is paused has none. */
+async function executionOf(
+  admin: Admin,
+  { id, kind, startedAt }: OperationView,
+): Promise<{ name: string; startedAt: number } | undefined> {
+  const move = kind === 'move' ? await withCatalog(admin, (catalog) => readMove(catalog, id)) : undefined;
+  if (move === undefined) return { name: id, startedAt: Date.parse(startedAt) };
+  if (move.pausedAt !== undefined) return undefined;
+  return { name: executionName(move), startedAt: move.resumedAt?.getTime() ?? Date.parse(startedAt) };
 }
 
 function machineOf({ settings }: Admin, kind: Operation['kind']): string | undefined {

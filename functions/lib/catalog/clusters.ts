@@ -1,5 +1,6 @@
-import type { Queryable } from '../database/types.ts';
+import type { Queryable, Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
+import type { Strategy } from '../tenant/tenant.ts';
 
 type Catalog = Pick<Queryable, 'query'>;
 
@@ -47,25 +48,54 @@ export async function recordCluster(
   );
 }
 
-/** The shared cluster that new homes are made in. @throws TenantryError `internal` when none is recorded */
-export async function sharedCluster(catalog: Catalog): Promise<Cluster & SharedDatabase> {
+/** Every shared cluster that takes homes; the first is the one that new homes are made in. */
+export async function sharedClusters(catalog: Catalog): Promise<(Cluster & SharedDatabase)[]> {
   const { rows } = await catalog.query(
-    `select * from catalog.clusters where kind = 'shared' and database_id is not null order by created_at limit 1`,
+    `select * from catalog.clusters where kind = 'shared' and database_id is not null order by created_at, cluster_id`,
   );
-  const row = rows[0];
-  if (row === undefined)
-    throw new TenantryError('internal', 'The catalog knows no shared cluster: deploy again.');
-  return {
-    clusterId: row.cluster_id,
-    kind: 'shared',
-    region: row.region,
-    host: row.host,
-    port: row.port,
-    adminHost: row.admin_host,
-    adminPort: row.admin_port,
+  return rows.map((row) => ({
+    ...clusterOf(row),
     database: row.database_name,
     databaseId: row.database_id,
-  };
+  }));
+}
+
+/** The shared cluster that new homes are made in, or the one of this id. @throws TenantryError `internal` when it is not recorded */
+export async function sharedCluster(catalog: Catalog, clusterId?: string): Promise<Cluster & SharedDatabase> {
+  const found = (await sharedClusters(catalog)).find(
+    (cluster) => clusterId === undefined || cluster.clusterId === clusterId,
+  );
+  if (found === undefined)
+    throw new TenantryError('internal', 'The catalog knows no such shared cluster: deploy again.');
+  return found;
+}
+
+export async function findCluster(catalog: Catalog, clusterId: string): Promise<Cluster | undefined> {
+  const { rows } = await catalog.query('select * from catalog.clusters where cluster_id = $1', [clusterId]);
+  return rows[0] && clusterOf(rows[0]);
+}
+
+const clusterOf = (row: Row): Cluster => ({
+  clusterId: row.cluster_id,
+  kind: row.kind,
+  region: row.region,
+  host: row.host,
+  port: row.port,
+  adminHost: row.admin_host,
+  adminPort: row.admin_port,
+});
+
+/** Homes of these strategies in a cluster, whatever their state. */
+export async function countHomes(
+  catalog: Catalog,
+  clusterId: string,
+  of: readonly Strategy[],
+): Promise<number> {
+  const { rows } = await catalog.query<{ homes: number }>(
+    'select count(*)::integer as homes from catalog.homes where cluster_id = $1 and strategy = any ($2)',
+    [clusterId, [...of]],
+  );
+  return rows[0]!.homes;
 }
 
 export async function forgetCluster(catalog: Catalog, clusterId: string): Promise<void> {

@@ -21,6 +21,15 @@ export interface Planned {
 /** Rings: 0 canaries, 1 a percentage, 2 to 4 the rest by tier, the one that pays least first, 5 the shared tables. */
 export const ringNames = ['canary', 'sample', 'starter', 'pro', 'enterprise', 'shared'] as const;
 
+/** How long a move holds its homes, and what ends that earlier; `m` is a row of catalog.moves, `w` its tenant. */
+const moveText = `case m.phase
+  when 'switched' then format('%s can be moved back until %s UTC; to end that earlier: npm run tenants -- move complete %s', w.slug,
+                              to_char((m.switched_at + make_interval(secs => m.window_seconds)) at time zone 'utc', 'YYYY-MM-DD HH24:MI'), w.slug)
+  when 'moving' then case when m.paused_at is not null or m.wanted = 'pause'
+    then format('the move of %s is paused; to go on: npm run tenants -- move resume %s, or cancel', w.slug, w.slug)
+    else format('%s is being moved, and can be moved back for %s minutes after the switch: npm run tenants -- move status %s', w.slug, m.window_seconds / 60, w.slug) end
+  else format('the home that %s has left is being removed: npm run tenants -- move status %s', w.slug, w.slug) end`;
+
 /**
  * Homes that are not at the run's state, or that a pin keeps from it. Of tenants that are gone or have no home yet: none.
  * A suspended one's is migrated too; a failed one gets its migrations when it is provisioned again.
@@ -28,8 +37,16 @@ export const ringNames = ['canary', 'sample', 'starter', 'pro', 'enterprise', 's
 const targets = `
   with state as (select * from unnest($1::text[], $2::text[]) with ordinality s(version, digest, place)),
   wanted as (select * from state where version = $3),
+  move as (
+    select m.tenant_id, ${moveText} as text,
+           array_remove(array[case when o.input ->> 'from' <> all ($4) then s.cluster_id end,
+                              case when o.input ->> 'strategy' <> all ($4) then coalesce((o.input ->> 'clusterId')::uuid, s.cluster_id) end], null) as shared
+      from catalog.moves m join catalog.operations o using (operation_id) join catalog.tenants w on w.tenant_id = m.tenant_id
+      left join catalog.homes s on s.home_id = m.source_home
+     where o.state = 'running'
+  ),
   home as (
-    select h.home_id, h.strategy, h.cluster_id, h.database_name, h.schema_version, h.schema_digest, t.slug, t.tier, t.is_canary,
+    select h.home_id, h.tenant_id, h.strategy, h.cluster_id, h.database_name, h.schema_version, h.schema_digest, t.slug, t.tier, t.is_canary,
            p.version as pin, p.until, p.reason as pin_reason,
            row_number() over (partition by h.strategy order by md5(h.home_id::text)) as nth
       from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
@@ -51,12 +68,14 @@ const targets = `
   select home_id as target_id, 'home' as kind, slug, schema_version as from_version, to_version as version, to_digest as digest,
          concat(cluster_id, '/', database_name) as place,
          case when stays then format('pinned to %s until %s: %s', pin, to_char(until, 'YYYY-MM-DD'), pin_reason) end as pinned,
+         (select m.text from move m where m.tenant_id = target.tenant_id) as moving,
          case when is_canary or cardinality($5::text[]) = 0 and nth = 1 or slug = any ($5) then 0
               when ('x' || substr(md5(home_id::text), 1, 7))::bit(28)::integer % 100 < $6 then 1
               else case tier when 'starter' then 2 when 'pro' then 3 else 4 end end as ring
     from target
   union all
-  select c.cluster_id, 'shared', null, c.schema_version, w.version, w.digest, concat(c.cluster_id, '/', c.database_name), null, 5
+  select c.cluster_id, 'shared', null, c.schema_version, w.version, w.digest, concat(c.cluster_id, '/', c.database_name), null,
+         (select string_agg(m.text, '; ' order by m.text) from move m where c.cluster_id = any (m.shared)), 5
     from catalog.clusters c cross join wanted w
    where c.kind = 'shared' and c.database_id is not null and c.schema_digest is distinct from w.digest`;
 
@@ -69,11 +88,11 @@ const planParameters = (plan: Planned) => [
   plan.percent,
 ];
 
-/** Writes the targets of a run; those that a pin holds back are written for the report. Again: nothing is added. */
+/** Writes the targets of a run; those that a pin or a move holds back are written for the report. Again: nothing is added. */
 export async function recordTargets(catalog: Catalog, operationId: string, plan: Planned): Promise<void> {
   await catalog.query(
     `insert into catalog.migration_targets (operation_id, target_id, kind, ring, place, version, digest, state, reason)
-     select $7, target_id, kind, ring, place, version, digest, case when pinned is null then 'pending' else 'pinned' end, pinned
+     select $7, target_id, kind, ring, place, version, digest, case when moving is not null then 'moving' when pinned is null then 'pending' else 'pinned' end, coalesce(moving, pinned)
        from (${targets}) t on conflict do nothing`,
     [...planParameters(plan), operationId],
   );
@@ -87,6 +106,8 @@ export interface PlannedTarget {
   readonly from: string | null;
   readonly to: string;
   readonly pinned: string | null;
+  /** The move that it waits for, until when, and what ends that earlier. */
+  readonly moving: string | null;
 }
 
 /** What a run would do, by ring; `limit`: of the fleet, these many are named. */
@@ -109,6 +130,7 @@ export async function previewTargets(
       from: row.from_version,
       to: row.version,
       pinned: row.pinned,
+      moving: row.moving,
     })),
   };
 }

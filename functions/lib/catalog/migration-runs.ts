@@ -85,7 +85,7 @@ export async function recordSchemaState(
       ));
 }
 
-export type TargetState = 'pending' | 'leased' | 'done' | 'quarantined' | 'pinned' | 'gone';
+export type TargetState = 'pending' | 'leased' | 'done' | 'quarantined' | 'pinned' | 'gone' | 'moving';
 
 export interface RingCount {
   readonly ring: number;
@@ -97,7 +97,8 @@ export async function countTargets(catalog: Catalog, operationId: string): Promi
   const { rows } = await catalog.query(
     `select ring, count(*) filter (where state = 'pending')::integer as pending, count(*) filter (where state = 'leased')::integer as leased,
             count(*) filter (where state = 'done')::integer as done, count(*) filter (where state = 'quarantined')::integer as quarantined,
-            count(*) filter (where state = 'pinned')::integer as pinned, count(*) filter (where state = 'gone')::integer as gone
+            count(*) filter (where state = 'pinned')::integer as pinned, count(*) filter (where state = 'gone')::integer as gone,
+            count(*) filter (where state = 'moving')::integer as moving
        from catalog.migration_targets where operation_id = $1 group by ring order by ring`,
     [operationId],
   );
@@ -142,7 +143,7 @@ export async function namedTargets(
   const { rows } = await catalog.query<NamedTarget>(
     `select t.slug, m.ring, m.state, m.reason from catalog.migration_targets m
        left join catalog.homes h on m.kind = 'home' and h.home_id = m.target_id left join catalog.tenants t on t.tenant_id = h.tenant_id
-      where m.operation_id = $1 and m.state in ('quarantined', 'pinned') order by m.state desc, m.ring, t.slug limit $2`,
+      where m.operation_id = $1 and m.state in ('quarantined', 'pinned', 'moving') order by m.state desc, m.ring, t.slug limit $2`,
     [operationId, limit],
   );
   return rows;

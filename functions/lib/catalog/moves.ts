@@ -1,12 +1,12 @@
 import type { Queryable } from '../database/types.ts';
-import type { TenantId } from '../tenant/tenant.ts';
+import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { type CatalogHome, homeValues } from './tenants.ts';
 
 /** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
 type Catalog = Pick<Queryable, 'query'>;
 
 export type MovePhase = 'moving' | 'switched' | 'reversed' | 'completed' | 'cancelled';
-export type MoveWish = 'complete' | 'reverse' | 'cancel';
+export type MoveWish = 'pause' | 'complete' | 'reverse' | 'cancel';
 
 export interface Move {
   readonly operationId: string;
@@ -15,6 +15,11 @@ export interface Move {
   readonly targetHome: string;
   readonly phase: MovePhase;
   readonly wanted: MoveWish | undefined;
+  /** Its execution has ended: another one goes on. */
+  readonly pausedAt: Date | undefined;
+  readonly resumedAt: Date | undefined;
+  /** How often it went on: each time under a name of its own. */
+  readonly resumptions: number;
   readonly windowSeconds: number;
   /** Since when the target is in use; its end is the window's. */
   readonly switchedAt: Date | undefined;
@@ -24,6 +29,10 @@ export interface Move {
   /** Which rows differed when they were compared last after the switch, in words. */
   readonly differs: string | undefined;
 }
+
+/** Each execution of a move has a name of its own: the first the operation's. */
+export const executionName = ({ operationId, resumptions }: Pick<Move, 'operationId' | 'resumptions'>) =>
+  resumptions === 0 ? operationId : `${operationId}-${resumptions}`;
 
 export async function recordMove(
   catalog: Catalog,
@@ -50,6 +59,9 @@ export async function readMove(catalog: Catalog, operationId: string): Promise<M
       targetHome: row.target_home,
       phase: row.phase,
       wanted: row.wanted ?? undefined,
+      pausedAt: row.paused_at ?? undefined,
+      resumedAt: row.resumed_at ?? undefined,
+      resumptions: row.resumptions,
       windowSeconds: row.window_seconds,
       switchedAt: row.switched_at ?? undefined,
       windowIsOver: row.over,
@@ -75,10 +87,39 @@ export async function setMovePhase(
 
 /** What the state machine shall do next. @returns false when the move is not in a phase in which that can be asked */
 export async function wishMove(catalog: Catalog, operationId: string, wish: MoveWish): Promise<boolean> {
-  const from = wish === 'cancel' ? 'moving' : 'switched';
+  if (wish === 'cancel') return wake(catalog, operationId, 'cancel');
+  const { rowCount } = await (wish === 'pause'
+    ? catalog.query(
+        `update catalog.moves set wanted = case when paused_at is null then 'pause' end
+          where operation_id = $1 and phase = 'moving' and (wanted is null or wanted = 'pause')`,
+        [operationId],
+      )
+    : catalog.query("update catalog.moves set wanted = $2 where operation_id = $1 and phase = 'switched'", [
+        operationId,
+        wish,
+      ]));
+  return rowCount === 1;
+}
+
+/** A step has seen that it shall pause, and ends its execution. @returns false when the operator has thought better of it */
+export async function pauseMove(catalog: Catalog, operationId: string): Promise<boolean> {
   const { rowCount } = await catalog.query(
-    'update catalog.moves set wanted = $3 where operation_id = $1 and phase = $2',
-    [operationId, from, wish],
+    "update catalog.moves set wanted = null, paused_at = now() where operation_id = $1 and phase = 'moving' and wanted = 'pause'",
+    [operationId],
+  );
+  return rowCount === 1;
+}
+
+/** Ends a pause, or the wish for one. @returns false when there is none */
+export const resumeMove = (catalog: Catalog, operationId: string): Promise<boolean> =>
+  wake(catalog, operationId, null);
+
+async function wake(catalog: Catalog, operationId: string, wanted: 'cancel' | null): Promise<boolean> {
+  const { rowCount } = await catalog.query(
+    `update catalog.moves set wanted = $2, paused_at = null, resumptions = resumptions + (paused_at is not null)::integer,
+            resumed_at = case when paused_at is null then resumed_at else now() end
+      where operation_id = $1 and phase = 'moving' and ($2 = 'cancel' or wanted = 'pause' or paused_at is not null)`,
+    [operationId, wanted],
   );
   return rowCount === 1;
 }
@@ -130,6 +171,43 @@ export async function recordSwitch(
     pauseMs,
     JSON.stringify({ rows }),
   ]);
+}
+
+/** What the last moves that switched were like. */
+export interface PastMoves {
+  readonly pauseMs: number | null;
+  /** Into tables of the same kind, from the copy's begin to the switch; null: none was large enough to tell. */
+  readonly rowsPerSecond: number | null;
+  /** Moves that tell of it. */
+  readonly moves: number;
+}
+
+/** @param owning strategies whose homes have tables of their own */
+export async function pastMoves(
+  catalog: Catalog,
+  to: Strategy,
+  owning: readonly Strategy[],
+): Promise<PastMoves> {
+  const { rows } = await catalog.query(
+    `with past as (
+       select m.pause_ms, m.switched_at, o.input ->> 'strategy' as strategy, m.resumptions,
+              (select sum(r.value::bigint) from jsonb_each_text(m.result -> 'rows') r) as rows,
+              extract(epoch from m.switched_at - (select min(s.started_at) from catalog.operation_steps s
+                                                   where s.operation_id = m.operation_id and s.step = 'copy')) as seconds
+         from catalog.moves m join catalog.operations o using (operation_id)
+        where m.pause_ms is not null order by m.switched_at desc limit 200
+     ),
+     large as (
+       -- Of fewer rows the time is that of the steps, not of the rows.
+       select rows / seconds as speed from past
+        where (strategy = any ($2)) = ($1 = any ($2)) and rows >= 10000 and seconds > 0 and resumptions = 0 order by switched_at desc limit 10
+     )
+     select (select percentile_cont(0.5) within group (order by pause_ms) from (select pause_ms from past order by switched_at desc limit 10) p) as pause,
+            (select percentile_cont(0.5) within group (order by speed) from large)::double precision as speed, (select count(*)::integer from large) as moves`,
+    [to, [...owning]],
+  );
+  const { pause, speed, moves } = rows[0]!;
+  return { pauseMs: pause, rowsPerSecond: speed, moves };
 }
 
 /** A home that the tenant may be moved to; one that is there stays as it is. */

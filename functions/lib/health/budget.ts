@@ -46,7 +46,7 @@ const RESERVE = 6;
 const SHARED_LOGINS = 50;
 /** The limit of the role that a tenant's home is entered with. */
 export const CONNECTIONS_OF_A_LOGIN = 20;
-/** On a dedicated instance the control plane comes one by one: provisioning or migrating (two), the canary, an administrator. */
+/** On a dedicated instance the control plane comes one by one: provisioning, migrating or moving (two), the canary, an administrator. */
 const DEDICATED_CONTROL = 4;
 
 /** PostgreSQL connections that RDS Proxy may open to the shared cluster. */

@@ -27,6 +27,8 @@ export interface Login {
 
 /** How logins prove who they are. */
 export interface Credentials {
+  /** Of shared clusters' logins. */
+  readonly use: 'iam' | 'secret';
   /** A shared cluster's login: an IAM token, or what its secret holds. `fresh`: the cached one was refused. */
   password(login: Login, fresh: boolean): Promise<string>;
   /** Where a `database` tenant lives, from its secret. */
@@ -38,6 +40,7 @@ export function createCredentials(kind: 'iam' | 'secret', region: string, secret
   const token = (login: Omit<Login, 'clusterId'>) =>
     iamToken({ host: login.host, port: login.port, login: login.login, region });
   return {
+    use: kind,
     async password(login, fresh) {
       if (kind === 'iam') return token(login);
       const name = loginSecretName(login.clusterId, login.login);

@@ -22,7 +22,9 @@ export const database: Isolation = {
   async locate(route, credentials, tls, fresh) {
     const secret = await credentials.tenantDatabase(route.tenant, fresh);
     // While a move changes over from one database to another, the secret may speak of the one that this route does not
-    // mean: then the route says where, and both have the same password.
+    // mean: then the route says where. The password is that of every database of the tenant that has one, and where logins
+    // use IAM, only an instance's has: its cluster is known by the home's id.
+    const hasPassword = credentials.use === 'secret' || route.clusterId === route.homeId;
     const { host, port, dbname, username } =
       secret.username === route.login
         ? secret
@@ -33,7 +35,7 @@ export const database: Isolation = {
       database: dbname,
       login: username,
       password: async (fresh) =>
-        (await credentials.tenantDatabase(route.tenant, fresh)).password ??
+        (hasPassword ? (await credentials.tenantDatabase(route.tenant, fresh)).password : undefined) ??
         credentials.token({ host, port, login: username }),
       tls,
     };

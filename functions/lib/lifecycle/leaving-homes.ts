@@ -6,9 +6,9 @@ import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
+import type { MoveInput } from './move.ts';
 import { ownDatabase } from './new-place.ts';
 import type { OffboardInput } from './offboard.ts';
-import type { ProvisionInput } from './provision.ts';
 
 /** What a home has to itself. An instance is known by its cluster's id, which is the home's. */
 export const ownOf = ({ strategy, clusterId, homeId }: ReachableHome) =>
@@ -31,29 +31,33 @@ export const secretNames = (plane: ControlPlane, home: ReachableHome): string[] 
   return [...(secret ? [secret.name] : []), ...instance];
 };
 
-/** The homes that the catalog knows, those that earlier offboardings knew, and those that a provisioning may have left behind. */
+/** The homes that the catalog knows, those that earlier offboardings knew, and those that a provisioning or a move may have left behind. */
 export async function everyHome(catalog: ControlConnection, tenant: TenantId): Promise<ReachableHome[]> {
   const homes = new Map<string, ReachableHome>();
-  const { rows } = await catalog.query<{ kind: string; input: Partial<OffboardInput & ProvisionInput> }>(
-    "select kind, input from catalog.operations where tenant_id = $1 and kind in ('provision', 'offboard') order by started_at",
+  const { rows } = await catalog.query<{ kind: string; input: Partial<OffboardInput & MoveInput> }>(
+    "select kind, input from catalog.operations where tenant_id = $1 and kind in ('provision', 'move', 'offboard') order by started_at",
     [tenant],
   );
   for (const { kind, input } of rows) {
     if (kind === 'offboard') for (const home of input.homes ?? []) homes.set(home.homeId, home);
-    else homes.set(input.homeId!, await plannedHome(catalog, tenant, input as ProvisionInput));
+    else homes.set(input.homeId!, await plannedHome(catalog, tenant, input as MoveInput));
   }
   for (const home of await homesOf(catalog, tenant)) homes.set(home.homeId, home);
   return [...homes.values()];
 }
 
-/** Where a provisioning puts a home, whether or not it came so far. */
-async function plannedHome(
+/** Where a provisioning or a move puts a home, whether or not it came so far. */
+export async function plannedHome(
   catalog: ControlConnection,
   tenant: TenantId,
-  { homeId, strategy, placement }: ProvisionInput,
+  planned: Pick<MoveInput, 'homeId' | 'strategy' | 'clusterId'> & Partial<Pick<MoveInput, 'placement'>>,
 ): Promise<ReachableHome> {
+  const { homeId, strategy, placement = 'shared-cluster' } = planned;
   const isolation = isolations[strategy];
-  const { clusterId, adminHost, adminPort, database, databaseId } = await sharedCluster(catalog);
+  const { clusterId, adminHost, adminPort, database, databaseId } = await sharedCluster(
+    catalog,
+    planned.clusterId,
+  );
   const own = isolation.place(placement);
   return {
     homeId,

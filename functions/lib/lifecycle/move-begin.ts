@@ -1,18 +1,32 @@
 import { randomUUID } from 'node:crypto';
+import { countHomes, sharedClusters } from '../catalog/clusters.ts';
 import { recordMove } from '../catalog/moves.ts';
 import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
-import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import { type Placement, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
+import { ownOf } from './leaving-homes.ts';
 import type { MoveInput } from './move.ts';
 import { beginOperation, type Operation, operationOfKey } from './operations.ts';
 
 export interface MoveRequest {
   readonly slug: string;
   readonly to: Strategy;
+  /** Of a database: an instance of its own, or beside others. */
+  readonly placement: Placement;
+  /** The shared cluster to go to; undefined: the one it is in, from an instance of its own the first one. */
+  readonly cluster?: string | undefined;
   /** How long the way back stays open, s; until `complete` at the latest. */
   readonly windowSeconds: number;
+}
+
+/** Where a move goes. */
+export interface Destination {
+  readonly source: ReachableHome;
+  readonly own: 'shared' | 'database' | 'instance';
+  /** undefined: an instance of its own. */
+  readonly clusterId: string | undefined;
 }
 
 /**
@@ -27,15 +41,22 @@ export async function beginMove(
 ): Promise<{ operation: Operation; isNew: boolean }> {
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'move', { ...request }));
   if (known) return { operation: known, isNew: false };
-  const { slug, to, windowSeconds } = request;
-  const source = await requireMovable(catalog, slug, to);
+  const { slug, to, placement, windowSeconds } = request;
+  const { source, own, clusterId } = await requireMovable(catalog, request);
   const { tenant } = source;
+  const homeId = randomUUID();
   const input: MoveInput = {
-    homeId: randomUUID(),
+    homeId,
     sourceHome: source.homeId,
     from: source.strategy,
     slug,
     strategy: to,
+    placement,
+    clusterId,
+    instances: [
+      ...(ownOf(source) === 'instance' ? [source.homeId] : []),
+      ...(own === 'instance' ? [homeId] : []),
+    ],
     windowSeconds,
   };
   const wanted = {
@@ -54,33 +75,65 @@ export async function beginMove(
   return begun;
 }
 
-/** Its present home. @throws TenantryError `unknown_tenant`, `wrong_status`, `move_refused` */
+/** What the state machine is told: whether there is an instance to make. */
+export const machineInput = ({ operationId, input }: Pick<Operation, 'operationId' | 'input'>) => {
+  const { homeId, instances } = input as unknown as MoveInput;
+  return {
+    operation: operationId,
+    input: { placement: instances.includes(homeId) ? 'dedicated' : 'shared' },
+  };
+};
+
+/** Its present home, and where it goes. @throws TenantryError `unknown_tenant`, `wrong_status`, `move_refused` */
 export async function requireMovable(
   catalog: ControlConnection,
-  slug: string,
-  to: Strategy,
-): Promise<ReachableHome> {
+  { slug, to, placement, cluster }: Omit<MoveRequest, 'windowSeconds'>,
+): Promise<Destination> {
   const { rows } = await catalog.query(
-    `select t.tenant_id, t.status, t.is_canary, c.kind from catalog.tenants t
-       left join catalog.homes h on h.home_id = t.home_id left join catalog.clusters c using (cluster_id) where t.slug = $1`,
+    'select tenant_id, status, is_canary from catalog.tenants where slug = $1',
     [slug],
   );
   const row = rows[0];
   if (row === undefined) throw new TenantryError('unknown_tenant', `There is no tenant ${slug}.`);
   if (row.status !== 'active')
     throw new TenantryError('wrong_status', `Only an active tenant can be moved: ${slug} is ${row.status}.`);
-  if (row.is_canary)
-    throw new TenantryError('move_refused', `${slug} is the product's own: it watches its strategy.`);
-  if (row.kind !== 'shared')
-    throw new TenantryError(
-      'move_refused',
-      `${slug} lives on an instance of its own: moves go from and to the shared cluster only.`,
-    );
+  if (row.is_canary) throw refused(`${slug} is the product's own: it watches its strategy.`);
   const source = await presentHome(catalog, row.tenant_id as TenantId);
-  if (to === source.strategy && isolations[to].place('shared-cluster') !== 'database')
-    throw new TenantryError('move_refused', `${slug} is kept apart by ${to} already.`);
-  return source;
+  const own = isolations[to].place(placement);
+  if (own === 'instance') {
+    if (cluster !== undefined)
+      throw refused('An instance of its own is in no cluster: leave the cluster out.');
+    if (ownOf(source) === 'instance') throw refused(`${slug} has an instance of its own already.`);
+    return { source, own, clusterId: undefined };
+  }
+  const clusters = await sharedClusters(catalog);
+  const here = clusters.find(({ clusterId }) => clusterId === source.clusterId);
+  const there =
+    cluster === undefined ? (here ?? clusters[0]) : clusters.find(({ clusterId }) => clusterId === cluster);
+  if (there === undefined)
+    throw refused(
+      `There is no shared cluster ${cluster}. There are: ${clusters.map(({ clusterId, adminHost }) => `${clusterId} (${adminHost})`).join(', ')}.`,
+    );
+  if (to === source.strategy && own === ownOf(source) && there.clusterId === source.clusterId)
+    throw refused(
+      `${slug} is kept apart by ${to} in this cluster already.${clusters.length > 1 ? ' Name another cluster to move it there.' : ''}`,
+    );
+  // With one more home of the same cluster nothing changes there.
+  if (isolations[to].ownsTables && there.clusterId !== source.clusterId) {
+    const homes = await countHomes(catalog, there.clusterId, owning);
+    if (homes >= homesPerCluster)
+      throw refused(
+        `The cluster ${there.clusterId} has ${homes} homes with a login of their own, and room for ${homesPerCluster}. Name another cluster, or give it an instance of its own: --to database.`,
+      );
+  }
+  return { source, own, clusterId: there.clusterId };
 }
+
+const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
+/** Logins of their own that one server was tried with. */
+const homesPerCluster = 2_000;
+
+const refused = (message: string) => new TenantryError('move_refused', message);
 
 /** As the catalog records it. */
 export const moveOf = (

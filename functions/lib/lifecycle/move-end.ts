@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { forgetLeftHome, type Move } from '../catalog/moves.ts';
-import { findHome, presentHome, type ReachableHome } from '../catalog/tenants.ts';
+import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { dropDatabase } from '../isolation/homes.ts';
@@ -15,37 +15,46 @@ import type { Mover } from './move.ts';
 import { withSide } from './move-sides.ts';
 import { secretOf } from './move-target.ts';
 
-/**
- * The tenant lives in `kept`, and what the move has made beside it goes, with the other home. Safe to repeat.
- * @returns whether there is more to do
- */
+/** What is still to be done; `instance`: by the function that may delete one, before anything else. */
+export interface Left {
+  readonly more: boolean;
+  readonly instance: boolean;
+}
+
+export interface Leaving {
+  readonly kept: ReachableHome;
+  /** undefined: it is gone already. */
+  readonly left: ReachableHome | undefined;
+  /** It is an instance that is still to be deleted. */
+  readonly isInstance: boolean;
+}
+
+/** The tenant lives in `kept`, and what the move has made beside it goes, with the other home. Safe to repeat. */
 export async function leaveHome(
   mover: Mover,
   catalog: ControlConnection,
   move: Move,
-  { left, kept }: { readonly left: string; readonly kept: ReachableHome },
+  { left, kept, isInstance }: Leaving,
   until: number,
-): Promise<boolean> {
+): Promise<Left> {
   // What follows deletes a home: never the one in use, whoever asks.
   const present = await presentHome(catalog, move.tenant);
-  if (present.homeId !== kept.homeId || left === kept.homeId)
+  if (present.homeId !== kept.homeId || left?.homeId === kept.homeId)
     throw new TenantryError(
       'internal',
       'The tenant lives in another home than this move knows: nothing was removed.',
     );
   const attempt = randomUUID();
-  const home = await findHome(catalog, left);
   await withSide(mover, move, kept, attempt, async (side) => {
     await settle(side, await openState(catalog, move));
     await dropStaging(side);
     await forgetChanges(side);
   });
-  if (home !== undefined) {
-    if (await remove(mover, catalog, move, home, kept, () => mover.clock() > until)) return true;
-    await forgetLeftHome(catalog, left);
-  }
+  if (isInstance) return { more: true, instance: true };
+  if (left !== undefined && (await remove(mover, catalog, move, left, kept, () => mover.clock() > until)))
+    return { more: true, instance: false };
   await withSide(mover, move, kept, attempt, (side) => release(side, move.operationId));
-  return false;
+  return { more: false, instance: false };
 }
 
 /** A tenant that was suspended while its home was fenced stays suspended. */

@@ -1,8 +1,10 @@
+import { findCluster, sharedCluster } from '../catalog/clusters.ts';
 import { recordSchemaState } from '../catalog/migration-runs.ts';
 import { recordNextHome } from '../catalog/moves.ts';
 import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
+import { parseDatabaseSecret } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { readHistory } from '../migrations/history.ts';
 import { migrateHome } from '../migrations/migrator.ts';
@@ -11,7 +13,7 @@ import type { Sides } from '../move/catch-up.ts';
 import { reading, type Side } from '../move/side.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import type { MoveInput, Mover } from './move.ts';
-import { sharedPlace } from './new-place.ts';
+import { instancePlace, sharedPlace } from './new-place.ts';
 import { keepLoginSecret } from './place.ts';
 
 /** The home to move to, at the source's schema version, closed; safe to repeat. @throws TenantryError `move_refused` */
@@ -19,12 +21,15 @@ export async function makeTarget(
   mover: Mover,
   catalog: ControlConnection,
   source: ReachableHome,
-  { homeId, strategy }: MoveInput,
+  { homeId, strategy, placement, clusterId: wanted }: MoveInput,
 ): Promise<ReachableHome> {
   const { plane, release } = mover;
   const isolation = isolations[strategy];
-  const own = isolation.place('shared-cluster') === 'database' ? 'database' : 'shared';
-  const place = await sharedPlace(plane, catalog, homeId, own);
+  const own = isolation.place(placement);
+  const place =
+    own === 'instance'
+      ? await instancePlace(plane, catalog, homeId)
+      : await sharedPlace(plane, await sharedCluster(catalog, wanted), homeId, own);
   const { clusterId, database, databaseId, host, port } = place;
   const names = isolation.name(homeId);
   await recordNextHome(catalog, {
@@ -39,14 +44,10 @@ export async function makeTarget(
   });
   const home = (await findHome(catalog, homeId))!;
   const secret = isolation.secret(home, place, plane.loginsUse);
-  // A tenant's databases have one secret, and one password: it tells of the new one when that is in use.
-  const isKept = secret !== undefined && secret.name === secretOf(plane, source);
   const at = { host, port, dbname: database, username: home.login };
+  const isKept = secret !== undefined && secret.name === secretOf(plane, source);
   const password =
-    secret &&
-    (isKept
-      ? JSON.parse(await plane.secrets.read(secret.name, true)).password
-      : await keepLoginSecret(plane, secret, at));
+    secret && (await (isKept ? addPassword(plane, secret) : keepLoginSecret(plane, secret, at)));
   await withConnection(place.admin, (connection) => isolation.provision(connection, home, password));
   if (isolation.ownsTables) {
     const files = await filesOf(mover, source);
@@ -56,6 +57,16 @@ export async function makeTarget(
     await recordSchemaState(catalog, home, schemaStates(release)[files.length - 1]!);
   }
   return home;
+}
+
+/** A tenant's databases have one secret, and one password: it tells of the new one when that is in use. */
+async function addPassword(
+  plane: ControlPlane,
+  { name, password }: { name: string; password: boolean },
+): Promise<string | undefined> {
+  if (!password) return undefined;
+  const { host, port, dbname, username } = parseDatabaseSecret(name, await plane.secrets.read(name, true));
+  return keepLoginSecret(plane, { name, password }, { host, port, dbname, username });
 }
 
 /** The files that the source has: a tenant that is pinned keeps its version where it goes. */
@@ -106,18 +117,17 @@ export function secretOf(plane: ControlPlane, home: ReachableHome): string | und
   )?.name;
 }
 
-/** A tenant's secret says where its database is: the one in use now. Keeps the password, which is that of both. */
+/** A tenant's secret says where its database is: the one in use now. While there is another, it keeps the password, which is that of both. */
 export async function tellSecret(
   plane: ControlPlane,
   catalog: ControlConnection,
   home: ReachableHome,
+  isOnlyHome = false,
 ): Promise<void> {
-  const { rows } = await catalog.query(
-    'select host, port, kind from catalog.clusters where cluster_id = $1',
-    [home.clusterId],
-  );
-  const { host, port, kind } = rows[0]!;
+  const { host, port, kind } = (await findCluster(catalog, home.clusterId))!;
   const secret = isolations[home.strategy].secret(home, { clusterId: home.clusterId, kind }, plane.loginsUse);
-  if (secret)
-    await keepLoginSecret(plane, secret, { host, port, dbname: home.database, username: home.login });
+  if (secret === undefined) return;
+  const password = secret.password || (isOnlyHome ? false : 'as it is');
+  const at = { host, port, dbname: home.database, username: home.login };
+  await keepLoginSecret(plane, { name: secret.name, password }, at);
 }

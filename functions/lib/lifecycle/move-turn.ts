@@ -1,6 +1,7 @@
 import {
   type Move,
   type MovePhase,
+  pauseMove,
   readMove,
   recordComparison,
   recordSwitch,
@@ -17,6 +18,9 @@ import type { Mover } from './move.ts';
 import { openState } from './move-end.ts';
 import { withSides } from './move-sides.ts';
 import { tellSecret } from './move-target.ts';
+
+/** How often long work looks up what the operator wants, ms. */
+const LOOK_MS = 1_000;
 
 /** One attempt before the switch, with both homes in hand. @throws TenantryError `move_cancelled` when the operator wants it to end */
 export async function moving<T>(
@@ -98,6 +102,7 @@ export async function turnOver(
         const switched = await switchOver(sides, epoch, async () => {
           isDecided = 'asked';
           isDecided = await switchHome(catalog, move, phase, { from, to, epoch });
+          if (!isDecided && !isBack) await goingOn(catalog, operationId, phase.from);
           if (!isDecided)
             throw new TenantryError(
               'wrong_status',
@@ -153,7 +158,36 @@ export async function goingOn(
   if (move.phase !== phase) throw new TenantryError('operation_ended', `This move is ${move.phase} already.`);
   if (move.wanted === 'cancel')
     throw new TenantryError('move_cancelled', 'The operator has cancelled this move.');
+  if (move.pausedAt !== undefined || (move.wanted === 'pause' && (await pauseMove(catalog, operationId))))
+    throw new TenantryError('move_paused', 'The operator has paused this move.');
   return move;
+}
+
+/** Looks, beside long work, whether the operator wants something else: it need not wait for the work's end. */
+export async function heeding<T>(
+  catalog: ControlConnection,
+  operationId: string,
+  work: (isWanted: () => boolean) => Promise<T>,
+): Promise<T> {
+  let wanted = false;
+  let look: Promise<void> | undefined;
+  const timer = setInterval(() => {
+    look ??= readMove(catalog, operationId)
+      .then((move) => {
+        wanted ||= move?.wanted !== undefined;
+      })
+      // Whoever works will notice that the catalog is away.
+      .catch(() => {})
+      .finally(() => {
+        look = undefined;
+      });
+  }, LOOK_MS);
+  try {
+    return await work(() => wanted);
+  } finally {
+    clearInterval(timer);
+    await look;
+  }
 }
 
 export async function homeOf(catalog: ControlConnection, homeId: string): Promise<ReachableHome> {

@@ -1,4 +1,5 @@
 import { recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
+import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import type { Release } from '../migrations/release.ts';
@@ -7,13 +8,24 @@ import { copyRows } from '../move/copy.ts';
 import { capture } from '../move/hold.ts';
 import { requireFew } from '../move/limits.ts';
 import { hasLanded, land, makeKeys, prepareStaging } from '../move/staging.ts';
-import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
+import { plannedHome } from './leaving-homes.ts';
 import { moveOf } from './move-begin.ts';
-import { leaveHome } from './move-end.ts';
+import { type Leaving, type Left, leaveHome } from './move-end.ts';
+import { leavesInstance } from './move-instance.ts';
 import { withSides } from './move-sides.ts';
 import { makeTarget, requireSameSchema, tellSecret } from './move-target.ts';
-import { compareAgain, goingOn, homeOf, moving, onTheWayBack, readMoveOf, turnOver } from './move-turn.ts';
+import {
+  compareAgain,
+  goingOn,
+  heeding,
+  homeOf,
+  moving,
+  onTheWayBack,
+  readMoveOf,
+  turnOver,
+} from './move-turn.ts';
 import { endOperation, type Operation, readOperation } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
@@ -24,6 +36,11 @@ export interface MoveInput {
   readonly from: Strategy;
   readonly slug: string;
   readonly strategy: Strategy;
+  readonly placement: Placement;
+  /** The shared cluster that the target is in; undefined: an instance of its own. */
+  readonly clusterId?: string | undefined;
+  /** Homes of this move that are an instance: another function makes and deletes them. */
+  readonly instances: readonly string[];
   readonly windowSeconds: number;
 }
 
@@ -41,6 +58,7 @@ export interface MoveOperation {
   readonly state: Operation['state'];
   readonly tenant: TenantId;
   readonly input: MoveInput;
+  readonly result: Operation['result'];
 }
 
 /** How long a step goes on before it hands over to its next invocation, ms: well below a function's 15 minutes. */
@@ -69,7 +87,9 @@ export const moveSteps = {
     const until = mover.clock() + turn;
     return moving(mover, catalog, operationId, async (sides) => {
       if (await hasLanded(sides.target)) return { more: false };
-      return { more: await copyRows(sides, () => mover.clock() > until) };
+      return heeding(catalog, operationId, async (isWanted) => ({
+        more: await copyRows(sides, () => isWanted() || mover.clock() > until),
+      }));
     });
   },
 
@@ -121,8 +141,9 @@ export const moveSteps = {
     }
   },
 
-  /** Only one home is left: after a reversal it is the first one. @returns whether there is more to do */
-  async complete(mover, catalog, { operationId }): Promise<{ more: boolean }> {
+  /** Only one home is left: after a reversal it is the first one. @returns whether there is more to do, `instance`: by the function that may delete one */
+  async complete(mover, catalog, operation): Promise<Left> {
+    const { operationId } = operation;
     const until = mover.clock() + turn;
     await setMovePhase(catalog, operationId, ['switched'], 'completed');
     const move = await readMoveOf(catalog, operationId);
@@ -130,27 +151,39 @@ export const moveSteps = {
       move.phase === 'completed' ? [move.sourceHome, move.targetHome] : [move.targetHome, move.sourceHome];
     const home = await homeOf(catalog, kept);
     await tellSecret(mover.plane, catalog, home);
-    const more = await leaveHome(mover, catalog, move, { left, kept: home }, until);
-    if (!more) await endOperation(catalog, operationId, { state: 'done' });
-    return { more };
+    const remaining = await leaveHome(
+      mover,
+      catalog,
+      move,
+      await leaving(catalog, operation, left, home),
+      until,
+    );
+    if (!remaining.more) {
+      await tellSecret(mover.plane, catalog, home, true);
+      await endOperation(catalog, operationId, { state: 'done' });
+    }
+    return remaining;
   },
 
   /**
    * Takes back what the move has made, when the catalog has not decided for it yet.
    * @returns `switched`: it has, and the move goes on
    */
-  async cancel(mover, catalog, { operationId }, failure): Promise<{ more: boolean; switched: boolean }> {
+  async cancel(mover, catalog, operation, failure): Promise<Left & { switched: boolean }> {
+    const { operationId } = operation;
     const until = mover.clock() + turn;
     await setMovePhase(catalog, operationId, ['moving'], 'cancelled');
     const move = await readMoveOf(catalog, operationId);
-    if (move.phase !== 'cancelled') return { more: false, switched: true };
+    if (move.phase !== 'cancelled') return { more: false, instance: false, switched: true };
     const kept = await homeOf(catalog, move.sourceHome);
-    const more = await leaveHome(mover, catalog, move, { left: move.targetHome, kept }, until);
-    if (!more) {
+    const left = await leaving(catalog, operation, move.targetHome, kept);
+    const remaining = await leaveHome(mover, catalog, move, left, until);
+    if (!remaining.more) {
+      await tellSecret(mover.plane, catalog, kept, true);
       const { step, reason } = failureOf(failure);
       await endOperation(catalog, operationId, { state: 'failed', step, reason });
     }
-    return { more, switched: false };
+    return { ...remaining, switched: false };
   },
 
   /** What is left could not be removed, again and again: the operation says so; where the tenant lives is not in doubt. */
@@ -161,10 +194,26 @@ export const moveSteps = {
   },
 } as const satisfies Record<string, Step<Mover, MoveOperation>>;
 
+async function leaving(
+  catalog: ControlConnection,
+  operation: MoveOperation,
+  left: string,
+  kept: ReachableHome,
+): Promise<Leaving> {
+  const { tenant, input } = operation;
+  // A step may have died before it recorded the home that it had begun to make. An instance takes all with it.
+  const isPlanned = left === input.homeId && !input.instances.includes(left);
+  const planned = () => (isPlanned ? plannedHome(catalog, tenant, input) : undefined);
+  const home = (await findHome(catalog, left)) ?? (await planned());
+  return { kept, left: home, isInstance: leavesInstance(operation, left) };
+}
+
 /** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
 export async function moveOperation(catalog: ControlConnection, operationId: string): Promise<MoveOperation> {
-  const { kind, tenant, input, state } = await readOperation(catalog, operationId);
+  const { kind, tenant, input, state, result } = await readOperation(catalog, operationId);
   if (kind !== 'move' || tenant === undefined)
     throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
-  return { operationId, tenant, state, input: input as unknown as MoveInput };
+  // One that the release before this has begun knows nothing but its shared cluster.
+  const begun = { placement: 'shared-cluster', instances: [], ...input } as unknown as MoveInput;
+  return { operationId, tenant, state, input: begun, result };
 }

@@ -1,7 +1,14 @@
 import { instanceName } from '../aws/rds.ts';
-import { type Cluster, recordCluster, sharedCluster } from '../catalog/clusters.ts';
+import {
+  type Cluster,
+  findCluster,
+  recordCluster,
+  type SharedDatabase,
+  sharedCluster,
+} from '../catalog/clusters.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
+import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { createDatabase, installRuntime } from '../migrations/install.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
@@ -12,9 +19,9 @@ export const ownDatabase = (homeId: string) => `home_${homeId.replaceAll('-', ''
 
 /** Where the home shall be: made ready to take it, when it is a database or an instance of its own. */
 export async function placeFor(
-  provisioner: Provisioner,
+  provisioner: Pick<Provisioner, 'plane' | 'instances' | 'region'>,
   catalog: ControlConnection,
-  input: ProvisionInput,
+  input: Pick<ProvisionInput, 'homeId' | 'strategy' | 'placement'>,
 ): Promise<Place> {
   const { plane, instances, region } = provisioner;
   const own = isolations[input.strategy].place(input.placement);
@@ -37,17 +44,33 @@ export async function placeFor(
       await masterEndpoint(plane, masterSecretArn, masterUsername, cluster),
     );
   }
-  return sharedPlace(plane, catalog, input.homeId, own);
+  return sharedPlace(plane, await sharedCluster(catalog), input.homeId, own);
 }
 
-/** In the shared cluster: its database, or one of the home's own. */
-export async function sharedPlace(
+/** The instance that `placeFor` has made ready, without its master's password. @throws TenantryError `internal` when it has not */
+export async function instancePlace(
   plane: ControlPlane,
   catalog: ControlConnection,
   homeId: string,
+): Promise<Place> {
+  const cluster = await findCluster(catalog, homeId);
+  if (cluster === undefined) throw new TenantryError('internal', 'The instance of this home is not ready.');
+  const { clusterId, kind, host, port, adminHost, adminPort } = cluster;
+  const database = ownDatabase(homeId);
+  const admin = adminEndpoint(plane, { clusterId, host: adminHost, port: adminPort, database });
+  const databaseId = await withConnection(admin, (connection) =>
+    installRuntime(connection, plane.keys, plane.extensions),
+  );
+  return { clusterId, kind, host, port, database, databaseId, admin };
+}
+
+/** In a shared cluster: its database, or one of the home's own. */
+export async function sharedPlace(
+  plane: ControlPlane,
+  shared: Cluster & SharedDatabase,
+  homeId: string,
   own: 'shared' | 'database',
 ): Promise<Place> {
-  const shared = await sharedCluster(catalog);
   const { clusterId, host, port, adminHost, adminPort } = shared;
   const admin = (database: string) =>
     adminEndpoint(plane, { clusterId, host: adminHost, port: adminPort, database });

@@ -70,13 +70,7 @@ export async function beginOperation(
       if (error.constraint === 'operations_running')
         throw running('Another operation is changing this tenant', error);
       if (error.constraint === 'operations_migrating') throw running('A migration run is under way', error);
-      if (error.constraint === 'operations_apart')
-        throw running(
-          wanted.kind === 'move'
-            ? 'A migration run is under way'
-            : 'A tenant is being moved, or can still be moved back',
-          error,
-        );
+      if (error.constraint === 'operations_apart') throw running('A migration run is under way', error);
       throw error;
     });
   if (inserted.rowCount === 1) return { operation: await readOperation(catalog, id), isNew: true };

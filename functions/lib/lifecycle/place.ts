@@ -103,13 +103,12 @@ async function loginPasswords(plane: ControlPlane, cluster: Cluster) {
  */
 export async function keepLoginSecret(
   plane: ControlPlane,
-  secret: { name: string; password: boolean },
+  secret: { name: string; password: boolean | 'as it is' },
   at: { host: string; port: number; dbname: string; username: string },
 ): Promise<string | undefined> {
   const known = await plane.secrets.find(secret.name);
-  const password = secret.password
-    ? ((known && parseDatabaseSecret(secret.name, known).password) ?? randomBytes(24).toString('base64url'))
-    : undefined;
+  const kept = known && secret.password ? parseDatabaseSecret(secret.name, known).password : undefined;
+  const password = kept ?? (secret.password === true ? randomBytes(24).toString('base64url') : undefined);
   const wanted = JSON.stringify({ engine: 'postgres', ...at, password });
   if (wanted !== known) await plane.secrets.write(secret.name, wanted);
   return password;

@@ -18,7 +18,9 @@ interface Caught {
 }
 
 /** Steps that end an operation as failed: when it has, there is nothing left to do for them. */
-const takesBack: ReadonlySet<string> = new Set(['compensate', 'abandon', 'halt', 'recordFailure', 'cancel']);
+const takesBack: ReadonlySet<string> = new Set([
+  ...['compensate', 'abandon', 'halt', 'recordFailure', 'cancel', 'removeLeftInstance'],
+]);
 
 /** What one state does, and what it tells the machine; `context` is what all steps of one machine work with. */
 export type Step<Context, O> = (

@@ -2,6 +2,7 @@ import { TenantryError } from '../errors.ts';
 import type { Sides } from './catch-up.ts';
 import { quote, reading, type Side, writing } from './side.ts';
 import { landing } from './staging.ts';
+import type { MovedTable } from './tables.ts';
 
 /** An identity column, and the sequence that it draws from on each side. */
 export interface Identity {
@@ -27,12 +28,26 @@ export async function identitiesOf({ source, target, tables }: Sides): Promise<I
       return rows.map(({ sequence }) => sequence);
     });
   const [here, there] = [await sequences(source), await sequences(target)];
-  await reading(source, async () => {
-    for (const [index, { name, column }] of columns.entries()) {
-      const { rows } = await source.connection.query<{ refused: boolean }>(
-        `select coalesce(max(abs(t.${quote(column)}::numeric)) > (select seqmax / 2 from pg_sequence where seqrelid = $2::regclass), false) as refused
+  await reading(source, () => requirePlausible(source, tables));
+  return columns.map(({ name, column }, index) => ({
+    name: `${name}.${column}`,
+    source: here[index]!,
+    target: there[index]!,
+  }));
+}
+
+/** In a transaction. @throws TenantryError `move_refused` when a value is beyond half of what its sequence can count to */
+export async function requirePlausible(
+  { connection, home }: Side,
+  tables: readonly Pick<MovedTable, 'name' | 'identities'>[],
+): Promise<void> {
+  for (const { name, identities } of tables)
+    for (const column of identities) {
+      const { rows } = await connection.query<{ refused: boolean }>(
+        `select coalesce(max(abs(t.${quote(column)}::numeric)) > (select seqmax / 2 from pg_sequence
+                  where seqrelid = pg_get_serial_sequence(quote_ident($2), $3)::regclass), false) as refused
            from ${quote(name)} t where t.tenant_id = $1`,
-        [source.home.tenant, here[index]],
+        [home.tenant, name, column],
       );
       if (rows[0]!.refused)
         throw new TenantryError(
@@ -40,12 +55,6 @@ export async function identitiesOf({ source, target, tables }: Sides): Promise<I
           `The column ${name}.${column} holds a value that its sequence can't have come to. Correct it before the move.`,
         );
     }
-  });
-  return columns.map(({ name, column }, index) => ({
-    name: `${name}.${column}`,
-    source: here[index]!,
-    target: there[index]!,
-  }));
 }
 
 /** The target's sequences go on after the source's. */

@@ -159,7 +159,11 @@ describe.each(directions)('from %s to %s', (from, to) => {
     const writers = writersOf(tenant);
     const operation = await begin(world, tenant.slug, to);
     await untilSwitched(world, operation);
-    expect(await step(world, operation, 'cancel')).toEqual({ more: false, switched: true });
+    expect(await step(world, operation, 'cancel')).toEqual({
+      more: false,
+      instance: false,
+      switched: true,
+    });
     expect(await step(world, operation, 'follow')).toEqual({ next: 'wait' });
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(await wish(world, operation, 'cancel')).toBe(false);

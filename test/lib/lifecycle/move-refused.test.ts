@@ -28,7 +28,7 @@ async function tenantWith(strategy: Strategy, count: number): Promise<TestTenant
 }
 
 describe('what does not go together', () => {
-  it('two moves of a tenant; a move and a migration, whichever comes first', async () => {
+  it('two moves of a tenant; a move while a migration runs', async () => {
     const tenant = await tenantWith('schema', 5);
     const other = await tenantWith('schema', 5);
     const refused = { code: 'operation_running' };
@@ -42,10 +42,6 @@ describe('what does not go together', () => {
       world.asProvisioner('catalog', (catalog) =>
         beginMigration(catalog, world.release, { canaries: [], percent: 10, tolerated: 0 }),
       );
-    await expect(migration()).rejects.toMatchObject({
-      ...refused,
-      message: expect.stringContaining('moved'),
-    });
     await step(world, operation.value, 'cancel', { failedStep: 'begin' });
     const { operationId } = await migration();
     await expect(begin(world, other.slug, 'rls')).rejects.toMatchObject({

@@ -1,14 +1,16 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { type Move, readMove, wishMove } from '../../../functions/lib/catalog/moves.ts';
+import { type Move, type MoveWish, readMove, wishMove } from '../../../functions/lib/catalog/moves.ts';
 import { presentHome } from '../../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { adminEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { type Mover, moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
-import { beginMove, type MoveRequest } from '../../../functions/lib/lifecycle/move-begin.ts';
+import { beginMove, type MoveRequest, machineInput } from '../../../functions/lib/lifecycle/move-begin.ts';
+import { moveInstanceSteps } from '../../../functions/lib/lifecycle/move-instance.ts';
 import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
+import type { Provisioner } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { FunctionError } from '../../../infra/local/lambda/environment.ts';
@@ -16,6 +18,7 @@ import { loadMachine } from '../../../infra/local/state-machines/definition.ts';
 import { runMachine } from '../../../infra/local/state-machines/engine.ts';
 import { limits, type TestTenant, type World } from '../../support/world.ts';
 import { probeThrough } from './probe.support.ts';
+import { lifecycleOf } from './support.ts';
 
 export const moverOf = (world: World): Mover => ({
   plane: world.plane,
@@ -24,17 +27,31 @@ export const moverOf = (world: World): Mover => ({
   clock: Date.now,
 });
 
-export type StepName = keyof typeof moveSteps;
+export type StepName = keyof typeof moveSteps | keyof typeof moveInstanceSteps;
+
+const provisioners = new WeakMap<World, Provisioner>();
+/** What the function that makes and deletes instances works with. */
+function provisionerOf(world: World): Provisioner {
+  const known = provisioners.get(world) ?? lifecycleOf(world).provisioner;
+  provisioners.set(world, known);
+  return known;
+}
+
+const run = (world: World, event: StepEvent) =>
+  Object.hasOwn(moveInstanceSteps, event.step)
+    ? runStep(provisionerOf(world), event, moveOperation, moveInstanceSteps)
+    : runStep(moverOf(world), event, moveOperation, moveSteps);
 
 export const begin = (world: World, slug: string, to: Strategy, more: Partial<MoveRequest> = {}) =>
   world.asProvisioner(
     'catalog',
     async (catalog) =>
-      (await beginMove(catalog, { slug, to, windowSeconds: 3_600, ...more })).operation.operationId,
+      (await beginMove(catalog, { slug, to, placement: 'shared-cluster', windowSeconds: 3_600, ...more }))
+        .operation.operationId,
   );
 
 export const step = (world: World, operation: string, name: StepName, input: Record<string, unknown> = {}) =>
-  runStep(moverOf(world), { operation, step: name, input }, moveOperation, moveSteps);
+  run(world, { operation, step: name, input });
 
 /** Up to the switch, as the state machine does it; `around` may break a step. */
 export async function untilSwitched(
@@ -55,18 +72,18 @@ export async function untilSwitched(
 const machine = loadMachine(
   'move-tenant.asl.json',
   readFileSync(new URL('../../../stepfunctions/move-tenant.asl.json', import.meta.url), 'utf8'),
-  { MoveTenant: 'move-tenant' },
+  { MoveTenant: 'move-tenant', ProvisionTenant: 'provision-tenant' },
 );
 
 /** The machine's own file, run as the local cloud does; waits last a thousandth. */
-export const runMove = (
+export const runMove = async (
   world: World,
   operation: string,
   onStep: (event: StepEvent) => Promise<void> | void = () => {},
   more: object = {},
 ) =>
   runMachine(machine, {
-    input: { operation, ...more },
+    input: { ...machineInput(await operationState(world, operation)), ...more },
     execution: {
       id: `arn:aws:states:eu-west-1:111122223333:execution:move-tenant:${operation}`,
       name: operation,
@@ -78,9 +95,11 @@ export const runMove = (
     async invoke(_, payload) {
       try {
         await onStep(payload as StepEvent);
-        return await runStep(moverOf(world), payload as StepEvent, moveOperation, moveSteps);
+        return await run(world, payload as StepEvent);
       } catch (error) {
         const { name, message, stack } = error as Error;
+        // An instance takes as long as it takes, however short the machine's waits are here.
+        if (name === 'InstancePending') await new Promise((resolve) => setTimeout(resolve, 200));
         throw new FunctionError(name, message, stack);
       }
     },
@@ -99,7 +118,7 @@ export const moveState = (world: World, operation: string): Promise<Move> =>
 export const operationState = (world: World, operation: string) =>
   world.asProvisioner('catalog', (catalog) => readOperation(catalog, operation));
 
-export const wish = (world: World, operation: string, wanted: 'complete' | 'reverse' | 'cancel') =>
+export const wish = (world: World, operation: string, wanted: MoveWish) =>
   world.asProvisioner('catalog', (catalog) => wishMove(catalog, operation, wanted));
 
 export const homeOf = (world: World, tenant: Pick<TestTenant, 'id'>) =>
@@ -185,7 +204,7 @@ export interface Writers {
 }
 
 /** Agents that write through the real data path, each write with a key of its own, repeated until it is acknowledged. */
-export function startWriters(world: World, tenant: TestTenant, count = 3): Writers {
+export function startWriters(world: World, tenant: Pick<TestTenant, 'principal'>, count = 3): Writers {
   const access = world.access({ maxConnections: count });
   const acknowledged = new Set<string>();
   const errors: unknown[] = [];
@@ -222,7 +241,10 @@ export function startWriters(world: World, tenant: TestTenant, count = 3): Write
 }
 
 /** The tenant's notes through the data path. */
-export async function notes(world: World, tenant: TestTenant): Promise<Map<string, number>> {
+export async function notes(
+  world: World,
+  tenant: Pick<TestTenant, 'principal'>,
+): Promise<Map<string, number>> {
   const access = world.access();
   const route = await access.resolve(tenant.principal);
   const db = access.database(

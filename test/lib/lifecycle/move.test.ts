@@ -35,7 +35,6 @@ const ways: [Strategy, Strategy][] = [
   ['rls', 'database'],
   ['schema', 'database'],
   ['schema', 'rls'],
-  ['database', 'database'],
   ['database', 'schema'],
   ['database', 'rls'],
 ];
