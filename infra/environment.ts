@@ -101,6 +101,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       MASTER_SECRET: facts.masterSecret,
       SIGNING_KEY_SECRET: facts.signingKey,
     }),
+    'batch-moves': () => ({ ...control(), MOVE_MACHINE: facts.machines!['move-tenant']! }),
     'health-canary': () => ({
       ...control(),
       API_KEY_ISSUER: facts.publicUrl!,

@@ -147,6 +147,18 @@ export const functions = [
     connections: 12,
   },
   {
+    name: 'batch-moves',
+    entry: 'functions/batch-moves/handler.ts',
+    // A few rows of the catalog, and the start of a few executions.
+    timeoutSeconds: 60,
+    memoryMb: 256,
+    streaming: false,
+    inVpc: true,
+    plane: 'control',
+    may: ['operate-shared-cluster', 'start-moves'],
+    connections: 1,
+  },
+  {
     name: 'health-canary',
     entry: 'functions/health-canary/handler.ts',
     // A run takes a few seconds; one that takes longer than until the next is given up.

@@ -29,6 +29,8 @@ export type Right =
   | 'list-secrets'
   | 'list-instances'
   | 'start-operations'
+  /** Of a single tenant. */
+  | 'start-moves'
   | 'call-mcp'
   /** Let the public URL be called from outside the VPC. */
   | 'call-endpoint-canary'
@@ -61,6 +63,7 @@ export const reach: Readonly<Record<Right, Reach>> = {
   'list-secrets': { service: 'secretsmanager' },
   'list-instances': { service: 'rds' },
   'start-operations': { service: 'states' },
+  'start-moves': { service: 'states' },
   'call-mcp': { service: 'lambda' },
   'call-endpoint-canary': { service: 'lambda' },
   'read-canary-keys': { service: 'secretsmanager' },

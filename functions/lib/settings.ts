@@ -176,6 +176,14 @@ const connectionFacts: z.ZodType<ConnectionFacts> = z.strictObject({
   dedicated: z.strictObject({ maxConnections: some }),
 });
 
+const batchSettings = z
+  .object({
+    ...controlPlane,
+    /** ARN of the state machine that moves one tenant. */
+    MOVE_MACHINE: z.string().startsWith('arn:'),
+  })
+  .transform((env) => ({ ...planeOf(env), moveMachine: env.MOVE_MACHINE }));
+
 const adminSettings = z
   .object({
     ...controlPlane,
@@ -185,6 +193,8 @@ const adminSettings = z
     MIGRATE_MACHINE: z.string().startsWith('arn:'),
     /** ARN of the state machine that moves one tenant. */
     MOVE_MACHINE: z.string().startsWith('arn:'),
+    /** ARN of the state machine that moves the tenants of a tier. */
+    BATCH_MACHINE: z.string().startsWith('arn:'),
     /** ARN of the state machine that offboards. */
     OFFBOARD_MACHINE: z.string().startsWith('arn:'),
     /** How long an offboarding can be undone unless another time is asked for, s. */
@@ -221,6 +231,7 @@ const adminSettings = z
     provisionMachine: env.PROVISION_MACHINE,
     migrateMachine: env.MIGRATE_MACHINE,
     moveMachine: env.MOVE_MACHINE,
+    batchMachine: env.BATCH_MACHINE,
     offboardMachine: env.OFFBOARD_MACHINE,
     offboardGraceSeconds: env.OFFBOARD_GRACE_SECONDS,
     exportMachine: env.EXPORT_MACHINE,
@@ -345,6 +356,10 @@ export const readControlSettings = (env: Environment = process.env): ControlSett
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readMigrateSettings = (env: Environment = process.env): z.output<typeof migrateSettings> =>
   read(migrateSettings, env);
+
+/** @throws TenantryError `invalid_settings` that names every faulty variable */
+export const readBatchSettings = (env: Environment = process.env): z.output<typeof batchSettings> =>
+  read(batchSettings, env);
 
 /** @throws TenantryError `invalid_settings` that names every faulty variable */
 export const readOffboardSettings = (env: Environment = process.env): OffboardSettings =>

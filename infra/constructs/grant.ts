@@ -27,6 +27,8 @@ export interface Places {
   readonly mcpFunction?: string;
   readonly endpointCanary?: string;
   readonly machines?: readonly string[];
+  /** The one that moves a tenant. */
+  readonly moveMachine?: string;
   readonly exportBucket?: string;
 }
 
@@ -164,6 +166,11 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
         actions: ['states:DescribeExecution'],
         resources: places.machines!.map((machine) => executions(stack, machine)),
       },
+    ],
+    // `start` looks at one that runs already.
+    'start-moves': () => [
+      { actions: ['states:StartExecution'], resources: [places.moveMachine!] },
+      { actions: ['states:DescribeExecution'], resources: [executions(stack, places.moveMachine!)] },
     ],
     'call-mcp': () => [{ actions: ['lambda:InvokeFunction'], resources: [places.mcpFunction!] }],
     'call-endpoint-canary': () => [

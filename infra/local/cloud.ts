@@ -80,6 +80,7 @@ export async function startCloud(
     provisionMachine: executions.machineArn('provision-tenant'),
     migrateMachine: executions.machineArn('migrate-tenants'),
     moveMachine: executions.machineArn('move-tenant'),
+    batchMachine: executions.machineArn('batch-moves'),
     offboardMachine: executions.machineArn('offboard-tenant'),
     exportMachine: executions.machineArn('export-tenant'),
     importMachine: executions.machineArn('import-tenant'),

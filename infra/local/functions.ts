@@ -13,6 +13,7 @@ export interface FunctionFacts {
   provisionMachine: string;
   migrateMachine: string;
   moveMachine: string;
+  batchMachine: string;
   offboardMachine: string;
   exportMachine: string;
   importMachine: string;
@@ -73,6 +74,7 @@ export function functionVariables(
       PROVISION_MACHINE: facts.provisionMachine,
       MIGRATE_MACHINE: facts.migrateMachine,
       MOVE_MACHINE: facts.moveMachine,
+      BATCH_MACHINE: facts.batchMachine,
       OFFBOARD_MACHINE: facts.offboardMachine,
       EXPORT_MACHINE: facts.exportMachine,
       IMPORT_MACHINE: facts.importMachine,
@@ -96,6 +98,11 @@ export function functionVariables(
       CATALOG_CLUSTER_ID: facts.catalogClusterId,
       EXTENSIONS: facts.extensions.join(','),
       MCP_FUNCTION: 'tenantry-mcp',
+    },
+    'batch-moves': {
+      ...data,
+      CATALOG_CLUSTER_ID: facts.catalogClusterId,
+      MOVE_MACHINE: facts.moveMachine,
     },
     'transfer-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },
     'offboard-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },

@@ -9,7 +9,7 @@ import { keepMissed } from '../constructs/missed.ts';
 import { reservedFor, TenancyFunction } from '../constructs/tenancy-function.ts';
 import { type DeploymentFacts, environmentOf } from '../environment.ts';
 import { type FunctionRow, functions } from '../functions.ts';
-import { machineFiles } from '../machines.ts';
+import { type MachineFile, machineFiles } from '../machines.ts';
 import type { Settings } from '../settings.ts';
 import type { DataStack } from './data.ts';
 import type { EndpointStack } from './endpoint.ts';
@@ -23,6 +23,7 @@ export interface ControlStackProps extends StackProps {
 }
 
 const startsOperations = ({ may }: FunctionRow) => may.includes('start-operations');
+const startsMoves = ({ may }: FunctionRow) => may.includes('start-moves');
 
 /** The control plane: what operates tenants. Its functions are the manifest's rows, its machines the files of `stepfunctions/`. */
 export class ControlStack extends Stack {
@@ -36,17 +37,13 @@ export class ControlStack extends Stack {
     const { settings, endpoint, data } = props;
     this.exports = new ExportBucket(this, 'Exports');
     const rows = functions.filter(({ plane }) => plane === 'control');
-    // Steps first, then the machines that call them, then who starts the machines.
-    for (const row of rows.filter((row) => !startsOperations(row))) this.add(row, props);
-    for (const file of machineFiles)
-      this.machines.set(
-        file.name,
-        new Machine(this, `${file.name}-machine`, {
-          file,
-          retention: settings.logRetentionDays,
-          lambdas: this.lambdas,
-        }),
-      );
+    // Steps first, then the machines that call them, then who starts the machines: first one that is itself called by one.
+    for (const row of rows.filter((row) => !startsOperations(row) && !startsMoves(row))) this.add(row, props);
+    const batches = rows.filter(startsMoves);
+    const isBatch = ({ name }: MachineFile) => batches.some((row) => row.name === name);
+    for (const file of machineFiles.filter((file) => !isBatch(file))) this.addMachine(file, props);
+    for (const row of batches) this.add(row, props);
+    for (const file of machineFiles.filter(isBatch)) this.addMachine(file, props);
     for (const row of rows.filter(startsOperations)) this.add(row, props);
     this.adminApi = new AdminApi(this, 'AdminApi', {
       admin: this.lambdas.get('admin')!,
@@ -55,6 +52,17 @@ export class ControlStack extends Stack {
     // Its stage writes to the account's log role, which that stack makes.
     this.addStackDependency(endpoint);
     this.addStackDependency(data);
+  }
+
+  private addMachine(file: MachineFile, { settings }: ControlStackProps): void {
+    this.machines.set(
+      file.name,
+      new Machine(this, `${file.name}-machine`, {
+        file,
+        retention: settings.logRetentionDays,
+        lambdas: this.lambdas,
+      }),
+    );
   }
 
   private add(row: FunctionRow, { settings, network, data, endpoint }: ControlStackProps): void {
@@ -77,6 +85,7 @@ export class ControlStack extends Stack {
       ...this.endpointCanary((lambda) => lambda.functionArn),
       exportBucket: this.exports.bucket.bucketArn,
       machines: Object.values(machines),
+      ...(machines['move-tenant'] && { moveMachine: machines['move-tenant'] }),
     };
     const made = new TenancyFunction(this, row.name, {
       row,

@@ -54,6 +54,7 @@ export async function startAdmin(): Promise<AdminWorld> {
       provisionMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:provision-tenant',
       migrateMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:migrate-tenants',
       moveMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:move-tenant',
+      batchMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:batch-moves',
       offboardMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:offboard-tenant',
       offboardGraceSeconds: 604_800,
       exportMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:export-tenant',

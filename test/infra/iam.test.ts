@@ -187,6 +187,7 @@ const questions: Record<string, Question> = {
       'move-tenant',
       'offboard-tenant',
       'transfer-tenant',
+      'batch-moves',
       'health-canary',
     ],
   },
@@ -281,6 +282,11 @@ const questions: Record<string, Question> = {
     action: 'states:StartExecution',
     resource: () => ids.machine,
     who: ['admin', 'health-canary'],
+  },
+  'starting a move': {
+    action: 'states:StartExecution',
+    resource: () => `<${assembly.only('AWS::StepFunctions::StateMachine', /^movetenant/).id}>`,
+    who: ['admin', 'batch-moves', 'health-canary'],
   },
   'the names of secrets': {
     action: 'secretsmanager:ListSecrets',

@@ -2,8 +2,9 @@ import { setTimeout } from 'node:timers/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { MoveView } from '../../lib/admin/move.ts';
 import type { MovePlan } from '../../lib/lifecycle/move-plan.ts';
-import { strategies } from '../../lib/tenant/tenant.ts';
+import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
+import { batchCommands, moveTier } from './move-batch.ts';
 import { card, duration, json, moment, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -15,8 +16,10 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
     );
 
   move
-    .command('start <slug>', { isDefault: true })
-    .description('begin a move; with --dry-run, say what it would carry and what keeps it from beginning')
+    .command('start [slug]', { isDefault: true })
+    .description(
+      'begin a move, or, with --tier, of all tenants of a tier; with --dry-run, say what it would carry and what keeps it from beginning',
+    )
     .addOption(new Option('--to <strategy>', 'where to').choices(strategies).makeOptionMandatory())
     .addOption(
       new Option(
@@ -25,14 +28,21 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
       ).choices(['dedicated', 'shared-cluster']),
     )
     .option('--cluster <id>', 'the shared cluster to go to; without it, the one that the tenant is in')
+    .addOption(new Option('--tier <tier>', 'all tenants of this tier').choices(tiers))
+    .option('--concurrency <n>', 'of a tier: so many at once', atOnce)
+    .option('--stop-on-failure', 'of a tier: begin no other move after one failure')
     .option('--window <minutes>', 'how long the way back stays open', minutes, 60)
     .option('--dry-run', 'change nothing')
     .option('--idempotency-key <key>', 'the same key and request: the same answer')
     .option('--wait', 'until the tenant lives in its new home, or the move has failed')
-    .action(async (slug: string, options) => {
-      const { to, placement, cluster, window } = options;
+    .action(async (slug: string | undefined, options) => {
+      const { to, placement, cluster, tier, concurrency, stopOnFailure, window } = options;
       const { dryRun, idempotencyKey, wait } = options;
       const body = { to, placement, cluster, windowSeconds: window * 60 };
+      if ((slug === undefined) === (tier === undefined))
+        throw new CommandFailure(2, 'usage', 'Name a tenant, or a tier with --tier.');
+      if (slug === undefined)
+        return moveTier(client, output(), { ...body, tier, concurrency, stopOnFailure }, options);
       if (dryRun) {
         const { body: plan } = await client.post<MovePlan>(tenantPath(slug, '/move/plan'), body);
         output().print(output().json ? json(plan) : planText(plan));
@@ -42,6 +52,8 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
       const { body: begun } = await client.post<MoveView>(tenantPath(slug, '/move'), body, idempotencyKey);
       await finish(client, output(), begun, wait);
     });
+
+  batchCommands(move, client, output);
 
   move
     .command('status <slug>')
@@ -183,6 +195,11 @@ function planText(plan: MovePlan): string {
 
 const size = (bytes: number) =>
   bytes < 1_000_000 ? `${Math.ceil(bytes / 1_000)} kB` : `${(bytes / 1_000_000).toFixed(1)} MB`;
+
+function atOnce(text: string): number {
+  if (!/^[1-9]$/.test(text)) throw new InvalidArgumentError('It has to be a small whole number.');
+  return Number(text);
+}
 
 function minutes(text: string): number {
   if (!/^(0|[1-9]\d{0,3})$/.test(text) || Number(text) > 1_440)

@@ -16,6 +16,7 @@ export interface Admin {
     | 'provisionMachine'
     | 'migrateMachine'
     | 'moveMachine'
+    | 'batchMachine'
     | 'offboardMachine'
     | 'offboardGraceSeconds'
     | 'exportMachine'

@@ -67,7 +67,7 @@ export async function moveTenant(
 }
 
 /** @throws TenantryError `invalid_request` */
-function destined({ placement, ...body }: MovingBody) {
+export function destined({ placement, ...body }: MovingBody) {
   if (placement !== undefined && isolations[body.to].place(placement) === 'shared')
     throw new TenantryError(
       'invalid_request',

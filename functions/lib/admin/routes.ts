@@ -17,6 +17,7 @@ import {
   unpin,
 } from './migrations.ts';
 import { askMove, goOnMoving, moveTenant, moving, planTenantMove, showMove } from './move.ts';
+import { batching, moveBatch, planBatch, showBatch, stopBatch } from './move-batch.ts';
 import { offboarding, offboardTenant } from './offboard.ts';
 import { listOperations, showOperation } from './operations.ts';
 import { changeService, listTenants, showTenant } from './tenants.ts';
@@ -157,6 +158,26 @@ export const adminRoutes: readonly AdminRoute[] = [
       run: async (admin, { params: [slug] }) => ({ status: 202, body: await askMove(admin, slug!, wish) }),
     }),
   ),
+  {
+    method: 'POST',
+    path: '/moves',
+    run: async (admin, { body, idempotencyKey }) => ({
+      status: 202,
+      body: await moveBatch(admin, parse(batching, body), idempotencyKey),
+    }),
+  },
+  {
+    method: 'POST',
+    path: '/moves/plan',
+    run: async (admin, { body }) => ok(await planBatch(admin, parse(batching, body))),
+  },
+  { method: 'POST', path: '/moves/halt', run: async (admin) => ok(await stopBatch(admin)) },
+  { method: 'GET', path: '/moves/latest', run: async (admin) => ok(await showBatch(admin)) },
+  {
+    method: 'GET',
+    path: '/moves/*',
+    run: async (admin, { params: [id] }) => ok(await showBatch(admin, operationId(id!))),
+  },
   {
     method: 'POST',
     path: '/migrations',

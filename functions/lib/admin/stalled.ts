@@ -60,7 +60,9 @@ async function endIfStalled(admin: Admin, view: OperationView, now: number): Pro
     const remedy =
       operation.kind === 'migrate'
         ? '`npm run tenants -- migrate resume` goes on with what is left.'
-        : 'What it had made may still be there: offboarding the tenant removes it.';
+        : operation.kind === 'batch'
+          ? 'Moves that were begun go on; begin another batch for the rest.'
+          : 'What it had made may still be there: offboarding the tenant removes it.';
     const both = `${reason} ${remedy}`;
     await endOperation(catalog, view.id, { state: 'failed', step: failedStep, reason: both });
   });
@@ -92,6 +94,8 @@ function machineOf({ settings }: Admin, kind: Operation['kind']): string | undef
       return settings.migrateMachine;
     case 'move':
       return settings.moveMachine;
+    case 'batch':
+      return settings.batchMachine;
     default:
       return undefined;
   }

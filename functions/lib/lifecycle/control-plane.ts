@@ -41,7 +41,7 @@ export async function createControlPlane(
 
 /** As tenancy_provisioner, past any proxy. */
 export function adminEndpoint(
-  plane: Omit<ControlPlane, 'keys'>,
+  plane: Pick<ControlPlane, 'credentials' | 'tls'>,
   at: { clusterId: string; host: string; port: number; database: string },
 ): Endpoint {
   const login = 'tenancy_provisioner';
@@ -56,5 +56,5 @@ export function adminEndpoint(
   };
 }
 
-export const catalogEndpoint = (plane: ControlPlane): Endpoint =>
+export const catalogEndpoint = (plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls'>): Endpoint =>
   adminEndpoint(plane, { ...plane.catalog, database: catalogDatabase });

@@ -84,6 +84,18 @@ export const machineInput = ({ operationId, input }: Pick<Operation, 'operationI
   };
 };
 
+/** Whether a tenant is where a move of this kind would take it. */
+export async function isThere(
+  catalog: ControlConnection,
+  tenant: TenantId,
+  { to, placement, cluster }: Pick<MoveRequest, 'to' | 'placement' | 'cluster'>,
+): Promise<boolean> {
+  const home = await presentHome(catalog, tenant);
+  const own = isolations[to].place(placement);
+  if (home.strategy !== to || ownOf(home) !== own) return false;
+  return own === 'instance' || cluster === undefined || home.clusterId === cluster;
+}
+
 /** Its present home, and where it goes. @throws TenantryError `unknown_tenant`, `wrong_status`, `move_refused` */
 export async function requireMovable(
   catalog: ControlConnection,

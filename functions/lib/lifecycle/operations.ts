@@ -5,7 +5,7 @@ import type { TenantId, TenantStatus } from '../tenant/tenant.ts';
 
 export interface Operation<Input = Record<string, unknown>> {
   readonly operationId: string;
-  readonly kind: 'provision' | 'offboard' | 'migrate' | 'move' | 'export' | 'import';
+  readonly kind: 'provision' | 'offboard' | 'migrate' | 'move' | 'batch' | 'export' | 'import';
   readonly tenant: TenantId | undefined;
   /** Cancelled: undone on purpose before it had done harm. */
   readonly state: 'running' | 'done' | 'failed' | 'cancelled';
@@ -14,6 +14,7 @@ export interface Operation<Input = Record<string, unknown>> {
   readonly reason: string | undefined;
   /** What it has done so far and what it found. */
   readonly result: Readonly<Record<string, unknown>>;
+  readonly startedAt: Date;
 }
 
 /** One attempt of one step, as the operator sees it. */
@@ -69,6 +70,8 @@ export async function beginOperation(
     .catch((error: { constraint?: string }) => {
       if (error.constraint === 'operations_running')
         throw running('Another operation is changing this tenant', error);
+      if (error.constraint === 'operations_batching')
+        throw running('Another batch of moves is under way', error);
       if (error.constraint === 'operations_migrating') throw running('A migration run is under way', error);
       if (error.constraint === 'operations_apart') throw running('A migration run is under way', error);
       throw error;
@@ -137,6 +140,7 @@ export async function readOperation(catalog: ControlConnection, operationId: str
     failedStep: row.failed_step ?? undefined,
     reason: row.reason ?? undefined,
     result: row.result ?? {},
+    startedAt: row.started_at,
   };
 }
 

@@ -1,7 +1,7 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
-import { type ControlPlane, catalogEndpoint } from './control-plane.ts';
+import { catalogEndpoint } from './control-plane.ts';
 import { type Operation, recorded } from './operations.ts';
 
 /** What a state machine hands to a step. */
@@ -19,7 +19,7 @@ interface Caught {
 
 /** Steps that end an operation as failed: when it has, there is nothing left to do for them. */
 const takesBack: ReadonlySet<string> = new Set([
-  ...['compensate', 'abandon', 'halt', 'recordFailure', 'cancel', 'removeLeftInstance'],
+  ...['compensate', 'abandon', 'halt', 'recordFailure', 'cancel', 'removeLeftInstance', 'giveUp'],
 ]);
 
 /** What one state does, and what it tells the machine; `context` is what all steps of one machine work with. */
@@ -41,7 +41,7 @@ export const operationLock = (operationId: string, turn = '') => ({
  * machine knows it. After the operation's end a step changes nothing: it may come from a process that was thought dead.
  */
 export async function runStep<
-  Context extends { readonly plane: ControlPlane },
+  Context extends { readonly plane: Parameters<typeof catalogEndpoint>[0] },
   O extends Pick<Operation, 'operationId' | 'state'>,
 >(
   context: Context,

@@ -1,0 +1,187 @@
+import {
+  type Batch,
+  type BatchTenant,
+  followMoves,
+  nextWaiting,
+  readBatch,
+  recordBatch,
+  recordBatchTenant,
+  skipWaiting,
+  tenantsOfTier,
+} from '../catalog/move-batches.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
+import type { Tier } from '../tenant/tenant.ts';
+import type { ControlPlane } from './control-plane.ts';
+import { beginMove, isThere, type MoveRequest, machineInput } from './move-begin.ts';
+import { beginOperation, endOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
+import { failureOf, type Step } from './step.ts';
+
+/** Moves before their switch that the connection budget has room for: what `move-tenant` holds in `infra/functions.ts`. */
+export const movesAtOnce = 4;
+
+export interface BatchRequest extends Omit<MoveRequest, 'slug'> {
+  readonly tier: Tier;
+  /** So many are before their switch at once. */
+  readonly concurrency: number;
+  /** After one failure no other move is begun. */
+  readonly stopOnFailure: boolean;
+}
+
+export interface Batcher {
+  readonly plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls'>;
+  /** Starts the execution of a move; of one name there is one. */
+  startMove(operationId: string, input: object): Promise<void>;
+  readonly clock: () => number;
+}
+
+export interface BatchOperation {
+  readonly operationId: string;
+  readonly state: Operation['state'];
+  readonly input: BatchRequest;
+  readonly startedAt: Date;
+}
+
+/** The tenants of the tier that are not there yet; those that can't be moved now are skipped, with the reason. */
+export async function batchTenants(
+  catalog: ControlConnection,
+  request: Omit<BatchRequest, 'concurrency' | 'stopOnFailure' | 'windowSeconds'>,
+): Promise<BatchTenant[]> {
+  const found: BatchTenant[] = [];
+  for (const { tenant, slug, status } of await tenantsOfTier(catalog, request.tier)) {
+    if (await isThere(catalog, tenant, request)) continue;
+    found.push({ tenant, slug, skipped: status === 'active' ? undefined : `It is ${status}.` });
+  }
+  return found;
+}
+
+/**
+ * Begins to move every tenant of a tier, or answers the batch that this key has begun.
+ * @throws TenantryError `move_refused` when there is nobody to move, `idempotency_conflict`, `operation_running`: one batch at a time
+ */
+export async function beginBatch(
+  catalog: ControlConnection,
+  request: BatchRequest,
+  idempotencyKey?: string,
+): Promise<Operation> {
+  const asked = { ...request };
+  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'batch', asked));
+  if (known) return known;
+  const tenants = await batchTenants(catalog, request);
+  if (!tenants.some(({ skipped }) => skipped === undefined))
+    throw new TenantryError(
+      'move_refused',
+      `There is no tenant of the tier ${request.tier} to move: they are where they shall go, or not active.`,
+    );
+  const { operation } = await beginOperation(catalog, {
+    kind: 'batch',
+    request: asked,
+    input: asked,
+    idempotencyKey,
+  });
+  const { operationId } = operation;
+  const { concurrency, stopOnFailure: stopsOnFailure } = request;
+  await recordBatch(catalog, { operationId, concurrency, stopsOnFailure }, tenants);
+  return operation;
+}
+
+/** The steps of `stepfunctions/batch-moves.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
+export const batchSteps = {
+  /** Begins as many moves as there is room for. @returns whether to ask again, and after how many seconds */
+  async advance(batcher, catalog, operation): Promise<{ more: boolean; seconds: number }> {
+    const { operationId } = operation;
+    await followMoves(catalog, operationId);
+    for (;;) {
+      const batch = await batchOf(catalog, operationId);
+      const end = endOf(batch);
+      if (end !== undefined) await skipWaiting(catalog, operationId, end);
+      if (end !== undefined || batch.counts.moving >= batch.concurrency) break;
+      const next = await nextWaiting(catalog, operationId);
+      if (next === undefined || !(await beginNext(batcher, catalog, operation, next))) break;
+    }
+    const { counts } = await batchOf(catalog, operationId);
+    if (counts.waiting + counts.moving > 0) return { more: true, seconds: pauseOf(batcher, operation) };
+    const left = counts.failed + counts.skipped;
+    if (left === 0) await endOperation(catalog, operationId, { state: 'done' }, counts);
+    else {
+      const reason = `${left} of ${left + counts.moved} tenants were not moved: npm run tenants -- move batch ${operationId}`;
+      await endOperation(catalog, operationId, { state: 'failed', step: 'advance', reason }, counts);
+    }
+    return { more: false, seconds: 1 };
+  },
+
+  /** Moves that were begun go on by themselves; nobody begins the others. */
+  async giveUp(_, catalog, { operationId }, failure) {
+    const { step, reason } = failureOf(failure);
+    await followMoves(catalog, operationId);
+    await skipWaiting(catalog, operationId, reason);
+    await endOperation(
+      catalog,
+      operationId,
+      { state: 'failed', step, reason },
+      (await readBatch(catalog, operationId))?.counts,
+    );
+  },
+} as const satisfies Record<string, Step<Batcher, BatchOperation>>;
+
+/** Why no other move is begun. */
+function endOf({ isHalted, stopsOnFailure, counts }: Batch): string | undefined {
+  if (isHalted) return 'An operator has halted the batch.';
+  if (stopsOnFailure && counts.failed > 0) return 'The batch stops at its first failure.';
+  return undefined;
+}
+
+/** @returns false when there is reason to come again later */
+async function beginNext(
+  batcher: Batcher,
+  catalog: ControlConnection,
+  { operationId, input }: BatchOperation,
+  { tenant, slug }: { tenant: BatchTenant['tenant']; slug: string },
+): Promise<boolean> {
+  const { to, placement, cluster, windowSeconds } = input;
+  try {
+    // Its key makes it one move, however often a step that died is repeated.
+    const { operation } = await beginMove(
+      catalog,
+      { slug, to, placement, cluster, windowSeconds },
+      `batch-${operationId}-${tenant}`,
+    );
+    await batcher.startMove(operation.operationId, machineInput(operation));
+    await recordBatchTenant(catalog, operationId, tenant, { state: 'moving', move: operation.operationId });
+  } catch (error) {
+    if (!(error instanceof TenantryError) || !refusals.has(error.code)) throw error;
+    // A migration run ends by itself, and would refuse every other tenant too.
+    if ((error.cause as { constraint?: string } | undefined)?.constraint === 'operations_apart') return false;
+    await recordBatchTenant(catalog, operationId, tenant, { state: 'failed', reason: error.message });
+  }
+  return true;
+}
+
+/** What is about this tenant alone. */
+const refusals: ReadonlySet<string> = new Set([
+  'move_refused',
+  'operation_running',
+  'wrong_status',
+  'unknown_tenant',
+]);
+
+/** More seldom the longer it takes: a week of it stays below Step Functions' 25,000 events. s */
+const pauseOf = ({ clock }: Batcher, { startedAt }: BatchOperation) =>
+  Math.min(300, Math.max(10, Math.round((clock() - startedAt.getTime()) / 60_000)));
+
+async function batchOf(catalog: ControlConnection, operationId: string): Promise<Batch> {
+  const batch = await readBatch(catalog, operationId);
+  if (batch === undefined) throw new TenantryError('internal', 'This batch was not recorded: begin another.');
+  return batch;
+}
+
+/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
+export async function batchOperation(
+  catalog: ControlConnection,
+  operationId: string,
+): Promise<BatchOperation> {
+  const { kind, input, state, startedAt } = await readOperation(catalog, operationId);
+  if (kind !== 'batch')
+    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
+  return { operationId, state, startedAt, input: input as unknown as BatchRequest };
+}
