@@ -160,6 +160,9 @@ describe('moves over the admin API', () => {
     const paused = (await ask('GET', '/tenants/rls-b/move')).body;
     expect(paused).toMatchObject({ phase: 'moving', wanted: null, operation: { state: 'running' } });
     expect(Date.parse(paused.pausedAt)).toBeGreaterThan(0);
+    expect((await ask('GET', '/tenants/rls-b/why')).body.run).toEqual([
+      'npm run tenants -- move status rls-b',
+    ]);
     // Its execution has ended long ago, as it shall.
     const { describe: original } = it_.admin.workflows;
     Object.assign(it_.admin.workflows, { describe: async () => ({ status: 'SUCCEEDED' }) });

@@ -39,6 +39,16 @@ function explain(
   const watch = `${tenants} operations --watch`;
   switch (status) {
     case 'active':
+      if (running?.kind === 'move')
+        return {
+          why: `It is being moved, and active all the time: ${running.step ?? 'no step has begun yet'}.`,
+          run: [`${tenants} move status ${slug}`],
+        };
+      if (home?.state === 'open' && operation?.kind === 'move' && operation.state === 'failed')
+        return {
+          why: `It is active: its agents are served. Its last move failed at ${operation.failedStep}: ${operation.reason}`,
+          run: [`${tenants} move status ${slug}`],
+        };
       if (home?.state === 'open') return { why: 'It is active: its agents are served.', run: [] };
       return {
         why: `It is active, but its home is ${home?.state ?? 'missing'}: calls are refused until that is open.`,
