@@ -3,7 +3,6 @@ import { type BatchState, haltBatch, readBatch } from '../catalog/move-batches.t
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { type BatchRequest, batchTenants, beginBatch, movesAtOnce } from '../lifecycle/move-batch.ts';
-import { blocksOf } from '../lifecycle/move-plan.ts';
 import { tiers } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { destined, moving } from './move.ts';
@@ -55,6 +54,7 @@ export const planBatch = (admin: Admin, body: BatchingBody): Promise<BatchPlan> 
   withCatalog(admin, async (catalog) => {
     const request = asked(body);
     const { tier, to, concurrency } = request;
+    const { blocksOf } = await import('../lifecycle/move-plan.ts');
     const tenants: { tenant: string; blocks: readonly string[] }[] = [];
     for (const { slug } of await batchTenants(catalog, request))
       tenants.push({ tenant: slug, blocks: await blocksOf(catalog, { ...request, slug }) });

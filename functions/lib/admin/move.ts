@@ -4,7 +4,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMove, machineInput } from '../lifecycle/move-begin.ts';
-import { type MovePlan, planMove } from '../lifecycle/move-plan.ts';
+import type { MovePlan } from '../lifecycle/move-plan.ts';
 import { readOperation } from '../lifecycle/operations.ts';
 import { strategies } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
@@ -49,6 +49,8 @@ export interface MoveView {
 export const planTenantMove = (admin: Admin, slug: string, body: MovingBody): Promise<MovePlan> =>
   withCatalog(admin, async (catalog) => {
     await findTenant(catalog, slug);
+    // A good part of this function's load time, and seldom asked for.
+    const { planMove } = await import('../lifecycle/move-plan.ts');
     return planMove(admin.plane, catalog, { slug, ...destined(body) });
   });
 
