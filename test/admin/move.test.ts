@@ -24,7 +24,7 @@ describe('moves over the admin API', () => {
     expect(of.bytes).toBeGreaterThan(50);
     const nothing = await ask('POST', '/tenants/rls-a/move/plan', { to: 'rls' });
     expect(plan.body).toMatchObject({ instanceSeconds: 0, seconds: 1 });
-    expect(plan.body.basis).toContain('what the bench measured');
+    expect(plan.body.basis).toContain('what was measured on two cores');
     expect((await ask('POST', '/tenants/rls-a/move/plan', { to: 'database' })).body).toMatchObject({
       instanceSeconds: 600,
       seconds: 601,
