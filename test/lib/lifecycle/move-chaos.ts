@@ -63,7 +63,7 @@ const ways: readonly (readonly [Strategy, Strategy])[] = [
   ['schema', 'rls'],
   ['schema', 'database'],
   ['database', 'rls'],
-  ['database', 'database'],
+  ['database', 'schema'],
 ];
 const steps = ['copy', 'land', 'switchOver', 'follow', 'reverse', 'complete'];
 
