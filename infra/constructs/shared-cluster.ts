@@ -66,11 +66,16 @@ export class SharedCluster extends Construct {
     // Named, so that its log can be made before it, with an end to what is kept.
     const identifier = `${Stack.of(this).stackName.toLowerCase()}-shared`;
     const kind = cluster.kind === 'aurora' ? 'cluster' : 'instance';
-    const log = new LogGroup(this, 'Log', {
-      logGroupName: `/aws/rds/${kind}/${identifier}/postgresql`,
-      retention: props.logRetentionDays,
-      removalPolicy: RemovalPolicy.DESTROY,
-    });
+    // An upgrade of Aurora writes into the server's own.
+    const logs = { Log: 'postgresql', ...(kind === 'instance' && { UpgradeLog: 'upgrade' }) };
+    const groups = Object.entries(logs).map(
+      ([id, name]) =>
+        new LogGroup(this, id, {
+          logGroupName: `/aws/rds/${kind}/${identifier}/${name}`,
+          retention: props.logRetentionDays,
+          removalPolicy: RemovalPolicy.DESTROY,
+        }),
+    );
     const monitoring = new Role(this, 'Monitoring', {
       assumedBy: new ServicePrincipal('monitoring.rds.amazonaws.com', {
         conditions: { StringEquals: { 'aws:SourceAccount': Aws.ACCOUNT_ID } },
@@ -99,7 +104,7 @@ export class SharedCluster extends Construct {
       // What the machine does beside the database, which CloudWatch's own figures of a server don't tell.
       monitoringInterval: Duration.minutes(1),
       monitoringRole: monitoring,
-      cloudwatchLogsExports: ['postgresql'],
+      cloudwatchLogsExports: Object.values(logs),
     };
     const parameterGroup = (engine: IEngine) =>
       new ParameterGroup(this, 'Parameters', {
@@ -162,7 +167,7 @@ export class SharedCluster extends Construct {
       this.target = ProxyTarget.fromInstance(instance);
       this.dimension = { DBInstanceIdentifier: instance.instanceIdentifier };
     }
-    this.server.node.addDependency(log);
+    this.server.node.addDependency(...groups);
     Validations.of(this.server).acknowledge({
       id: 'AwsSolutions-RDS11',
       reason:

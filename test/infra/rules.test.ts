@@ -117,7 +117,8 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       BackupRetentionPeriod: 14,
       EnableIAMDatabaseAuthentication: true,
       ManageMasterUserPassword: true,
-      EnableCloudwatchLogsExports: ['postgresql'],
+      EnableCloudwatchLogsExports:
+        settings.cluster.kind === 'aurora' ? ['postgresql'] : ['postgresql', 'upgrade'],
       CopyTagsToSnapshot: true,
       EngineVersion: settings.cluster.engineVersion,
     });
