@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { TenantryError } from '../errors.ts';
 import { ConnectFailure, StepFailure } from './failure.ts';
 import type { CallLimits, Endpoint } from './types.ts';
 
@@ -44,6 +45,8 @@ export class Retries {
       if (error.meaning === 'credential') this.#refusing = this.#endpoint;
       return this.#refresh();
     }
+    // A secret that is gone or can't be read may be that of a home which the tenant has left, or of a tenant that has gone.
+    if (error instanceof TenantryError) return error.code === 'internal' && this.#refresh();
     if (!(error instanceof StepFailure)) return false;
     if (error.atDoor) {
       if (error.meaning === 'stale' || error.meaning === 'unverified') return this.#refresh();

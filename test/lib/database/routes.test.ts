@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type ConnectionPools, createConnectionPools } from '../../../functions/lib/database/pools.ts';
 import { openTenantDatabase } from '../../../functions/lib/database/tenant-database.ts';
 import type { CallLimits, FindPassage } from '../../../functions/lib/database/types.ts';
-import { RetryableError, type TenantryError } from '../../../functions/lib/errors.ts';
+import { RetryableError, TenantryError } from '../../../functions/lib/errors.ts';
 import { acme, limits, routeTo, startServer, type TestServer } from './support/server.ts';
 
 let server: TestServer;
@@ -69,6 +69,29 @@ describe.each(['query', 'transaction'] as const)('db.%s', (kind) => {
     const dropped = routeTo(server.endpoint({ database: 'gone' }));
     expect(await failure(use(dropped))).toMatchObject({ code: 'unavailable' });
     expect(dropped.refreshes()).toBe(1);
+  });
+
+  test('refreshes the route when what it leads to has no secret any more', async () => {
+    const arrives = routeTo(server.endpoint());
+    const noSecret = new TenantryError('internal', 'The secret is gone.');
+    const moved: FindPassage = async (request) => {
+      if (!request.refresh) throw noSecret;
+      return arrives(request);
+    };
+    expect((await use(moved)).rows).toEqual([{ n: 1 }]);
+
+    const offboarded: FindPassage = async ({ refresh }) => {
+      throw refresh ? new TenantryError('tenant_not_served', 'Not served here.') : noSecret;
+    };
+    expect(await failure(use(offboarded))).toMatchObject({ code: 'tenant_not_served' });
+
+    const broken = routeTo({
+      ...server.endpoint(),
+      login: 'nobody',
+      password: async () => Promise.reject(noSecret),
+    });
+    expect(await failure(use(broken))).toMatchObject({ code: 'internal' });
+    expect(broken.refreshes()).toBe(1);
   });
 
   test.each(['fenced', 'busy'])(
