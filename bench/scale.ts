@@ -1,7 +1,6 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { releaseWith } from '../test/lib/lifecycle/migrate.support.ts';
-import { lifecycleOf } from '../test/lib/lifecycle/support.ts';
 import { startWorld } from '../test/support/world.ts';
 import { file, fleetServer, makeHomes, range, releaseOf, throughMachine } from './homes.ts';
 import { timed } from './measure.ts';
@@ -13,17 +12,16 @@ const mostEvents = 25_000;
 /** Of the memory that a run takes, with so many more homes. What is measured are a few MiB, and collections come when they come. */
 const mostGrowth = 1.5;
 
-/** What a run over the whole fleet takes, planned, migrated and gated with real calls, beside one over a few hundred homes. */
+/** What a run over the whole fleet takes, planned, migrated and gated, beside one over a few hundred homes. */
 export async function run(
   report: (line: string) => void,
   homes: number,
   few = Math.min(600, Math.floor(homes / 2)),
 ): Promise<Figure[]> {
   const world = await startWorld({ parameters: fleetServer });
-  const { probe } = lifecycleOf(world).provisioner;
   try {
     report(
-      `A migration of five statements by the state machine, tool calls at its gates: ${few} homes, then ${homes}.`,
+      `A migration of five statements by the state machine, without tool calls at its gates: ${few} homes, then ${homes}.`,
     );
     let release = releaseOf(world);
     const rows: { homes: number; ms: number; events: number; largest: number; heap: number }[] = [];
@@ -33,7 +31,7 @@ export async function run(
       report(`(${size - before} homes made in ${(made / 1000).toFixed(0)} s)`);
       release = releaseWith({ ...world, release }, file(round));
       const begun = performance.now();
-      const { result, heap } = await watched(() => throughMachine(world, release, { probe }));
+      const { result, heap } = await watched(() => throughMachine(world, release));
       rows.push({ homes: size, ms: performance.now() - begun, heap, ...result });
     }
     table(
@@ -66,7 +64,7 @@ export async function run(
   }
 }
 
-/** The most that is alive at any time of the work, beyond what was before it: measured after collecting, ten times a second. */
+/** The most that is alive at any time of the work, beyond what was before it: measured after collecting, once a second. */
 async function watched<T>(work: () => Promise<T>): Promise<{ result: T; heap: number }> {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
@@ -79,7 +77,7 @@ async function watched<T>(work: () => Promise<T>): Promise<{ result: T; heap: nu
   let most = before;
   const timer = setInterval(() => {
     most = Math.max(most, alive());
-  }, 100);
+  }, 1_000);
   try {
     const result = await work();
     return { result, heap: Math.max(most, alive()) - before };
