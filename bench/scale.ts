@@ -80,7 +80,8 @@ async function watched<T>(work: () => Promise<T>): Promise<{ result: T; heap: nu
   }, 1_000);
   try {
     const result = await work();
-    return { result, heap: Math.max(most, alive()) - before };
+    // Less than a MiB is noise.
+    return { result, heap: Math.max(2 ** 20, most - before, alive() - before) };
   } finally {
     clearInterval(timer);
   }
