@@ -45,6 +45,19 @@ export async function recordMove(
   );
 }
 
+/** Moves of a tenant that were given up, while one of their homes is still there beside the one in use. */
+export async function movesThatLeft(catalog: Catalog, tenant: TenantId): Promise<string[]> {
+  const { rows } = await catalog.query<{ id: string }>(
+    `select m.operation_id as id from catalog.moves m join catalog.operations o using (operation_id)
+       join catalog.tenants t on t.tenant_id = m.tenant_id
+      where m.tenant_id = $1 and o.state = 'failed' and exists (
+              select from catalog.homes h where h.home_id in (m.source_home, m.target_home) and h.home_id <> t.home_id)
+      order by o.started_at`,
+    [tenant],
+  );
+  return rows.map(({ id }) => id);
+}
+
 export async function readMove(catalog: Catalog, operationId: string): Promise<Move | undefined> {
   const { rows } = await catalog.query(
     `select *, coalesce(switched_at + make_interval(secs => window_seconds) <= now(), false) as over from catalog.moves where operation_id = $1`,

@@ -13,27 +13,28 @@ const DAYS = 7;
 const AT_ONCE = 100;
 
 /**
- * Lets the writers of tenants in whose move the mover has died, or can't go on, while it kept them out. The home that the
- * catalog names is the one to open: as long as a step may still decide otherwise it holds the operation's lock, and then
- * nothing happens here. For whoever looks after things every minute; a later attempt of the step finds what it needs.
+ * Lets the writers of tenants in whose move the mover has died, or can't go on, while it kept them out, and lets go of homes
+ * whose move was given up. The home that the catalog names is the one to open: as long as a step may still decide otherwise
+ * it holds the operation's lock, and then nothing happens here. For whoever looks after things every minute; a later attempt
+ * of the step finds what it needs.
  * @param catalog for this alone: what is locked here is locked for this connection
- * @returns the tenants
+ * @returns the tenants whose writers were kept out
  */
 export async function releaseFences(
   plane: Omit<ControlPlane, 'keys'>,
   catalog: ControlConnection,
 ): Promise<{ slug: string; reason: string | undefined }[]> {
-  const { rows } = await catalog.query<{ id: string; slug: string }>(
-    `select m.operation_id as id, t.slug from catalog.moves m join catalog.operations o using (operation_id)
+  const { rows } = await catalog.query<{ id: string; slug: string; ended: boolean }>(
+    `select m.operation_id as id, t.slug, o.state = 'failed' as ended from catalog.moves m join catalog.operations o using (operation_id)
        join catalog.tenants t on t.tenant_id = m.tenant_id
       where o.state = 'running' or o.finished_at > now() - make_interval(days => $1) and o.state = 'failed'
       order by o.started_at desc limit $2`,
     [DAYS, AT_ONCE],
   );
   const found: { slug: string; reason: string | undefined }[] = [];
-  for (const { id, slug } of rows)
+  for (const { id, slug, ended } of rows)
     try {
-      if (await releaseFence(plane, catalog, id)) found.push({ slug, reason: undefined });
+      if (await releaseFence(plane, catalog, id, ended)) found.push({ slug, reason: undefined });
     } catch (error) {
       // Its server is away: the other tenants' turn, and this one's in a minute.
       found.push({ slug, reason: (error as Error).message });
@@ -45,12 +46,15 @@ async function releaseFence(
   plane: Omit<ControlPlane, 'keys'>,
   catalog: ControlConnection,
   operationId: string,
+  ended: boolean,
 ): Promise<boolean> {
   const { tenant } = (await readMove(catalog, operationId))!;
   const home = await presentHome(catalog, tenant);
   const { clusterId, adminHost: host, adminPort: port, database } = home;
   return withConnection(adminEndpoint(plane, { clusterId, host, port, database }), async (connection) => {
-    if ((await readState(connection, home.homeId)) !== 'fenced') return false;
+    const standing = await readState(connection, home.homeId);
+    // What a move that was given up still holds, no other one could move.
+    if (standing?.state !== 'fenced' && !(ended && standing?.move === operationId)) return false;
     const lock = operationLock(operationId);
     const { rows } = await catalog.query<{ got: boolean }>(
       `select pg_try_advisory_lock(${lock.sql}) as got`,
@@ -77,16 +81,16 @@ async function open(
   home: ReachableHome,
 ): Promise<boolean> {
   const hold = { home, connection, mover: randomUUID() };
-  const { state } = await claim(hold, move.operationId);
-  if (state !== 'fenced') return false;
+  const isFenced = (await claim(hold, move.operationId)).state === 'fenced';
   const to = await openState(catalog, move);
   const { state: operation } = await readOperation(catalog, move.operationId);
   if (operation === 'running' && (move.phase === 'moving' || move.phase === 'switched')) {
+    if (!isFenced) return false;
     // It goes on from here: what changes meanwhile is carried over too.
     await setState(hold, ['fenced'], to, { capturing: true });
   } else {
     await settle(hold, to);
     await release(hold, move.operationId);
   }
-  return true;
+  return isFenced;
 }

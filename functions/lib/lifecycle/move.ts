@@ -1,7 +1,7 @@
-import { recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
+import { movesThatLeft, recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
 import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
-import { TenantryError } from '../errors.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
 import type { Release } from '../migrations/release.ts';
 import { catchUp } from '../move/catch-up.ts';
 import { copyRows } from '../move/copy.ts';
@@ -71,6 +71,7 @@ export const moveSteps = {
     await recordMove(catalog, moveOf(operationId, tenant, input));
     const move = await goingOn(catalog, operationId, 'moving');
     const source = await homeOf(catalog, move.sourceHome);
+    await removeRemains(mover, catalog, source);
     const target = await makeTarget(mover, catalog, source, input);
     await withSides(mover, move, { source, target }, async (sides) => {
       await requireSameSchema(sides);
@@ -193,6 +194,30 @@ export const moveSteps = {
     await endOperation(catalog, operationId, { state: 'failed', step, reason: both });
   },
 } as const satisfies Record<string, Step<Mover, MoveOperation>>;
+
+/** What earlier moves of this tenant were given up over: it would be in the way of this one. */
+async function removeRemains(mover: Mover, catalog: ControlConnection, kept: ReachableHome): Promise<void> {
+  const until = mover.clock() + turn;
+  for (const operationId of await movesThatLeft(catalog, kept.tenant)) {
+    const move = await readMoveOf(catalog, operationId);
+    const left = move.sourceHome === kept.homeId ? move.targetHome : move.sourceHome;
+    const operation = await moveOperation(catalog, operationId);
+    const remaining = await leaveHome(
+      mover,
+      catalog,
+      move,
+      await leaving(catalog, operation, left, kept),
+      until,
+    );
+    if (remaining.instance)
+      throw new TenantryError(
+        'move_refused',
+        `An instance of the move ${operationId}, which was given up, is still there: delete it, then move again.`,
+      );
+    if (remaining.more)
+      throw new RetryableError('busy', 'What an earlier move has left is still being removed.', 5);
+  }
+}
 
 async function leaving(
   catalog: ControlConnection,

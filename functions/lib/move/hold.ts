@@ -35,15 +35,18 @@ export async function claim({ connection, home, mover }: Hold, move: string): Pr
   });
 }
 
-/** As its own database says; undefined: it is not there. */
+/** As its own database says, and which move has it; undefined: it is not there. */
 export async function readState(
   connection: ControlConnection,
   homeId: string,
-): Promise<HomeState | undefined> {
+): Promise<{ state: HomeState; move: string | null } | undefined> {
   const { rows } = await asRole(connection, 'tenancy_keeper', () =>
-    connection.query<{ state: HomeState }>('select state from tenancy.homes where home_id = $1', [homeId]),
+    connection.query<{ state: HomeState; move: string | null }>(
+      'select state, move_id as move from tenancy.homes where home_id = $1',
+      [homeId],
+    ),
   );
-  return rows[0]?.state;
+  return rows[0];
 }
 
 /** A step may have died before its home was there. */

@@ -179,4 +179,23 @@ describe.each(ways)('from %s to %s', (from, to) => {
       expect.objectContaining({ home_id: source.homeId, state: 'open', capturing: false, busy: false }),
     );
   });
+
+  it('and a home whose move was given up can be moved again', async () => {
+    const tenant = await tenantWith(from);
+    const given = await begin(world, tenant.slug, to);
+    for (const name of ['prepare', 'capture'] as const) await step(world, given, name);
+    await step(world, given, 'abandon', { failedStep: 'copy' });
+    const found = await world.asProvisioner('catalog', (catalog) => releaseFences(world.plane, catalog));
+    // Nobody was kept out.
+    expect(found.filter(({ slug }) => slug === tenant.slug)).toEqual([]);
+    expect(await admitted(world, tenant)).toContainEqual(
+      expect.objectContaining({ home_id: tenant.home.homeId, state: 'open', capturing: false, busy: false }),
+    );
+    const operation = await begin(world, tenant.slug, to);
+    await untilSwitched(world, operation);
+    await step(world, operation, 'follow');
+    await wish(world, operation, 'complete');
+    await step(world, operation, 'complete');
+    expect((await notes(world, tenant)).size).toBe(50);
+  });
 });
