@@ -1,4 +1,5 @@
-import { readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import type { DeploymentFacts } from '../../infra/environment.ts';
@@ -65,8 +66,12 @@ export function synthesize(
 ): Synthesized {
   // Validation by the library's own rules takes seconds and runs in `npm run synth`.
   process.env.CDK_VALIDATION = 'false';
-  const app = new App({ context });
-  process.once('exit', () => rmSync(app.outdir, { recursive: true, force: true }));
+  const folder = process.env.TENANTRY_SYNTH;
+  const app = new App({
+    context,
+    ...(folder !== undefined && { outdir: mkdtempSync(join(folder, 'cdk.out-')) }),
+  });
+  if (folder === undefined) process.once('exit', () => rmSync(app.outdir, { recursive: true, force: true }));
   const settings = readSettings(changes);
   const stacks = addSystem(app, settings, itsTools);
   return { app, settings, stacks, template: (stack) => Template.fromStack(stacks[stack]) };
