@@ -57,9 +57,12 @@ export async function switchOver(
   return { pauseMs: performance.now() - from, rows };
 }
 
-/** What the catalog has decided, told to the source itself: it refuses every call, and calls look for their new route. */
+/**
+ * What the catalog has decided, told to the source itself: it refuses every call, and calls look for their new route. On the
+ * way back an attempt that died may have left the home, as `unfence` does, in `provisioning`.
+ */
 export const closeSource = (source: Side) =>
-  setState(source, ['open', 'fenced', 'suspended', 'moved'], 'moved', { capturing: false });
+  setState(source, ['open', 'fenced', 'suspended', 'moved', 'provisioning'], 'moved', { capturing: false });
 
 /** Both sides at the same moment of the source, while it goes on. @throws TenantryError `move_differs` */
 export async function compareInFull(sides: Sides): Promise<Pick<Switched, 'rows'>> {
