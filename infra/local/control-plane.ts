@@ -2,6 +2,7 @@ import type { Secrets } from '../../functions/lib/aws/secrets.ts';
 import { type Cluster, recordCluster } from '../../functions/lib/catalog/clusters.ts';
 import { recordSchemaState } from '../../functions/lib/catalog/migration-runs.ts';
 import { withConnection } from '../../functions/lib/database/connect.ts';
+import { KeptConnections } from '../../functions/lib/database/kept.ts';
 import type { Endpoint } from '../../functions/lib/database/types.ts';
 import { TenantryError } from '../../functions/lib/errors.ts';
 import { parseMasterKeys } from '../../functions/lib/isolation/context.ts';
@@ -93,6 +94,7 @@ export function createPlane(
     loginsUse: 'secret',
     tls: 'off',
     extensions,
+    kept: new KeptConnections(),
   };
 }
 

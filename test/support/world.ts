@@ -5,6 +5,7 @@ import { recordCluster } from '../../functions/lib/catalog/clusters.ts';
 import { recordSchemaState } from '../../functions/lib/catalog/migration-runs.ts';
 import { type CatalogHome, presentHome } from '../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../functions/lib/database/connect.ts';
+import { KeptConnections } from '../../functions/lib/database/kept.ts';
 import type { CallLimits, Endpoint, Mode } from '../../functions/lib/database/types.ts';
 import { type Access, createAccess } from '../../functions/lib/isolation/access.ts';
 import { type ContextClaims, parseMasterKeys, signContext } from '../../functions/lib/isolation/context.ts';
@@ -87,6 +88,8 @@ export interface World {
     where: TestTenant | 'catalog',
     work: (connection: ControlConnection) => Promise<T>,
   ): Promise<T>;
+  /** As nobody may: past every wall. */
+  superuser(database: string): Endpoint;
   close(): Promise<void>;
 }
 
@@ -134,6 +137,8 @@ export async function startWorld(
     loginsUse: 'secret',
     tls: 'off',
     extensions: options.extensions ?? [],
+    // As many as the environments have that one test stands for.
+    kept: new KeptConnections(8),
   };
   const at = { kind: 'shared', region: 'eu-west-1', host, port, adminHost: host, adminPort: port } as const;
   const shared = await preparePlace(plane, { ...at, clusterId }, tenantsDatabase, cluster.master);
@@ -230,6 +235,11 @@ export async function startWorld(
       ),
     asLogin: async (tenant, work) => withConnection(await loginEndpoint(secrets, tenant), work),
     asProvisioner,
+    superuser(database) {
+      const { host, port, superuserPassword } = cluster.server;
+      const password = async () => superuserPassword;
+      return { host, port, database, login: 'postgres', tls: 'off', password };
+    },
     async close() {
       await Promise.all(opened.map((made) => made.pools.close()));
       await emulator.close();

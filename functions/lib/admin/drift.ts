@@ -1,4 +1,4 @@
-import { type ControlConnection, openConnection } from '../database/connect.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { adminEndpoint } from '../lifecycle/control-plane.ts';
@@ -36,16 +36,13 @@ export async function findDrift(admin: Admin, slug: string | undefined, after = 
   for (const [, here] of Map.groupBy(homes, ({ place }) => `${place.clusterId}/${place.database}`)) {
     const endpoint = adminEndpoint(admin.plane, here[0]!.place);
     try {
-      const { connection, close } = await openConnection(endpoint);
-      try {
+      await withConnection(endpoint, async (connection) => {
         const references = new Map();
         for (const { slug, target } of here) {
           const found = await driftOf(connection, { ...target, keys: admin.plane.keys }, files, references);
           drifts.push(...found.map((drift) => ({ tenant: slug, ...drift })));
         }
-      } finally {
-        await close();
-      }
+      });
     } catch (error) {
       if (!(error instanceof ConnectFailure)) throw error;
       drifts.push(

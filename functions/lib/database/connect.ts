@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import type pg from 'pg';
+import pg from 'pg';
 import { connectClient } from './connection.ts';
 import { copyFrom, copyTo } from './copy.ts';
 import { ConnectFailure } from './failure.ts';
@@ -18,12 +18,22 @@ export interface ControlConnection {
 export interface OpenConnection {
   readonly connection: ControlConnection;
   close(): Promise<void>;
+  /** Done, with nothing under way on it: it is kept for the next one where the endpoint says so, and closed elsewhere. */
+  release(): Promise<void>;
 }
 
 /** For whoever works on one database for longer than one call. @throws ConnectFailure; its `cause` says why */
 export async function openConnection(endpoint: Endpoint): Promise<OpenConnection> {
-  const client = await openClient(endpoint);
-  return { connection: controlConnection(client), close: () => client.end().catch(() => {}) };
+  const client = (await endpoint.kept?.take(endpoint)) ?? (await openClient(endpoint));
+  const close = () => client.end().catch(() => {});
+  return {
+    connection: controlConnection(client),
+    close,
+    async release() {
+      if (endpoint.kept === undefined || client.getTransactionStatus() !== 'I') return close();
+      endpoint.kept.keep(endpoint, client);
+    },
+  };
 }
 
 export const controlConnection = (client: pg.Client): ControlConnection => ({
@@ -31,6 +41,9 @@ export const controlConnection = (client: pg.Client): ControlConnection => ({
   copyTo: (text, into) => copyTo(client, text, into),
   copyFrom: (text, from) => copyFrom(client, text, from),
 });
+
+/** Text as a script's constant, for what takes no parameters. */
+export const literal = (text: string): string => pg.escapeLiteral(text);
 
 /** @throws ConnectFailure */
 export const openClient = (endpoint: Endpoint): Promise<pg.Client> =>
@@ -41,18 +54,21 @@ export const openClient = (endpoint: Endpoint): Promise<pg.Client> =>
   });
 
 /**
- * Opens a connection for `work` and closes it afterwards, whatever became of it.
+ * Opens a connection for `work`, or takes one that is kept. Afterwards it is kept or closed; closed when `work` throws.
  * @throws ConnectFailure when there is none to be had; its `cause` says why
  */
 export async function withConnection<T>(
   endpoint: Endpoint,
   work: (connection: ControlConnection) => Promise<T>,
 ): Promise<T> {
-  const { connection, close } = await openConnection(endpoint);
+  const { connection, close, release } = await openConnection(endpoint);
   try {
-    return await work(connection);
-  } finally {
+    const result = await work(connection);
+    await release();
+    return result;
+  } catch (error) {
     await close();
+    throw error;
   }
 }
 

@@ -1,3 +1,4 @@
+import type { KeptConnections } from './kept.ts';
 import type { Sql } from './sql.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: a row's shape is the tool's to state, as in node-postgres
@@ -52,6 +53,8 @@ export interface Endpoint {
   password(fresh: boolean): Promise<string>;
   /** `verify` demands a certificate of a known authority (RDS's bundle on Lambda); `off` only where the network is the machine itself. */
   readonly tls: 'verify' | 'off';
+  /** Where the control plane's connections wait for its next piece of work. */
+  readonly kept?: KeptConnections | undefined;
 }
 
 export type Mode = 'r' | 'w';

@@ -1,6 +1,6 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { MasterKeys } from '../isolation/context.ts';
-import { type ControlPlane, catalogEndpoint } from '../lifecycle/control-plane.ts';
+import { catalogEndpoint } from '../lifecycle/control-plane.ts';
 import { catalogDatabase } from '../migrations/install.ts';
 import { auditDatabase } from './audit-database.ts';
 import { canaries, type Pair } from './canaries.ts';
@@ -49,7 +49,7 @@ export async function runCanary(
   clock = Date.now,
   size = homesAtOnce,
 ): Promise<HealthRun | undefined> {
-  return withConnection(catalogEndpoint(watch.plane as ControlPlane), async (connection) => {
+  return withConnection(catalogEndpoint(watch.plane), async (connection) => {
     await connection.query("set statement_timeout = '5s'");
     const catalog = takingTurns(connection);
     const { rows } = await catalog.query<{ first: boolean }>(

@@ -68,7 +68,8 @@ export async function tenantHealth(
   );
   try {
     return await withConnection(
-      adminEndpoint(plane, { clusterId, host, port, database }),
+      // A new connection: whether there are any to be had is part of what is asked.
+      adminEndpoint({ ...plane, kept: undefined }, { clusterId, host, port, database }),
       async (connection) => {
         const { wrong, differs, ...figures } = await lookAt(connection, home);
         return {

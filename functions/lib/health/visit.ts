@@ -36,7 +36,7 @@ const atOnce = 16;
 
 /** As tenancy_provisioner, in one database: everything that the catalogs say about it. Changes nothing, waits for no lock. */
 export async function visit(
-  plane: Pick<ControlPlane, 'credentials' | 'tls'>,
+  plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls'>,
   catalog: ControlConnection,
   picture: Picture,
   keys: MasterKeys | undefined,
@@ -52,54 +52,51 @@ export async function visit(
   const used = strategies.filter((strategy) => here.some((home) => home.strategy === strategy));
   const affected = used.length > 0 ? used : picture.strategies;
   const at = { clusterId, database, busy: picture.busy };
-  return withConnection(
-    adminEndpoint(plane as ControlPlane, { clusterId, host, port, database }),
-    async (connection) => {
-      await connection.query(`set statement_timeout = ${statementMs}; set lock_timeout = '100ms'`);
-      const tell = (rows: readonly AuditRow[]) => {
-        for (const row of rows) findings.push(ofRow(row, strategiesOf(row.login, here, affected)));
-      };
-      tell(await auditDatabase(connection, here));
-      let locks = 0;
-      if (isShared || server.kind === 'dedicated') {
-        tell(await auditServer(connection));
-        const held = await sessionLocks(connection);
-        locks = held.length;
-        for (const { login, database, pid } of held)
-          findings.push(
-            finding(
-              'session_locks',
-              strategiesOf(login, here, affected),
-              `session ${pid} of ${login} in ${database}`,
-              'holds an advisory lock outside any transaction',
-              'find out whose it is (pg_stat_activity) and end it',
-            ),
-          );
-        findings.push(...(await compareNames(catalog, connection, at)));
-      }
-      findings.push(...(await compareHomes(catalog, connection, at)));
-      const runtime = await auditFunctions(connection, 'tenancy', database, affected, known);
-      findings.push(...runtime.findings);
-      if (keys)
-        findings.push(...(await auditKeys(connection, keys, { database, databaseId, isShared }, affected)));
-      if (isShared) {
-        const rows = await check(connection, [sharedHome]);
-        findings.push(...rows.map((row) => ofTables(row, sharedHome, ['rls'])));
-      }
-      const looked: string[] = [];
-      for (let from = 0; from < homes.length && Date.now() < until; from += atOnce) {
-        const some = homes.slice(from, from + atOnce);
-        looked.push(...some.map(({ homeId }) => homeId));
+  return withConnection(adminEndpoint(plane, { clusterId, host, port, database }), async (connection) => {
+    await connection.query(`set statement_timeout = ${statementMs}; set lock_timeout = '100ms'`);
+    const tell = (rows: readonly AuditRow[]) => {
+      for (const row of rows) findings.push(ofRow(row, strategiesOf(row.login, here, affected)));
+    };
+    tell(await auditDatabase(connection, here));
+    let locks = 0;
+    if (isShared || server.kind === 'dedicated') {
+      tell(await auditServer(connection));
+      const held = await sessionLocks(connection);
+      locks = held.length;
+      for (const { login, database, pid } of held)
         findings.push(
-          ...(await auditHomes(
-            connection,
-            some.filter(({ tenant }) => !picture.busy.has(tenant)),
-          )),
+          finding(
+            'session_locks',
+            strategiesOf(login, here, affected),
+            `session ${pid} of ${login} in ${database}`,
+            'holds an advisory lock outside any transaction',
+            'find out whose it is (pg_stat_activity) and end it',
+          ),
         );
-      }
-      return { sessionLocks: locks, looked, runtimes: runtime.runtimes };
-    },
-  );
+      findings.push(...(await compareNames(catalog, connection, at)));
+    }
+    findings.push(...(await compareHomes(catalog, connection, at)));
+    const runtime = await auditFunctions(connection, 'tenancy', database, affected, known);
+    findings.push(...runtime.findings);
+    if (keys)
+      findings.push(...(await auditKeys(connection, keys, { database, databaseId, isShared }, affected)));
+    if (isShared) {
+      const rows = await check(connection, [sharedHome]);
+      findings.push(...rows.map((row) => ofTables(row, sharedHome, ['rls'])));
+    }
+    const looked: string[] = [];
+    for (let from = 0; from < homes.length && Date.now() < until; from += atOnce) {
+      const some = homes.slice(from, from + atOnce);
+      looked.push(...some.map(({ homeId }) => homeId));
+      findings.push(
+        ...(await auditHomes(
+          connection,
+          some.filter(({ tenant }) => !picture.busy.has(tenant)),
+        )),
+      );
+    }
+    return { sessionLocks: locks, looked, runtimes: runtime.runtimes };
+  });
 }
 
 const ofRow = ({ check, object, finding: text, remedy }: AuditRow, of: readonly Strategy[]) =>

@@ -1,4 +1,5 @@
 import { createSecrets, type Secrets } from '../aws/secrets.ts';
+import { KeptConnections } from '../database/kept.ts';
 import type { Endpoint } from '../database/types.ts';
 import { type MasterKeys, parseMasterKeys } from '../isolation/context.ts';
 import { type Credentials, createCredentials } from '../isolation/credentials.ts';
@@ -17,6 +18,8 @@ export interface ControlPlane {
   readonly tls: Endpoint['tls'];
   /** Installed in every database that holds tenants. */
   readonly extensions: readonly string[];
+  /** Where connections wait for the next step; without it each step opens its own. */
+  readonly kept?: KeptConnections | undefined;
 }
 
 /** The control plane of a function's settings. @throws TenantryError when the signing keys can't be read */
@@ -36,12 +39,13 @@ export async function createControlPlane(
     loginsUse: credentials,
     tls,
     extensions: settings.extensions,
+    kept: new KeptConnections(),
   };
 }
 
 /** As tenancy_provisioner, past any proxy. */
 export function adminEndpoint(
-  plane: Pick<ControlPlane, 'credentials' | 'tls'>,
+  plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls' | 'kept'>,
   at: { clusterId: string; host: string; port: number; database: string },
 ): Endpoint {
   const login = 'tenancy_provisioner';
@@ -52,9 +56,12 @@ export function adminEndpoint(
     database,
     login,
     tls: plane.tls,
+    // Elsewhere connections are fewer than functions: a dedicated server counts four of ours.
+    kept: clusterId === plane.catalog.clusterId ? plane.kept : undefined,
     password: (fresh) => plane.credentials.password({ clusterId, host, port, login }, fresh),
   };
 }
 
-export const catalogEndpoint = (plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls'>): Endpoint =>
-  adminEndpoint(plane, { ...plane.catalog, database: catalogDatabase });
+export const catalogEndpoint = (
+  plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls' | 'kept'>,
+): Endpoint => adminEndpoint(plane, { ...plane.catalog, database: catalogDatabase });

@@ -45,6 +45,7 @@ interface Place {
   /** Slots of the server's lock table. */
   readonly lockTable: number;
   close(): Promise<void>;
+  release(): Promise<void>;
 }
 
 /**
@@ -64,13 +65,15 @@ export async function work(
   let place: Place | undefined;
   // Two at first: one measurement says how many locks a home takes.
   let size = 2;
+  let more = true;
   try {
     while (migrator.clock() < until) {
       const batch = await leaseTargets(catalog, { operationId, ring, slot, lease, size });
-      if (batch.length === 0) return false;
+      more = batch.length > 0;
+      if (!more) break;
       const key = placeOf(batch[0]!);
       if (place?.key !== key) {
-        await place?.close();
+        await place?.release();
         place = undefined;
         const opened = await open(migrator, batch[0]!);
         if (opened instanceof Error) {
@@ -87,13 +90,13 @@ export async function work(
       await migrateBatch(migrator, catalog, run, place, batch, lease, applied);
       size = place.size;
     }
-    return true;
+    await place?.release();
+    return more;
   } catch (error) {
     // Given back at once, where the catalog still answers: the next worker need not be of this slot.
     await releaseTargets(catalog, operationId, lease).catch(() => {});
-    throw error;
-  } finally {
     await place?.close();
+    throw error;
   }
 }
 
@@ -173,16 +176,25 @@ async function open({ plane, release }: Migrator, target: LeasedTarget): Promise
   const { cluster_id: clusterId, admin_host: host, admin_port: port, database_name: database } = target.row;
   for (let attempt = 0; ; attempt += 1) {
     try {
-      const { connection, close } = await openConnection(
-        adminEndpoint(plane, { clusterId, host, port, database }),
-      );
+      const {
+        connection,
+        close,
+        release: giveBack,
+      } = await openConnection(adminEndpoint(plane, { clusterId, host, port, database }));
       try {
         await ensureRuntime(connection, plane.keys, release.runtime, release.extensions);
         const { rows } = await connection.query<{ locks: number }>(
           `select current_setting('max_locks_per_transaction')::integer
                 * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer) as locks`,
         );
-        return { key: placeOf(target), connection, close, size: 2, lockTable: rows[0]!.locks };
+        return {
+          key: placeOf(target),
+          connection,
+          close,
+          release: giveBack,
+          size: 2,
+          lockTable: rows[0]!.locks,
+        };
       } catch (error) {
         await close();
         throw error;

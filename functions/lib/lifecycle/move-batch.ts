@@ -29,7 +29,7 @@ export interface BatchRequest extends Omit<MoveRequest, 'slug'> {
 }
 
 export interface Batcher {
-  readonly plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls'>;
+  readonly plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls' | 'kept'>;
   /** Starts the execution of a move; of one name there is one. */
   startMove(operationId: string, input: object): Promise<void>;
   readonly clock: () => number;

@@ -115,14 +115,9 @@ export function lifecycleOf(world: World): Lifecycle {
       return (await db.query(sql`select * from notes`)).rows.length;
     },
     async cutProvisioner() {
-      const { host, port, superuserPassword } = world.cluster.server;
-      const superuser = {
-        ...{ host, port, database: 'postgres', login: 'postgres', tls: 'off' as const },
-        password: async () => superuserPassword,
-      };
-      await withConnection(superuser, (connection) =>
+      await withConnection(world.superuser('postgres'), (connection) =>
         connection.query(
-          "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tenancy_provisioner'",
+          "select pg_terminate_backend(pid, 2000) from pg_stat_activity where usename = 'tenancy_provisioner'",
         ),
       );
     },

@@ -1,0 +1,93 @@
+import type { Socket } from 'node:net';
+import { setImmediate } from 'node:timers/promises';
+import type pg from 'pg';
+import type { Endpoint } from './types.ts';
+
+/** Well below the server's `idle_session_timeout` of a minute: a function that was frozen for longer takes no dead one. */
+const idleMs = 15_000;
+/**
+ * All that a session can leave behind, locks first of all, but for its plans: those are what the next one is to find.
+ * `discard all` would throw them away too.
+ */
+const reset =
+  'close all; reset session authorization; reset all; deallocate all; unlisten *; select pg_advisory_unlock_all(); discard temp; discard sequences';
+
+interface Idle {
+  readonly key: string;
+  readonly client: pg.Client;
+  readonly since: number;
+  readonly timer: NodeJS.Timeout;
+  readonly onGone: () => void;
+}
+
+/**
+ * The control plane's connections between one piece of work and the next. A new one costs six round trips, a process and
+ * cold caches: 20 to 40 ms a step. Keeps no process alive.
+ */
+export class KeptConnections {
+  #idle: Idle[] = [];
+  readonly #atMost: number;
+  readonly #now: () => number;
+
+  /** @param atMost the connections that the budget gives to one environment: the catalog, and one home */
+  constructor(atMost = 2, now = Date.now) {
+    this.#atMost = atMost;
+    this.#now = now;
+  }
+
+  async take(endpoint: Endpoint): Promise<pg.Client | undefined> {
+    // A server that has gone meanwhile is heard of first.
+    await setImmediate();
+    const key = keyOf(endpoint);
+    const idle = this.#idle.findLast((one) => one.key === key);
+    if (idle === undefined) {
+      this.#trim(this.#atMost - 1);
+      return undefined;
+    }
+    this.#forget(idle);
+    if (this.#now() - idle.since > idleMs) {
+      end(idle.client);
+      return undefined;
+    }
+    socketOf(idle.client).ref();
+    return idle.client;
+  }
+
+  /**
+   * Takes back one that is in no transaction and does nothing. What makes it as new is on its way to the server when this
+   * returns, should the process be frozen then; the next statement waits behind it.
+   */
+  keep(endpoint: Endpoint, client: pg.Client): void {
+    client.query(reset).catch(() => end(client));
+    const onGone = () => this.#drop(idle);
+    const timer = setTimeout(onGone, idleMs).unref();
+    const idle: Idle = { key: keyOf(endpoint), client, since: this.#now(), timer, onGone };
+    socketOf(client).unref();
+    client.once('end', onGone).once('error', onGone);
+    this.#idle.push(idle);
+    this.#trim(this.#atMost);
+  }
+
+  #trim(length: number): void {
+    while (this.#idle.length > length) this.#drop(this.#idle[0]!);
+  }
+
+  #drop(idle: Idle): void {
+    if (this.#forget(idle)) end(idle.client);
+  }
+
+  #forget(idle: Idle): boolean {
+    const at = this.#idle.indexOf(idle);
+    if (at < 0) return false;
+    this.#idle.splice(at, 1);
+    clearTimeout(idle.timer);
+    idle.client.off('end', idle.onGone).off('error', idle.onGone);
+    return true;
+  }
+}
+
+const keyOf = ({ host, port, database, login }: Endpoint) => `${host}:${port}/${database}/${login}`;
+
+const socketOf = (client: pg.Client) => client.connection.stream as Socket;
+
+const end = (client: pg.Client): void => void client.end().catch(() => {});
