@@ -72,12 +72,6 @@ export const homeValues = (home: CatalogHome) => [
 
 /** Records the tenant's first home, or answers the one it has: a repeated onboarding continues with the same. */
 export async function recordFirstHome(catalog: Catalog, home: CatalogHome): Promise<CatalogHome> {
-  await catalog.query(
-    `insert into catalog.homes (home_id, tenant_id, cluster_id, strategy, database_name, database_id, schema_name, login, epoch, state)
-     select $1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning'
-      where not exists (select from catalog.homes where tenant_id = $2)`,
-    homeValues(home),
-  );
   const { rows } = await catalog.query<{
     home_id: string;
     schema_name: string;
@@ -85,8 +79,13 @@ export async function recordFirstHome(catalog: Catalog, home: CatalogHome): Prom
     epoch: string;
     database_id: string;
   }>(
-    'select home_id, schema_name, login, epoch, database_id from catalog.homes where tenant_id = $1 order by created_at limit 1',
-    [home.tenant],
+    `with first as (select * from catalog.homes where tenant_id = $2 order by created_at limit 1),
+     made as (
+       insert into catalog.homes (home_id, tenant_id, cluster_id, strategy, database_name, database_id, schema_name, login, epoch, state)
+       select $1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning' where not exists (select from first) returning *)
+     select home_id, schema_name, login, epoch, database_id from first
+     union all select home_id, schema_name, login, epoch, database_id from made`,
+    homeValues(home),
   );
   const row = rows[0]!;
   return {

@@ -1,7 +1,7 @@
 import { tenantSecretName } from './credentials.ts';
-import { dropDatabase } from './homes.ts';
+import { dropDatabase, makeOwnHome } from './homes.ts';
 import type { Isolation } from './isolation.ts';
-import { provisionOwn, schema } from './schema.ts';
+import { schema } from './schema.ts';
 
 /**
  * A database of the tenant's own, on its own instance or in a shared cluster. Within it everything is as in a schema
@@ -41,7 +41,7 @@ export const database: Isolation = {
     };
   },
 
-  provision: (connection, home, password) => provisionOwn(connection, home, password, 'its own database'),
+  provision: (connection, home, password) => makeOwnHome(connection, home, password, 'its own database'),
   removeRows: schema.removeRows,
   deprovision: (connection, { database, login }) => dropDatabase(connection, database, login),
   removedFrom: () => 'postgres',

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ControlConnection } from '../database/connect.ts';
+import { type ControlConnection, literal } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import type { HomeState } from '../tenant/tenant.ts';
 import type { Finding, Home, Scope } from './isolation.ts';
@@ -23,26 +23,42 @@ export async function asRole<T>(
   }
 }
 
-/** Writes the home into its own database, which is what admits or refuses calls. Keeps what is there. */
-export async function registerHome(connection: ControlConnection, home: Home): Promise<void> {
-  await asRole(connection, 'tenancy_keeper', () =>
-    connection.query(
-      `insert into tenancy.homes (home_id, tenant_id, login, schema_name, epoch, state)
-       values ($1, $2, $3, $4, $5, 'provisioning') on conflict (home_id) do nothing`,
-      [home.homeId, home.tenant, home.login, home.schema, home.epoch],
-    ),
-  );
+/** Values of a script, which takes no parameters: ids, names and states that we made, and no other text. */
+const listed = (values: readonly string[]) => values.map((value) => `'${value}'`).join(', ');
+
+/** Writes a home into its own database, which is what admits or refuses calls: one text of a transaction. Keeps what is there. */
+const registration = (
+  { homeId, tenant, login, schema, epoch }: Home,
+  state: 'provisioning' | 'open',
+) => `set local role tenancy_keeper;
+  insert into tenancy.homes (home_id, tenant_id, login, schema_name, epoch, state)
+  values (${listed([homeId, tenant, login, schema])}, ${epoch}, '${state}') on conflict (home_id) do nothing;`;
+
+/** A home in shared tables, which needs nothing else: one round trip. */
+export async function registerHome(
+  connection: ControlConnection,
+  home: Home,
+  state: 'provisioning' | 'open',
+): Promise<void> {
+  await connection.query(registration(home, state));
 }
 
-/** A home in shared tables, which needs nothing else, open at once: one round trip. Keeps what is there. */
-export async function openSharedHome(connection: ControlConnection, home: Home): Promise<void> {
-  // No parameters in a script: ids and names that we made, and no other text.
-  const values = [home.homeId, home.tenant, home.login, home.schema].map((value) => `'${value}'`).join(', ');
-  await connection.query(
-    `begin; set local role tenancy_keeper;
-     insert into tenancy.homes (home_id, tenant_id, login, schema_name, epoch, state) values (${values}, ${home.epoch}, 'open')
-       on conflict (home_id) do nothing;
-     commit`,
+/**
+ * Login, schema and home of a tenant with tables of its own, in one round trip; the tables come with the migrations. All
+ * or nothing. Several at once collide on catalogs that all of them write: retried.
+ */
+export async function makeOwnHome(
+  connection: ControlConnection,
+  home: Home,
+  password: string | undefined,
+  entry: Entry,
+): Promise<void> {
+  await retryOnCatalogCollision(() =>
+    connection.query(`${loginOf(home.login, entry)}
+      ${authentication(home.login, password)};
+      set local role tenancy_owner;
+      create schema if not exists ${home.schema};
+      ${registration(home, 'provisioning')}`),
   );
 }
 
@@ -53,12 +69,9 @@ export async function changeHomeState(
   from: readonly HomeState[],
   to: HomeState,
 ): Promise<boolean> {
-  const { rowCount } = await asRole(connection, 'tenancy_keeper', () =>
-    connection.query('update tenancy.homes set state = $3 where home_id = $1 and state = any ($2)', [
-      homeId,
-      [...from],
-      to,
-    ]),
+  const { rowCount } = await connection.query(
+    `set local role tenancy_keeper;
+     update tenancy.homes set state = '${to}' where home_id = '${homeId}' and state in (${listed(from)})`,
   );
   return rowCount === 1;
 }
@@ -107,33 +120,22 @@ const writersEnd = 65_000;
  */
 export type Entry = 'tenancy_schemas' | 'its own database';
 
-/** A login with rights on one home, and the group's right to enter. Several creators at once collide on shared catalogs: retried. */
-export async function createLogin(
-  connection: ControlConnection,
-  login: string,
-  password: string | undefined,
-  entry: Entry,
-): Promise<void> {
-  await retryOnCatalogCollision(() =>
-    connection.query(`
-      do $$ begin
-        if not exists (select from pg_roles where rolname = '${login}') then
-          create role ${login} login connection limit 20;
-        end if;
-      end $$;
-      grant tenancy_tenants to ${login} with inherit true, set false;
-      alter role ${login} reset all;
-      alter role ${login} set search_path = '';
-      alter role ${login} set statement_timeout = '30s';
-      alter role ${login} set lock_timeout = '5s';
-      alter role ${login} set idle_in_transaction_session_timeout = '60s';
-      do $$ begin
-        ${entry === 'its own database' ? `execute format('grant connect on database %I to ${login}', current_database())` : `grant ${entry} to ${login} with inherit true, set false`};
-      end $$;
-    `),
-  );
-  await authenticateBy(connection, login, password);
-}
+/** A login with rights on one home, and the group's right to enter. */
+const loginOf = (login: string, entry: Entry) => `
+  do $$ begin
+    if not exists (select from pg_roles where rolname = '${login}') then
+      create role ${login} login connection limit 20;
+    end if;
+  end $$;
+  grant tenancy_tenants to ${login} with inherit true, set false;
+  alter role ${login} reset all;
+  alter role ${login} set search_path = '';
+  alter role ${login} set statement_timeout = '30s';
+  alter role ${login} set lock_timeout = '5s';
+  alter role ${login} set idle_in_transaction_session_timeout = '60s';
+  do $$ begin
+    ${entry === 'its own database' ? `execute format('grant connect on database %I to ${login}', current_database())` : `grant ${entry} to ${login} with inherit true, set false`};
+  end $$;`;
 
 /** A database that held one home, with whoever is connected to it, and that home's login. Done when they are not there. */
 export async function dropDatabase(
@@ -161,22 +163,17 @@ export async function endSessions(connection: ControlConnection, login: string):
   ]);
 }
 
-/** By an IAM token, or by a password. DDL takes no parameters: the server itself quotes the password. */
+/** By an IAM token, or by a password. */
 export async function authenticateBy(
   connection: ControlConnection,
   login: string,
   password: string | undefined,
 ): Promise<void> {
-  if (password === undefined) {
-    await connection.query(`grant rds_iam to ${login}`);
-    return;
-  }
-  const { rows } = await connection.query<{ ddl: string }>(
-    `select format('alter role %I password %L', $1::text, $2::text) as ddl`,
-    [login, password],
-  );
-  await connection.query(rows[0]!.ddl);
+  await connection.query(authentication(login, password));
 }
+
+const authentication = (login: string, password: string | undefined) =>
+  password === undefined ? `grant rds_iam to ${login}` : `alter role ${login} password ${literal(password)}`;
 
 /** `XX000 tuple concurrently updated`, and a role or grant that another creator made first. */
 async function retryOnCatalogCollision<T>(work: () => Promise<T>): Promise<T> {

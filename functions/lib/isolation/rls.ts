@@ -27,7 +27,7 @@ export const rls: Isolation = {
   },
 
   async provision(connection, home) {
-    await registerHome(connection, home);
+    await registerHome(connection, home, 'provisioning');
   },
 
   removeRows: deleteRows,

@@ -1,16 +1,6 @@
-import type { ControlConnection } from '../database/connect.ts';
 import { loginSecretName } from './credentials.ts';
-import {
-  asRole,
-  audit,
-  complete,
-  createLogin,
-  type Entry,
-  endSessions,
-  forgetHome,
-  registerHome,
-} from './homes.ts';
-import type { Home, Isolation } from './isolation.ts';
+import { asRole, audit, complete, endSessions, forgetHome, makeOwnHome } from './homes.ts';
+import type { Isolation } from './isolation.ts';
 import { rls } from './rls.ts';
 
 /**
@@ -33,7 +23,7 @@ export const schema: Isolation = {
 
   locate: rls.locate,
 
-  provision: (connection, home, password) => provisionOwn(connection, home, password, 'tenancy_schemas'),
+  provision: (connection, home, password) => makeOwnHome(connection, home, password, 'tenancy_schemas'),
 
   removeRows: async () => true,
 
@@ -57,17 +47,3 @@ export const schema: Isolation = {
   complete: (connection, homes, scope) => complete(connection, homes, scope, false),
   check: (connection, homes) => audit(connection, homes, false),
 };
-
-/** Login, schema and home; the tables come with the migrations. */
-export async function provisionOwn(
-  connection: ControlConnection,
-  home: Home,
-  password: string | undefined,
-  entry: Entry,
-): Promise<void> {
-  await createLogin(connection, home.login, password, entry);
-  await asRole(connection, 'tenancy_owner', () =>
-    connection.query(`create schema if not exists ${home.schema}`),
-  );
-  await registerHome(connection, home);
-}

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { ControlConnection } from '../database/connect.ts';
 import { withConnection } from '../database/connect.ts';
-import { openSharedHome } from '../isolation/homes.ts';
+import { registerHome } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { slug as slugForm, type TenantId, type TenantStatus } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
@@ -56,7 +56,7 @@ export async function provisionShared(
     database: begun.database_name,
   });
   const home = { homeId, tenant, strategy, schema, login, epoch: 1 };
-  const isOpen = await withConnection(admin, (connection) => openSharedHome(connection, home)).then(
+  const isOpen = await withConnection(admin, (connection) => registerHome(connection, home, 'open')).then(
     () => true,
     () => false,
   );

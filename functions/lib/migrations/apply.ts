@@ -36,8 +36,7 @@ export async function applyTogether(
   files: readonly MigrationFile[],
   { lockTimeout, completesAll, now }: Application,
 ): Promise<{ applied: ReadonlyMap<string, string[]>; locks: number | undefined }> {
-  return asRole(connection, 'tenancy_owner', async () => {
-    await connection.query(`set local lock_timeout = ${lockTimeout}`);
+  const work = async () => {
     const histories = await lockHistories(
       connection,
       targets.map(({ home }) => home),
@@ -66,7 +65,8 @@ export async function applyTogether(
     );
     const isBatch = touched.length > 1 && touched.length === targets.length;
     return { applied: new Map(names), locks: isBatch ? await heldLocks(connection) : undefined };
-  });
+  };
+  return asRole(connection, 'tenancy_owner', work, `begin; set local lock_timeout = ${lockTimeout}`);
 }
 
 async function heldLocks(connection: ControlConnection): Promise<number> {

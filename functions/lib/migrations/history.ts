@@ -23,8 +23,7 @@ export async function lockHistories(
   const schemas = homes.map(({ schema }) => schema).sort();
   await makeMissing(connection, schemas);
   const tables = schemas.map((schema) => `"${schema}"._migrations`);
-  await connection.query(`lock table ${tables.join(', ')} in share row exclusive mode`);
-  return readHistories(connection, schemas);
+  return readHistories(connection, schemas, `lock table ${tables.join(', ')} in share row exclusive mode;`);
 }
 
 async function makeMissing(connection: ControlConnection, schemas: readonly string[]): Promise<void> {
@@ -35,10 +34,13 @@ async function makeMissing(connection: ControlConnection, schemas: readonly stri
   if (rows.length === 0) return;
   // CREATE TABLE IF NOT EXISTS twice at once is an error; a home that is being made has nobody yet who could hold this.
   await connection.query(
-    "select pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext(s)) from unnest($1::text[]) s",
-    [rows.map(({ schema }) => schema)],
+    rows
+      .map(
+        ({ schema }) =>
+          `select pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext('${schema}')); ${makeHistory(schema)};`,
+      )
+      .join('\n'),
   );
-  await connection.query(rows.map(({ schema }) => makeHistory(schema)).join(';\n'));
 }
 
 /** Without a lock: for looking only. A home that has no table of it yet has no history. */
@@ -51,15 +53,15 @@ export async function readHistory(connection: ControlConnection, { schema }: Hom
 }
 
 /** Every schema must have its table. */
-async function readHistories(connection: ControlConnection, schemas: readonly string[]) {
+async function readHistories(connection: ControlConnection, schemas: readonly string[], first = '') {
   const { rows } = await connection.query<{ schema: string; name: string; checksum: string; done: boolean }>(
-    schemas
-      .map(
-        (schema) =>
-          `select '${schema}' as schema, name, checksum, applied_at < 'infinity' as done from "${schema}"._migrations`,
-      )
-      .join(' union all '),
-    [],
+    first +
+      schemas
+        .map(
+          (schema) =>
+            `select '${schema}' as schema, name, checksum, applied_at < 'infinity' as done from "${schema}"._migrations`,
+        )
+        .join(' union all '),
   );
   const histories = new Map(schemas.map((schema) => [schema, new Map<string, Entry>()]));
   for (const { schema, name, checksum, done } of rows)

@@ -1,4 +1,4 @@
-import type { ControlConnection } from '../database/connect.ts';
+import { type ControlConnection, literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { type HomeTable, homeTables, maintaining, type RowsOf } from '../isolation/rows.ts';
 import { type ExportedTable, hashing } from './manifest.ts';
@@ -104,8 +104,6 @@ function bound(key: TransferTable['key'], operator: '>=' | '<', values: Key | un
   const literals = key.map(({ type }, index) => `${literal(values[index]!)}::${type}`);
   return `and (${key.map(({ column }) => quoted(column)).join(', ')}) ${operator} (${literals.join(', ')})`;
 }
-
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 async function exportPart(
   connection: ControlConnection,
