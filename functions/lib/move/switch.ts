@@ -9,6 +9,8 @@ import type { MovedTable } from './tables.ts';
 
 /** Keys that may be left for the pause: some milliseconds' work. */
 const FEW = 200;
+/** Below this a round takes as long as its round trips: another one would not find fewer. */
+const FEWEST = 20;
 const ROUNDS = 40;
 
 export interface Switched {
@@ -42,9 +44,7 @@ export async function switchOver(
   const { source, target } = sides;
   const { rows } = await compareInFull(sides);
   const identities = await identitiesOf(sides);
-  for (let round = 0; (await catchUp(sides, true)).changed > FEW; round += 1)
-    if (round === ROUNDS)
-      throw new RetryableError('busy', 'The tenant writes faster than its changes can be carried over.', 30);
+  await follow(sides);
 
   const from = await fence(source);
   // What it has read stays in the log: nobody reads that again, and writers wait.
@@ -55,6 +55,17 @@ export async function switchOver(
   await decide();
   await closeSource(source);
   return { pauseMs: performance.now() - from, rows };
+}
+
+/** Round after round carries over what changed during the one before, until that grows no smaller: the rest is the pause's. */
+async function follow(sides: Sides): Promise<void> {
+  let before = Number.POSITIVE_INFINITY;
+  for (let round = 0; round <= ROUNDS; round += 1) {
+    const { changed } = await catchUp(sides, true);
+    if (changed <= FEWEST || (changed <= FEW && changed >= before)) return;
+    before = changed;
+  }
+  throw new RetryableError('busy', 'The tenant writes faster than its changes can be carried over.', 30);
 }
 
 /**
