@@ -169,12 +169,7 @@ export class Ground {
 
   /** Only to lay out the tables to compare with. */
   asSuperuser<T>(work: (connection: ControlConnection) => Promise<T>): Promise<T> {
-    const { host, port, superuserPassword } = this.world.cluster.server;
-    const { database } = this.world.shared.admin;
-    return withConnection(
-      { host, port, database, login: 'postgres', password: async () => superuserPassword, tls: 'off' },
-      work,
-    );
+    return withConnection(this.world.superuser(this.world.shared.admin.database), work);
   }
 
   async close(): Promise<void> {

@@ -46,16 +46,7 @@ export function watchNeighbour(world: World, tenant: TestTenant) {
 /** What the triggers cost those who don't move: the same inserts with them and with them taken out, in turn. */
 export async function dormantCapture(report: (line: string) => void, world: World): Promise<Figure[]> {
   const tenant = world.tenants.rls.b;
-  const { host, port, superuserPassword } = world.cluster.server;
-  const { database } = tenant.home;
-  const owner = await openCopyConnection({
-    host,
-    port,
-    database,
-    login: 'postgres',
-    tls: 'off',
-    password: async () => superuserPassword,
-  });
+  const owner = await openCopyConnection(world.superuser(tenant.home.database));
   const times = {
     single: { on: [] as number[], off: [] as number[] },
     bulk: { on: [] as number[], off: [] as number[] },

@@ -26,15 +26,7 @@ export interface Plain {
 
 export async function plainCopy(world: World, tenant: TestTenant): Promise<Plain> {
   const { database, schema } = await homeOf(world, tenant);
-  const { host, port, superuserPassword } = world.cluster.server;
-  const at = {
-    host,
-    port,
-    database,
-    login: 'postgres',
-    tls: 'off',
-    password: async () => superuserPassword,
-  } as const;
+  const at = world.superuser(database);
   const [out, into] = [await openCopyConnection(at), await openCopyConnection(at)];
   const copy = () =>
     timed(async () => {

@@ -21,7 +21,7 @@ export interface Left {
   readonly instance: boolean;
 }
 
-export interface Leaving {
+interface Leaving {
   readonly kept: ReachableHome;
   /** undefined: it is gone already. */
   readonly left: ReachableHome | undefined;

@@ -1,4 +1,4 @@
-import { movesThatLeft, recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
+import { type Move, movesThatLeft, recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
 import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
@@ -12,7 +12,7 @@ import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { plannedHome } from './leaving-homes.ts';
 import { moveOf } from './move-begin.ts';
-import { type Leaving, type Left, leaveHome } from './move-end.ts';
+import { type Left, leaveHome } from './move-end.ts';
 import { leavesInstance } from './move-instance.ts';
 import { withSides } from './move-sides.ts';
 import { makeTarget, requireSameSchema, tellSecret } from './move-target.ts';
@@ -152,13 +152,7 @@ export const moveSteps = {
       move.phase === 'completed' ? [move.sourceHome, move.targetHome] : [move.targetHome, move.sourceHome];
     const home = await homeOf(catalog, kept);
     await tellSecret(mover.plane, catalog, home);
-    const remaining = await leaveHome(
-      mover,
-      catalog,
-      move,
-      await leaving(catalog, operation, left, home),
-      until,
-    );
+    const remaining = await leave(mover, catalog, { operation, move, left, kept: home, until });
     if (!remaining.more) {
       await tellSecret(mover.plane, catalog, home, true);
       await endOperation(catalog, operationId, { state: 'done' });
@@ -177,8 +171,7 @@ export const moveSteps = {
     const move = await readMoveOf(catalog, operationId);
     if (move.phase !== 'cancelled') return { more: false, instance: false, switched: true };
     const kept = await homeOf(catalog, move.sourceHome);
-    const left = await leaving(catalog, operation, move.targetHome, kept);
-    const remaining = await leaveHome(mover, catalog, move, left, until);
+    const remaining = await leave(mover, catalog, { operation, move, left: move.targetHome, kept, until });
     if (!remaining.more) {
       await tellSecret(mover.plane, catalog, kept, true);
       const { step, reason } = failureOf(failure);
@@ -202,13 +195,7 @@ async function removeRemains(mover: Mover, catalog: ControlConnection, kept: Rea
     const move = await readMoveOf(catalog, operationId);
     const left = move.sourceHome === kept.homeId ? move.targetHome : move.sourceHome;
     const operation = await moveOperation(catalog, operationId);
-    const remaining = await leaveHome(
-      mover,
-      catalog,
-      move,
-      await leaving(catalog, operation, left, kept),
-      until,
-    );
+    const remaining = await leave(mover, catalog, { operation, move, left, kept, until });
     if (remaining.instance)
       throw new TenantryError(
         'move_refused',
@@ -219,18 +206,29 @@ async function removeRemains(mover: Mover, catalog: ControlConnection, kept: Rea
   }
 }
 
-async function leaving(
+/** The tenant lives in `kept`, and its other home goes, as far as this turn comes. */
+async function leave(
+  mover: Mover,
   catalog: ControlConnection,
-  operation: MoveOperation,
-  left: string,
-  kept: ReachableHome,
-): Promise<Leaving> {
+  { operation, move, left, kept, until }: Leave,
+): Promise<Left> {
   const { tenant, input } = operation;
   // A step may have died before it recorded the home that it had begun to make. An instance takes all with it.
   const isPlanned = left === input.homeId && !input.instances.includes(left);
   const planned = () => (isPlanned ? plannedHome(catalog, tenant, input) : undefined);
   const home = (await findHome(catalog, left)) ?? (await planned());
-  return { kept, left: home, isInstance: leavesInstance(operation, left) };
+  const leaving = { kept, left: home, isInstance: leavesInstance(operation, left) };
+  return leaveHome(mover, catalog, move, leaving, until);
+}
+
+interface Leave {
+  readonly operation: MoveOperation;
+  readonly move: Move;
+  /** The home's id. */
+  readonly left: string;
+  readonly kept: ReachableHome;
+  /** Unix time, ms: no further piece is begun after it. */
+  readonly until: number;
 }
 
 /** @throws TenantryError `unknown_operation` when there is no such operation of this kind */

@@ -72,8 +72,8 @@ export async function beginOperation(
         throw running('Another operation is changing this tenant', error);
       if (error.constraint === 'operations_batching')
         throw running('Another batch of moves is under way', error);
-      if (error.constraint === 'operations_migrating') throw running('A migration run is under way', error);
-      if (error.constraint === 'operations_apart') throw running('A migration run is under way', error);
+      if (error.constraint === 'operations_migrating' || error.constraint === 'operations_apart')
+        throw running('A migration run is under way', error);
       throw error;
     });
   if (inserted.rowCount === 1) return { operation: await readOperation(catalog, id), isNew: true };

@@ -1,10 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
-import { sql } from '../../../functions/lib/database/sql.ts';
+import { withConnection } from '../../../functions/lib/database/connect.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
-import { loadMachine } from '../../../infra/local/state-machines/definition.ts';
-import { runMachine } from '../../../infra/local/state-machines/engine.ts';
 import type { World } from '../../support/world.ts';
 import {
   admitted,
@@ -13,7 +9,10 @@ import {
   moveState,
   notes,
   operationState,
+  runMachineOf,
   startWriters,
+  tenantWithNotes,
+  type Writers,
   wish,
 } from './move.support.ts';
 import { MoverProcess } from './mover-process.ts';
@@ -51,12 +50,6 @@ export interface Ended {
   readonly wrong: readonly string[];
 }
 
-const machine = loadMachine(
-  'move-tenant.asl.json',
-  readFileSync(new URL('../../../stepfunctions/move-tenant.asl.json', import.meta.url), 'utf8'),
-  { MoveTenant: 'move-tenant', ProvisionTenant: 'provision-tenant' },
-);
-
 const rows = 300;
 const ways: readonly (readonly [Strategy, Strategy])[] = [
   ['rls', 'schema'],
@@ -78,45 +71,47 @@ export function roundOf(seed: number, of: readonly Fault[]): Round {
 
 /** One move under writers and faults, by the state machine's own file, and a look at what is left of it. */
 export async function strike(world: World, round: Round): Promise<Ended> {
-  const tenant = await world.addTenant(round.from);
-  await world
-    .database(tenant)
-    .query(sql`insert into notes (body, amount) select 'first ' || n, 7 from generate_series(1, ${rows}) n`);
+  const tenant = await tenantWithNotes(world, round.from, rows, 7);
   const mover = new MoverProcess(world);
   const writers = startWriters(world, tenant, 2);
+  try {
+    return await watched(world, round, tenant, mover, writers);
+  } finally {
+    await writers.stop();
+    await mover.close();
+  }
+}
+
+async function watched(
+  world: World,
+  round: Round,
+  tenant: Awaited<ReturnType<typeof tenantWithNotes>>,
+  mover: MoverProcess,
+  writers: Writers,
+): Promise<Ended> {
   const operation = await begin(world, tenant.slug, round.to, { windowSeconds: 1 });
   const left = [...round.faults];
-  const striking: Promise<void>[] = [];
+  // One after the other: a server that is being started can't be started again.
+  let striking = Promise.resolve();
   let struck = 0;
-  const outcome = await runMachine(machine, {
-    input: { operation },
-    execution: {
-      id: `arn:aws:states:eu-west-1:111122223333:execution:move-tenant:${operation}`,
-      name: operation,
-    },
-    machineId: 'arn:aws:states:eu-west-1:111122223333:stateMachine:move-tenant',
-    clockFactor: 0.02,
-    signal: new AbortController().signal,
-    record: () => {},
-    async invoke(_, payload) {
-      const { step, input } = payload as { step: string; input: Record<string, unknown> };
-      if (step === 'follow' && round.isReversed) await wish(world, operation, 'reverse').catch(() => {});
-      const index = left.findIndex((fault) => fault.step === step);
-      const [fault] = index < 0 ? [] : left.splice(index, 1);
-      const work = mover.step(operation, step, input);
-      if (fault !== undefined)
-        striking.push(
-          sleep(fault.afterMs).then(async () => {
-            struck += 1;
-            await faults[fault.fault](world, mover, operation);
-          }),
-        );
-      return work;
-    },
+  const outcome = await runMachineOf(operation, { operation }, 0.02, async ({ step, input = {} }) => {
+    if (step === 'follow' && round.isReversed) await wish(world, operation, 'reverse').catch(() => {});
+    const index = left.findIndex((fault) => fault.step === step);
+    const [fault] = index < 0 ? [] : left.splice(index, 1);
+    const work = mover.step(operation, step, input);
+    if (fault !== undefined) {
+      const [time, others] = [sleep(fault.afterMs), striking];
+      striking = Promise.all([time, others]).then(() => {
+        struck += 1;
+        return faults[fault.fault](world, mover, operation);
+      });
+      // Thrown below, when the move has ended.
+      striking.catch(() => {});
+    }
+    return work;
   });
-  await Promise.all(striking);
+  await striking;
   await writers.stop();
-  await mover.close();
 
   const wrong: string[] = [];
   const found = await notes(world, tenant);
@@ -182,7 +177,7 @@ async function away(
   const name =
     which === undefined
       ? 'tenantry_catalog'
-      : await asSuperuser(world, 'tenantry_catalog', async (connection) => {
+      : await withConnection(world.superuser('tenantry_catalog'), async (connection) => {
           const { rows } = await connection.query<{ name: string }>(
             `select h.database_name as name from catalog.moves m join catalog.homes h on h.home_id = m.${which} where m.operation_id = $1`,
             [operation],
@@ -190,7 +185,7 @@ async function away(
           return rows[0]?.name;
         });
   if (name === undefined) return;
-  await asSuperuser(world, 'postgres', async (connection) => {
+  await withConnection(world.superuser('postgres'), async (connection) => {
     // It may be dropped meanwhile, by the move's own end.
     const set = (may: boolean) =>
       connection.query(`alter database "${name}" allow_connections ${may}`).catch(() => {});
@@ -201,16 +196,6 @@ async function away(
     await sleep(300);
     await set(true);
   });
-}
-
-function asSuperuser<T>(
-  world: World,
-  database: string,
-  work: (connection: ControlConnection) => Promise<T>,
-): Promise<T> {
-  const { host, port, superuserPassword } = world.cluster.server;
-  const password = async () => superuserPassword;
-  return withConnection({ host, port, database, login: 'postgres', tls: 'off', password }, work);
 }
 
 /** mulberry32: repeatable, and good enough to choose by. */

@@ -3,15 +3,22 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { recordCluster } from '../../../functions/lib/catalog/clusters.ts';
 import { recordSchemaState } from '../../../functions/lib/catalog/migration-runs.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
-import { sql } from '../../../functions/lib/database/sql.ts';
 import { type Place, preparePlace } from '../../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../../functions/lib/migrations/install.ts';
 import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { newestState } from '../../../functions/lib/migrations/release.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { startCluster, type TestCluster } from '../../support/cluster.ts';
-import { startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, homeOf, notes, runMove, startWriters, type Writers } from './move.support.ts';
+import { startWorld, type World } from '../../support/world.ts';
+import {
+  begin,
+  homeOf,
+  notes,
+  runMove,
+  startWriters,
+  tenantWithNotes,
+  type Writers,
+} from './move.support.ts';
 
 /** Two shared clusters, each a server of its own. */
 let world: World;
@@ -45,14 +52,6 @@ afterAll(async () => {
   await second?.close();
 });
 
-async function tenantWith(strategy: Strategy): Promise<TestTenant> {
-  const tenant = await world.addTenant(strategy);
-  await world
-    .database(tenant)
-    .query(sql`insert into notes (body) select 'first ' || n from generate_series(1, 50) n`);
-  return tenant;
-}
-
 /** What a server has of a home, by its names. */
 const traces = (at: Place, homeId: string) =>
   withConnection(at.admin, async (connection) => {
@@ -75,7 +74,7 @@ describe.each([
   ['database', 'database'],
 ] as [Strategy, Strategy][])('from %s in one cluster to %s in another, and back', (from, to) => {
   it('loses no write, answers none with an error, and leaves nothing behind', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 50);
     const writers = startWriters(world, tenant, 2);
     running.push(writers);
     const there = await begin(world, tenant.slug, to, { cluster: place.clusterId, windowSeconds: 1 });
@@ -101,7 +100,7 @@ describe.each([
 });
 
 it('without a cluster named, a tenant stays in the one that it is in', async () => {
-  const tenant = await tenantWith('rls');
+  const tenant = await tenantWithNotes(world, 'rls', 50);
   await runMove(
     world,
     await begin(world, tenant.slug, 'rls', { cluster: place.clusterId, windowSeconds: 1 }),
@@ -111,7 +110,7 @@ it('without a cluster named, a tenant stays in the one that it is in', async () 
 }, 60_000);
 
 it('refuses a cluster that is not there, the same place, and a cluster without room', async () => {
-  const tenant = await tenantWith('schema');
+  const tenant = await tenantWithNotes(world, 'schema', 50);
   const refused = (more: object, message: string, to: Strategy = 'schema') =>
     expect(begin(world, tenant.slug, to, more)).rejects.toMatchObject({
       code: 'move_refused',

@@ -1,6 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
-import { sql } from '../../../functions/lib/database/sql.ts';
 import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { capture, fence, setState } from '../../../functions/lib/move/hold.ts';
 import { writing } from '../../../functions/lib/move/side.ts';
@@ -19,6 +18,7 @@ import {
   type StepName,
   startWriters,
   step,
+  tenantWithNotes,
   untilSwitched,
   type Writers,
   wish,
@@ -41,14 +41,6 @@ const directions: [Strategy, Strategy][] = [
   ['schema', 'database'],
 ];
 const steps = ['prepare', 'capture', 'copy', 'land', 'switchOver'] as const;
-
-async function tenantWith(strategy: Strategy, count = 200): Promise<TestTenant> {
-  const tenant = await world.addTenant(strategy);
-  await world
-    .database(tenant)
-    .query(sql`insert into notes (body, amount) select 'first ' || n, 7 from generate_series(1, ${count}) n`);
-  return tenant;
-}
 
 const writersOf = (tenant: TestTenant): Writers => {
   const writers = startWriters(world, tenant, 2);
@@ -78,7 +70,7 @@ const nameOf = (error: unknown) => (error as Error).name;
 
 describe.each(directions)('from %s to %s', (from, to) => {
   it('every step twice, twice at once, and after the end', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 200, 7);
     const writers = writersOf(tenant);
     const operation = await begin(world, tenant.slug, to);
     const twice = async (name: StepName) => {
@@ -96,7 +88,7 @@ describe.each(directions)('from %s to %s', (from, to) => {
   it.each(steps)(
     'its backends are killed in %s, again and again: it goes on',
     async (victim) => {
-      const tenant = await tenantWith(from);
+      const tenant = await tenantWithNotes(world, from, 200, 7);
       const writers = writersOf(tenant);
       const operation = await begin(world, tenant.slug, to);
       let delay = 2;
@@ -132,7 +124,7 @@ describe.each(directions)('from %s to %s', (from, to) => {
   it.each(steps.slice(0, 4))(
     'given up after %s: the tenant stays, and nothing is left',
     async (last) => {
-      const tenant = await tenantWith(from);
+      const tenant = await tenantWithNotes(world, from, 200, 7);
       const before = await inventory(world);
       const writers = writersOf(tenant);
       const operation = await begin(world, tenant.slug, to);
@@ -154,7 +146,7 @@ describe.each(directions)('from %s to %s', (from, to) => {
   );
 
   it('after the switch it cannot be given up, but reversed, with all that was written since', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 200, 7);
     const before = (await inventory(world)).length;
     const writers = writersOf(tenant);
     const operation = await begin(world, tenant.slug, to);
@@ -182,7 +174,7 @@ describe.each(directions)('from %s to %s', (from, to) => {
   }, 30_000);
 
   it('a row changed in the target before the comparison is named, and the tenant stays', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 200, 7);
     const writers = writersOf(tenant);
     const operation = await begin(world, tenant.slug, to);
     for (const name of steps.slice(0, 4)) await step(world, operation, name);
@@ -212,7 +204,7 @@ describe.each(directions)('from %s to %s', (from, to) => {
   }, 30_000);
 
   it('a mover that was thought dead changes nothing in either home', async () => {
-    const tenant = await tenantWith(from, 20);
+    const tenant = await tenantWithNotes(world, from, 20, 7);
     const operation = await begin(world, tenant.slug, to);
     await step(world, operation, 'prepare');
     const { targetHome } = await moveState(world, operation);

@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { sql } from '../../../functions/lib/database/sql.ts';
-import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import { startWorld, type World } from '../../support/world.ts';
 import {
   admitted,
   begin,
@@ -11,6 +10,7 @@ import {
   runMove,
   startWriters,
   step,
+  tenantWithNotes,
   untilSwitched,
   wish,
 } from './move.support.ts';
@@ -22,18 +22,10 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => world?.close());
 
-async function tenantWith(count: number): Promise<TestTenant> {
-  const tenant = await world.addTenant('rls');
-  await world
-    .database(tenant)
-    .query(sql`insert into notes (body) select 'first ' || n from generate_series(1, ${count}) n`);
-  return tenant;
-}
-
 const planned = (name: string) => Object.assign(new Error('planned'), { name });
 
 it('moves, waits for its window to end, and completes', async () => {
-  const tenant = await tenantWith(20);
+  const tenant = await tenantWithNotes(world, 'rls', 20);
   const writers = startWriters(world, tenant, 2);
   const operation = await begin(world, tenant.slug, 'schema', { windowSeconds: 1 });
   const { status } = await runMove(world, operation);
@@ -47,7 +39,7 @@ it('moves, waits for its window to end, and completes', async () => {
 });
 
 it('reverses when the operator wants it, and repeats what failed for a moment', async () => {
-  const tenant = await tenantWith(20);
+  const tenant = await tenantWithNotes(world, 'rls', 20);
   const operation = await begin(world, tenant.slug, 'database');
   const failed = new Set<string>();
   const { status } = await runMove(world, operation, async ({ step }) => {
@@ -65,7 +57,7 @@ it('reverses when the operator wants it, and repeats what failed for a moment', 
 it.each(['prepare', 'capture', 'copy', 'land', 'switchOver'])(
   'takes everything back when %s fails for good',
   async (victim) => {
-    const tenant = await tenantWith(20);
+    const tenant = await tenantWithNotes(world, 'rls', 20);
     const operation = await begin(world, tenant.slug, 'schema');
     const { status } = await runMove(world, operation, ({ step }) => {
       if (step === victim) throw planned('Planned');
@@ -83,7 +75,7 @@ it.each(['prepare', 'capture', 'copy', 'land', 'switchOver'])(
 );
 
 it('the operator’s cancellation ends it at the next step', async () => {
-  const tenant = await tenantWith(20);
+  const tenant = await tenantWithNotes(world, 'rls', 20);
   const operation = await begin(world, tenant.slug, 'schema');
   await runMove(world, operation, async ({ step }) => {
     if (step === 'land') await wish(world, operation, 'cancel');
@@ -96,7 +88,7 @@ it('the operator’s cancellation ends it at the next step', async () => {
 });
 
 it('goes on with a move that the catalog has decided for, whatever failed after that', async () => {
-  const tenant = await tenantWith(20);
+  const tenant = await tenantWithNotes(world, 'rls', 20);
   const operation = await begin(world, tenant.slug, 'schema', { windowSeconds: 1 });
   await untilSwitched(world, operation);
   const failure = { Error: 'ExecutionEnded', Cause: '{"errorMessage":"planned"}' };

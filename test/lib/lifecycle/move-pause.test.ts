@@ -16,6 +16,7 @@ import {
   type StepName,
   startWriters,
   step,
+  tenantWithNotes,
   type Writers,
   wish,
 } from './move.support.ts';
@@ -30,14 +31,6 @@ afterEach(async () => {
 });
 afterAll(() => world?.close());
 
-async function tenantWith(count: number): Promise<TestTenant> {
-  const tenant = await world.addTenant('rls');
-  await world
-    .database(tenant)
-    .query(sql`insert into notes (body) select 'first ' || n from generate_series(1, ${count}) n`);
-  return tenant;
-}
-
 const goOn = (operation: string) =>
   world.asProvisioner('catalog', (catalog) => resumeMove(catalog, operation));
 const isOpen = async (tenant: TestTenant) =>
@@ -46,7 +39,7 @@ const isOpen = async (tenant: TestTenant) =>
 it.each(['prepare', 'capture', 'copy', 'land', 'switchOver'] as const)(
   'pauses before %s: its execution ends, agents go on, and the next execution moves the tenant',
   async (victim) => {
-    const tenant = await tenantWith(50);
+    const tenant = await tenantWithNotes(world, 'rls', 50);
     const writers = startWriters(world, tenant, 2);
     running.push(writers);
     const operation = await begin(world, tenant.slug, 'schema', { windowSeconds: 1 });
@@ -82,7 +75,7 @@ it.each(['prepare', 'capture', 'copy', 'land', 'switchOver'] as const)(
 );
 
 it('a wish for a pause that is withdrawn before a step has seen it costs no execution', async () => {
-  const tenant = await tenantWith(5);
+  const tenant = await tenantWithNotes(world, 'rls', 5);
   const operation = await begin(world, tenant.slug, 'schema', { windowSeconds: 1 });
   const { status } = await runMove(world, operation, async ({ step }) => {
     if (step !== 'copy') return;
@@ -96,7 +89,7 @@ it('a wish for a pause that is withdrawn before a step has seen it costs no exec
 it.each(['pause', 'cancel'] as const)(
   '%s that comes while the last writers are waited for holds: the switch does not pass over it',
   async (wanted) => {
-    const tenant = await tenantWith(5);
+    const tenant = await tenantWithNotes(world, 'rls', 5);
     const operation = await begin(world, tenant.slug, 'schema');
     for (const name of ['prepare', 'capture', 'copy', 'land'] as StepName[])
       await step(world, operation, name);
@@ -121,7 +114,7 @@ it.each(['pause', 'cancel'] as const)(
 );
 
 it('a paused move can be cancelled, and leaves nothing; after the switch nothing is paused', async () => {
-  const tenant = await tenantWith(5);
+  const tenant = await tenantWithNotes(world, 'rls', 5);
   const before = await inventory(world);
   const operation = await begin(world, tenant.slug, 'database');
   await runMove(world, operation, async ({ step }) => {
@@ -144,7 +137,7 @@ it('a paused move can be cancelled, and leaves nothing; after the switch nothing
 }, 30_000);
 
 it('long work learns what the operator wants while it is at it', async () => {
-  const tenant = await tenantWith(5);
+  const tenant = await tenantWithNotes(world, 'rls', 5);
   const operation = await begin(world, tenant.slug, 'schema');
   const heeded = world.asProvisioner('catalog', (catalog) =>
     heeding(catalog, operation, async (isWanted) => {

@@ -1,15 +1,23 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
-import { sql } from '../../../functions/lib/database/sql.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { beginMigration } from '../../../functions/lib/lifecycle/migrate.ts';
 import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { endOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
 import { requireFew, tooMany } from '../../../functions/lib/move/limits.ts';
-import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
-import { startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { admitted, begin, homeOf, moverOf, moveState, notes, step, wish } from './move.support.ts';
+import { startWorld, type World } from '../../support/world.ts';
+import {
+  admitted,
+  begin,
+  homeOf,
+  moverOf,
+  moveState,
+  notes,
+  step,
+  tenantWithNotes,
+  wish,
+} from './move.support.ts';
 
 let world: World;
 beforeAll(async () => {
@@ -19,18 +27,10 @@ afterAll(() => world?.close());
 
 const upToLanding = ['prepare', 'capture', 'copy', 'land'] as const;
 
-async function tenantWith(strategy: Strategy, count: number): Promise<TestTenant> {
-  const tenant = await world.addTenant(strategy);
-  await world
-    .database(tenant)
-    .query(sql`insert into notes (body) select 'first ' || n from generate_series(1, ${count}) n`);
-  return tenant;
-}
-
 describe('what does not go together', () => {
   it('two moves of a tenant; a move while a migration runs', async () => {
-    const tenant = await tenantWith('schema', 5);
-    const other = await tenantWith('schema', 5);
+    const tenant = await tenantWithNotes(world, 'schema', 5);
+    const other = await tenantWithNotes(world, 'schema', 5);
     const refused = { code: 'operation_running' };
     const both = await Promise.allSettled([
       begin(world, tenant.slug, 'rls'),
@@ -54,7 +54,7 @@ describe('what does not go together', () => {
   });
 
   it('a tenant that is not active, one that is where it shall go, one that nobody knows', async () => {
-    const tenant = await tenantWith('schema', 5);
+    const tenant = await tenantWithNotes(world, 'schema', 5);
     await expect(begin(world, tenant.slug, 'schema')).rejects.toMatchObject({ code: 'move_refused' });
     await expect(begin(world, 'nobody-here', 'schema')).rejects.toMatchObject({ code: 'unknown_tenant' });
     await suspend(world.plane, tenant.id);
@@ -62,7 +62,7 @@ describe('what does not go together', () => {
   });
 
   it('a tenant that is suspended on the way stays where it is, and suspended', async () => {
-    const tenant = await tenantWith('schema', 5);
+    const tenant = await tenantWithNotes(world, 'schema', 5);
     const operation = await begin(world, tenant.slug, 'rls');
     for (const name of upToLanding) await step(world, operation, name);
     await suspend(world.plane, tenant.id);
@@ -78,7 +78,7 @@ describe('what does not go together', () => {
   it.each(['rls', 'database'] as const)(
     'a home in which a migration is in flight does not go to %s before it has ended',
     async (to) => {
-      const tenant = await tenantWith('schema', 5);
+      const tenant = await tenantWithNotes(world, 'schema', 5);
       const { schema } = tenant.home;
       const note = (at: string) =>
         world.asProvisioner(tenant, (connection) =>
@@ -96,7 +96,7 @@ describe('what does not go together', () => {
   );
 
   it('a tenant of more rows than one piece of work can have is refused before it is copied', async () => {
-    const tenant = await tenantWith('schema', 5);
+    const tenant = await tenantWithNotes(world, 'schema', 5);
     const operation = await begin(world, tenant.slug, 'rls');
     await step(world, operation, 'prepare');
     const { targetHome } = await moveState(world, operation);
@@ -115,7 +115,7 @@ describe('what does not go together', () => {
   });
 
   it('the operator cancels it between two steps', async () => {
-    const tenant = await tenantWith('rls', 5);
+    const tenant = await tenantWithNotes(world, 'rls', 5);
     const operation = await begin(world, tenant.slug, 'schema');
     await step(world, operation, 'prepare');
     expect(await wish(world, operation, 'cancel')).toBe(true);
@@ -127,7 +127,7 @@ describe('what does not go together', () => {
 });
 
 it('rows of another tenant in a home of its own end the move', async () => {
-  const tenant = await tenantWith('schema', 5);
+  const tenant = await tenantWithNotes(world, 'schema', 5);
   const { schema } = tenant.home;
   await world.asProvisioner(tenant, (connection) =>
     asRole(connection, 'tenancy_owner', () =>

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
-import { openConnection } from '../../../functions/lib/database/connect.ts';
+import { openConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { releaseFences } from '../../../functions/lib/lifecycle/move-fence.ts';
@@ -17,6 +17,7 @@ import {
   moveState,
   notes,
   step,
+  tenantWithNotes,
   untilSwitched,
   wish,
 } from './move.support.ts';
@@ -34,14 +35,6 @@ const ways: [Strategy, Strategy][] = [
   ['schema', 'database'],
 ];
 
-async function tenantWith(strategy: Strategy): Promise<TestTenant> {
-  const tenant = await world.addTenant(strategy);
-  await world
-    .database(tenant)
-    .query(sql`insert into notes (body, amount) select 'first ' || n, 7 from generate_series(1, 50) n`);
-  return tenant;
-}
-
 /** A write through the data path, as one of the tenant's agents makes it. */
 async function write(tenant: TestTenant, body: string): Promise<void> {
   const access = world.access();
@@ -54,26 +47,18 @@ async function write(tenant: TestTenant, body: string): Promise<void> {
 /** As nobody may: past the data path, so that it leaves no trace in what is carried over. */
 async function mutate(tenant: TestTenant, body: string): Promise<string> {
   const { database, schema } = await homeOf(world, tenant);
-  const { host, port, superuserPassword } = world.cluster.server;
-  const { connection, close } = await openConnection({
-    host,
-    port,
-    database,
-    login: 'postgres',
-    tls: 'off',
-    password: async () => superuserPassword,
+  return withConnection(world.superuser(database), async (connection) => {
+    const { rows } = await connection.query(
+      `update ${schema}.notes set amount = 8 where body = $1 and tenant_id = $2 returning note_id`,
+      [body, tenant.id],
+    );
+    return rows[0]!.note_id;
   });
-  const { rows } = await connection.query(
-    `update ${schema}.notes set amount = 8 where body = $1 and tenant_id = $2 returning note_id`,
-    [body, tenant.id],
-  );
-  await close();
-  return rows[0]!.note_id;
 }
 
 describe.each(ways)('from %s to %s', (from, to) => {
   it('a row changed in the new home is named, and nothing completes by itself until it is the same again', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 50, 7);
     const operation = await begin(world, tenant.slug, to, { windowSeconds: 0 });
     await untilSwitched(world, operation);
     const changed = await mutate(tenant, 'first 17');
@@ -98,7 +83,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
   });
 
   it('completes with a difference when the operator knows of it', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 50, 7);
     const operation = await begin(world, tenant.slug, to);
     await untilSwitched(world, operation);
     await mutate(tenant, 'first 17');
@@ -110,7 +95,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
   });
 
   it('does not switch to a home that answers nothing', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 50, 7);
     const operation = await begin(world, tenant.slug, to);
     for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
     const { targetHome } = await moveState(world, operation);
@@ -131,7 +116,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
   });
 
   it('a fence whose mover has died is taken down by the next look, and the move goes on afterwards', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 50, 7);
     const operation = await begin(world, tenant.slug, to);
     for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
     const source = await homeOf(world, tenant);
@@ -163,7 +148,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
   });
 
   it('and when the move was given up too, for hours', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 50, 7);
     const operation = await begin(world, tenant.slug, to);
     for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
     const source = await homeOf(world, tenant);
@@ -181,7 +166,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
   });
 
   it('and a home whose move was given up can be moved again', async () => {
-    const tenant = await tenantWith(from);
+    const tenant = await tenantWithNotes(world, from, 50, 7);
     const given = await begin(world, tenant.slug, to);
     for (const name of ['prepare', 'capture'] as const) await step(world, given, name);
     await step(world, given, 'abandon', { failedStep: 'copy' });

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { type Move, type MoveWish, readMove, wishMove } from '../../../functions/lib/catalog/moves.ts';
 import { presentHome } from '../../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
@@ -75,27 +76,41 @@ const machine = loadMachine(
   { MoveTenant: 'move-tenant', ProvisionTenant: 'provision-tenant' },
 );
 
-/** The machine's own file, run as the local cloud does; waits last a thousandth. */
+/** The machine's own file, run as the local cloud does, but for `clockFactor`: how long a second of its waits lasts. */
+export const runMachineOf = (
+  operation: string,
+  input: object,
+  clockFactor: number,
+  invoke: (event: StepEvent) => Promise<unknown>,
+) =>
+  runMachine(machine, {
+    input,
+    execution: {
+      id: `arn:aws:states:eu-west-1:111122223333:execution:move-tenant:${operation}`,
+      name: operation,
+    },
+    machineId: 'arn:aws:states:eu-west-1:111122223333:stateMachine:move-tenant',
+    clockFactor,
+    signal: new AbortController().signal,
+    record: () => {},
+    invoke: (_, payload) => invoke(payload as StepEvent),
+  });
+
+/** With every step in this process. */
 export const runMove = async (
   world: World,
   operation: string,
   onStep: (event: StepEvent) => Promise<void> | void = () => {},
   more: object = {},
 ) =>
-  runMachine(machine, {
-    input: { ...machineInput(await operationState(world, operation)), ...more },
-    execution: {
-      id: `arn:aws:states:eu-west-1:111122223333:execution:move-tenant:${operation}`,
-      name: operation,
-    },
-    machineId: 'arn:aws:states:eu-west-1:111122223333:stateMachine:move-tenant',
-    clockFactor: 0.001,
-    signal: new AbortController().signal,
-    record: () => {},
-    async invoke(_, payload) {
+  runMachineOf(
+    operation,
+    { ...machineInput(await operationState(world, operation)), ...more },
+    0.001,
+    async (event) => {
       try {
-        await onStep(payload as StepEvent);
-        return await run(world, payload as StepEvent);
+        await onStep(event);
+        return await run(world, event);
       } catch (error) {
         const { name, message, stack } = error as Error;
         // An instance takes as long as it takes, however short the machine's waits are here.
@@ -103,7 +118,7 @@ export const runMove = async (
         throw new FunctionError(name, message, stack);
       }
     },
-  });
+  );
 
 export async function move(world: World, slug: string, to: Strategy) {
   const operation = await begin(world, slug, to);
@@ -120,6 +135,22 @@ export const operationState = (world: World, operation: string) =>
 
 export const wish = (world: World, operation: string, wanted: MoveWish) =>
   world.asProvisioner('catalog', (catalog) => wishMove(catalog, operation, wanted));
+
+/** A tenant with notes named `first 1`, `first 2`, …, written through the data path. */
+export async function tenantWithNotes(
+  world: World,
+  strategy: Strategy,
+  count: number,
+  amount = 0,
+): Promise<TestTenant> {
+  const tenant = await world.addTenant(strategy);
+  await world
+    .database(tenant)
+    .query(
+      sql`insert into notes (body, amount) select 'first ' || n, ${amount}::bigint from generate_series(1, ${count}::integer) n`,
+    );
+  return tenant;
+}
 
 export const homeOf = (world: World, tenant: Pick<TestTenant, 'id'>) =>
   world.asProvisioner('catalog', (catalog) => presentHome(catalog, tenant.id));
@@ -225,6 +256,8 @@ export function startWriters(world: World, tenant: Pick<TestTenant, 'principal'>
         } catch (error) {
           errors.push(error);
           if (stopped && attempt > 5) break;
+          // What is refused without a word to a server takes no time: others have to have their turn.
+          await setImmediate();
         }
       }
     }
