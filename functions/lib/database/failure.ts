@@ -20,7 +20,11 @@ export class StepFailure extends Error {
     this.sqlstate = answer?.code;
     this.constraint = answer?.constraint;
     this.meaning = meaningOf(this.sqlstate);
-    this.outcomeUnknown = commitSent && (this.meaning === 'lost' || this.meaning === 'starting');
+    // A backend answers in order, and here it has said itself that it ended before COMMIT had its turn. Of a pooler's word, or
+    // none, that can't be said. `routine` only PostgreSQL itself tells.
+    const endedBefore = step !== 'commit' && answer?.routine === 'ProcessInterrupts';
+    this.outcomeUnknown =
+      commitSent && !endedBefore && (this.meaning === 'lost' || this.meaning === 'starting');
   }
 
   /** It failed before the tool's statement had its turn. */

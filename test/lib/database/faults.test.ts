@@ -218,15 +218,27 @@ describe('a connection that is lost', () => {
     expect((await open().query('insert into items (id) values (1)')).rowCount).toBe(1);
   });
 
-  test.each([['pg_terminate_backend(pg_backend_pid())', 'outcome_unknown']])(
-    'by the server: %s',
-    async (call, code) => {
-      await server.admin((admin) => admin.query('grant pg_signal_backend to app'));
-      expect(await failure(open().query(`select ${call}`))).toMatchObject({ code });
-      expect((await open().query('select 1 as n')).rows).toEqual([{ n: 1 }]);
-      expect(pools.gauges()).toMatchObject({ inUse: 0, connections: 1 });
-    },
-  );
+  test('during a write, by a server that says so, lets the write be done again: it had not come to COMMIT', async () => {
+    const openGate = await closeGate();
+    const write = open().query(`insert into items (id) select 1 from ${gate}`);
+    await untilRunning(gate);
+    await server.admin((admin) =>
+      admin.query("select pg_terminate_backend(pid, 2000) from pg_stat_activity where usename = 'app'"),
+    );
+    await openGate();
+    expect((await write).rowCount).toBe(1);
+    await untilQuiet();
+    expect((await open().query('select id from items')).rows).toEqual([{ id: 1 }]);
+  });
+
+  test('by the statement itself is tried once more, and no further', async () => {
+    await server.admin((admin) => admin.query('grant pg_signal_backend to app'));
+    expect(await failure(open().query('select pg_terminate_backend(pg_backend_pid())'))).toMatchObject({
+      code: 'unavailable',
+    });
+    expect((await open().query('select 1 as n')).rows).toEqual([{ n: 1 }]);
+    expect(pools.gauges()).toMatchObject({ inUse: 0, connections: 1 });
+  });
 });
 
 test('PostgreSQL killed and started again under load: clean errors, then recovery, nothing poisoned', async () => {
