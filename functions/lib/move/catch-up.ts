@@ -36,8 +36,11 @@ interface Entry {
 export interface CatchUpOptions<T> {
   /** Reads more of the source in the same snapshot. */
   readonly meanwhile?: () => Promise<T>;
-  /** Leaves what it has read in the log. */
-  readonly keepsLog?: boolean;
+  /**
+   * Writers wait: what was read stays in the log, and the target's transaction need not reach the disk by itself, because
+   * one that does must follow in the same server before anything is decided.
+   */
+  readonly isLast?: boolean;
 }
 
 /**
@@ -51,7 +54,7 @@ export interface CatchUpOptions<T> {
 export async function catchUp<T = void>(
   { source, target, tables }: Sides,
   hasLanded: boolean,
-  { meanwhile = async () => undefined as T, keepsLog = false }: CatchUpOptions<T> = {},
+  { meanwhile = async () => undefined as T, isLast = false }: CatchUpOptions<T> = {},
 ): Promise<{ changed: number; meanwhile: T }> {
   let entries: readonly Entry[] = [];
   let keys: Keys = new Map();
@@ -60,7 +63,7 @@ export async function catchUp<T = void>(
     async () => {
       entries = await readLog(source);
       if (entries.length === 0) return meanwhile();
-      keys = keysOf(entries, tables);
+      keys = keysOf(await ofTables(source, entries, tables), tables);
       const touched = () => tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
       // All deletions first: two rows may have exchanged what is unique.
       const deletions = () =>
@@ -84,13 +87,13 @@ export async function catchUp<T = void>(
           await insert({ source, target }, touched(), keys, hasLanded);
           if (hasLanded) await compare({ source, target }, keys);
         },
-        `${byKey}; set constraints all deferred; ${acts ? '' : deletions()}`,
+        `${byKey}; ${isLast ? 'set local synchronous_commit = off;' : ''} set constraints all deferred; ${acts ? '' : deletions()}`,
       );
       return meanwhile();
     },
     byKey,
   );
-  if (!keepsLog) await forget(source, entries);
+  if (!isLast) await forget(source, entries);
   return { changed: [...keys.values()].reduce((sum, { size }) => sum + size, 0), meanwhile: seen };
 }
 
@@ -108,16 +111,30 @@ async function forget({ connection, home, mover }: Side, entries: readonly Entry
   }
 }
 
-/** A change of a partition's row is its table's. */
 async function readLog({ connection, home }: Side): Promise<Entry[]> {
   const { rows } = await connection.query<Entry>(
-    `select c.change_id::text as id, coalesce(p.relname, c.table_name)::text as table, c.key::text as key
-       from tenancy.changes c
-       left join pg_class p on p.oid = pg_partition_root(to_regclass(format('%I.%I', c.schema_name, c.table_name)))
-      where c.tenant_id = $1 and c.schema_name = $2`,
+    `select change_id::text as id, table_name as "table", key::text as key from tenancy.changes where tenant_id = $1 and schema_name = $2`,
     [home.tenant, home.schema],
   );
   return rows;
+}
+
+/** A change of a partition's row is its table's. Asked only where there are partitions: not for every entry of the log. */
+async function ofTables(
+  { connection, home }: Side,
+  entries: readonly Entry[],
+  tables: readonly MovedTable[],
+): Promise<readonly Entry[]> {
+  const known = new Set(tables.map(({ name }) => name));
+  const others = [...new Set(entries.map(({ table }) => table))].filter((name) => !known.has(name));
+  if (others.length === 0) return entries;
+  const { rows } = await connection.query<{ name: string; root: string }>(
+    `select name, p.relname::text as root from unnest($1::text[]) name
+       join pg_class p on p.oid = pg_partition_root(to_regclass(format('%I.%I', $2::text, name)))`,
+    [others, home.schema],
+  );
+  const roots = new Map(rows.map(({ name, root }) => [name, root]));
+  return entries.map((entry) => ({ ...entry, table: roots.get(entry.table) ?? entry.table }));
 }
 
 function keysOf(entries: readonly Entry[], tables: readonly MovedTable[]): Keys {

@@ -47,8 +47,7 @@ export async function switchOver(
   await follow(sides);
 
   const from = await fence(source);
-  // What it has read stays in the log: nobody reads that again, and writers wait.
-  await catchUp(sides, true, { keepsLog: true });
+  await catchUp(sides, true, { isLast: true });
   await carryIdentities(sides, identities);
   // From its first call on it captures for the way back.
   await setState(target, ['provisioning', 'moved'], 'open', { capturing: true, epoch });
