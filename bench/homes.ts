@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { recordSchemaState } from '../functions/lib/catalog/migration-runs.ts';
 import { recordTenant } from '../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, openConnection } from '../functions/lib/database/connect.ts';
+import { changeHomeState } from '../functions/lib/isolation/homes.ts';
 import { makeHome } from '../functions/lib/lifecycle/home.ts';
 import type { Migrator } from '../functions/lib/lifecycle/migrate.ts';
 import { type MigrationFile, parseMigration } from '../functions/lib/migrations/migration-file.ts';
@@ -78,6 +79,7 @@ export async function makeHomes(
       for (const { target, error } of outcomes) {
         if (error) throw error;
         await recordSchemaState(catalog, target.home, state);
+        await changeHomeState(connection, target.home.homeId, ['provisioning'], 'open');
         await catalog.query("update catalog.homes set state = 'open' where home_id = $1", [
           target.home.homeId,
         ]);

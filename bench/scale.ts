@@ -1,6 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { releaseWith } from '../test/lib/lifecycle/migrate.support.ts';
+import { probeThrough } from '../test/lib/lifecycle/probe.support.ts';
 import { startWorld } from '../test/support/world.ts';
 import { file, fleetServer, makeHomes, range, releaseOf, throughMachine } from './homes.ts';
 import { timed } from './measure.ts';
@@ -21,7 +22,7 @@ export async function run(
   const world = await startWorld({ parameters: fleetServer });
   try {
     report(
-      `A migration of five statements by the state machine, without tool calls at its gates: ${few} homes, then ${homes}.`,
+      `A migration of five statements by the state machine, with tool calls at its gates: ${few} homes, then ${homes}.`,
     );
     let release = releaseOf(world);
     const rows: { homes: number; ms: number; events: number; largest: number; heap: number }[] = [];
@@ -31,7 +32,9 @@ export async function run(
       report(`(${size - before} homes made in ${(made / 1000).toFixed(0)} s)`);
       release = releaseWith({ ...world, release }, file(round));
       const begun = performance.now();
-      const { result, heap } = await watched(() => throughMachine(world, release));
+      const { result, heap } = await watched(() =>
+        throughMachine(world, release, { probe: (tenant) => probeThrough(world.access(), tenant) }),
+      );
       rows.push({ homes: size, ms: performance.now() - begun, heap, ...result });
     }
     table(

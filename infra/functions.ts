@@ -116,7 +116,7 @@ export const functions = [
   {
     name: 'migrate-tenants',
     entry: 'functions/migrate-tenants/handler.ts',
-    // A worker hands its slot on after ten minutes; the rest is for the batch it is at.
+    // A worker hands its slot on after five minutes; the rest is for the batch it is at.
     timeoutSeconds: 900,
     memoryMb: 512,
     streaming: false,

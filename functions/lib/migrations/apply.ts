@@ -19,6 +19,8 @@ export interface MigrationTarget {
 export interface Application {
   /** ms for each lock: whoever comes after a waiting migration waits as long. */
   readonly lockTimeout: number;
+  /** ms for each statement. */
+  readonly statementTimeout: number;
   /** Complete and audit the homes that lack no file too, unless they are sound: the runtime may have new rules. */
   readonly completesAll: boolean;
   readonly now: () => number;
@@ -34,7 +36,7 @@ export async function applyTogether(
   connection: ControlConnection,
   targets: readonly MigrationTarget[],
   files: readonly MigrationFile[],
-  { lockTimeout, completesAll, now }: Application,
+  { lockTimeout, statementTimeout, completesAll, now }: Application,
 ): Promise<{ applied: ReadonlyMap<string, string[]>; locks: number | undefined }> {
   const work = async () => {
     const histories = await lockHistories(
@@ -66,7 +68,8 @@ export async function applyTogether(
     const isBatch = touched.length > 1 && touched.length === targets.length;
     return { applied: new Map(names), locks: isBatch ? await heldLocks(connection) : undefined };
   };
-  return asRole(connection, 'tenancy_owner', work, `begin; set local lock_timeout = ${lockTimeout}`);
+  const limits = `set local lock_timeout = ${lockTimeout}; set local statement_timeout = ${statementTimeout}`;
+  return asRole(connection, 'tenancy_owner', work, `begin; ${limits}`);
 }
 
 async function heldLocks(connection: ControlConnection): Promise<number> {

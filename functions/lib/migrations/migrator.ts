@@ -39,6 +39,11 @@ export const sharedHome: Home = {
 /** ms. Alone, a home may wait longer for a lock than among 24 others whose locks are held meanwhile. */
 const [patient, hasty] = [3_000, 100];
 const tries = 3;
+/**
+ * ms for a statement. A worker begins no batch after five of its fifteen minutes: what takes longer would die with its
+ * function, again and again, and nobody would read why.
+ */
+const longest = 8 * 60_000;
 
 /** What became of one home. `error`: the migration that it could not take; all before that one have been applied. */
 export interface HomeOutcome {
@@ -57,7 +62,11 @@ export async function migrateHomes(
   connection: ControlConnection,
   targets: readonly MigrationTarget[],
   files: readonly MigrationFile[],
-  { completesAll = false, now = Date.now }: Partial<Omit<Application, 'lockTimeout'>> = {},
+  {
+    completesAll = false,
+    statementTimeout = longest,
+    now = Date.now,
+  }: Partial<Omit<Application, 'lockTimeout'>> = {},
 ): Promise<{ outcomes: HomeOutcome[]; locks: number | undefined }> {
   let locks: number | undefined;
   const outcomes = new Map<string, { applied: string[]; error: Error | undefined }>(
@@ -66,7 +75,11 @@ export async function migrateHomes(
   const parts = sequence(files);
   for (const [index, part] of parts.entries()) {
     const going = targets.filter(({ home }) => outcomes.get(home.homeId)!.error === undefined);
-    const application = { now, completesAll: completesAll && index === parts.length - 1 };
+    const application = {
+      now,
+      statementTimeout,
+      completesAll: completesAll && index === parts.length - 1,
+    };
     const results =
       'concurrent' in part
         ? await eachConcurrently(connection, going, part.concurrent)
@@ -207,12 +220,21 @@ function requireAnswer(error: unknown): void {
   });
 }
 
+/** By SQLSTATE, what the limits of a migration end. */
+const endedBy: Readonly<Record<string, readonly [string, string]>> = {
+  '55P03': [`waited ${tries} times for a lock in vain`, 'run it again when the tables are less busy'],
+  '57014': [
+    'has a statement that takes longer than a function has for it (8 minutes)',
+    'do its work in several files, each a part of the rows',
+  ],
+};
+
 function refusalOf(file: MigrationFile | undefined, error: unknown): Error {
   if (error instanceof TenantryError) return error;
   const { message, code } = error as { message: string; code?: string };
-  const what =
-    code === '55P03' ? `waited ${tries} times for a lock in vain` : `failed: ${message} (SQLSTATE ${code})`;
-  const remedy =
-    code === '55P03' ? 'run it again when the tables are less busy' : 'correct it and run it again';
+  const [what, remedy] = (code !== undefined && endedBy[code]) || [
+    `failed: ${message} (SQLSTATE ${code})`,
+    'correct it and run it again',
+  ];
   return refused(file?.name ?? 'Completing the home', what, remedy, error);
 }

@@ -9,9 +9,9 @@ import {
   provisionSteps,
 } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
-import { probeTool } from '../../../functions/lib/mcp/probe.ts';
 import type { Placement, Strategy, TenantId } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, type World } from '../../support/world.ts';
+import { probeThrough } from './probe.support.ts';
 
 /** What tests of the lifecycle do to a world with an emulated RDS. */
 export interface Lifecycle {
@@ -66,14 +66,7 @@ export function lifecycleOf(world: World): Lifecycle {
     certificateAuthority: 'rds-ca-rsa2048-g1',
     backupDays: 7,
   });
-  /** The data path as the product itself walks it. */
-  const probe = async (tenant: TenantId) => {
-    const access = world.access();
-    const principal = { tenant, principal: 'tenantry', scopes: '', auth: 'verify' };
-    const route = await access.resolve(principal);
-    const db = access.database(principal, route, limits('w'));
-    await probeTool.run({ marker: tenant }, { db, tenant: { id: tenant, slug: route.slug } } as never);
-  };
+  const probe = (tenant: TenantId) => probeThrough(world.access(), tenant);
   const provisioner = { plane: world.plane, instances, region: 'eu-west-1', release: world.release, probe };
   let number = 0;
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHome, migrateHomes, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 
 let world: World;
@@ -55,6 +55,26 @@ describe.each(strategies)('%s', (strategy) => {
         files,
       ),
     );
+
+  it('ends a statement that takes longer than it may, by name, and leaves nothing of its file', async () => {
+    const files = [
+      parseMigration('9301-quick.sql', 'alter table notes add column quick text'),
+      parseMigration('9302-slow.sql', 'alter table notes add column slow text; select pg_sleep(20)'),
+    ];
+    const target = {
+      home: isolations[strategy].ownsTables ? tenant().home : sharedHome,
+      databaseId: tenant().home.databaseId,
+      keys: world.plane.keys,
+    };
+    const { outcomes } = await world.asProvisioner(tenant(), (connection) =>
+      migrateHomes(connection, [target], files, { statementTimeout: 300 }),
+    );
+    expect(outcomes[0]).toMatchObject({ applied: ['9301-quick.sql'] });
+    expect(outcomes[0]!.error).toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(/^9302-slow.sql has a statement that takes longer .*several files/),
+    });
+  });
 
   it('applies a file once, also when two migrators come at the same time', async () => {
     const file = parseMigration('9300-once.sql', 'alter table notes add column once text');
