@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Endpoint } from '../../functions/lib/database/types.ts';
@@ -11,6 +11,30 @@ export function testBase(): string {
   const base = join(tmpdir(), `tenantry-test-${process.getuid?.() ?? 0}`);
   mkdirSync(base, { recursive: true, mode: 0o755 });
   return postgresBase(base);
+}
+
+const anHour = 3_600_000;
+
+/** Removes what runs that were killed have left: a cluster takes some 60 MB. */
+export function sweepClusters(): void {
+  const clusters = join(testBase(), 'clusters');
+  if (!existsSync(clusters)) return;
+  for (const name of readdirSync(clusters)) {
+    const folder = join(clusters, name);
+    // Another run may be making it at this moment.
+    const { mtimeMs } = statSync(folder, { throwIfNoEntry: false }) ?? { mtimeMs: 0 };
+    if (Date.now() - mtimeMs < anHour || isServed(folder)) continue;
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function isServed(folder: string): boolean {
+  try {
+    process.kill(Number.parseInt(readFileSync(join(folder, 'postmaster.pid'), 'utf8'), 10), 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
 }
 
 export interface TestCluster {

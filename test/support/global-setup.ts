@@ -2,13 +2,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { preparePostgres } from '../../infra/local/postgres.ts';
-import { testBase } from './cluster.ts';
+import { sweepClusters, testBase } from './cluster.ts';
 
 /** `initdb` once, before several test files start clusters at the same time, and one folder for all that is synthesized. */
 export default async function setup(): Promise<() => void> {
   const folder = mkdtempSync(join(tmpdir(), 'tenantry-synth-'));
   // Inherited by the workers, which are ended without a word.
   process.env.TENANTRY_SYNTH = folder;
+  sweepClusters();
   await preparePostgres(testBase());
   return () => rmSync(folder, { recursive: true, force: true });
 }

@@ -148,7 +148,7 @@ export async function startWorld(
   await asProvisioner('catalog', (catalog) => recordCluster(catalog, { ...at, clusterId }, shared));
 
   const files = [...(await homeMigrations()), noteMigration, ...(options.migrations ?? [])];
-  const release: Release = { ...(await readRelease(plane.extensions)), home: files };
+  const release: Release = { ...(await readRelease(plane)), home: files };
   await withConnection(shared.admin, (connection) =>
     migrateHome(connection, { home: sharedHome, databaseId: shared.databaseId, keys: plane.keys }, files),
   );
