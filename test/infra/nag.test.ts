@@ -1,6 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { Validations } from 'aws-cdk-lib';
 import { Bucket } from 'aws-cdk-lib/aws-s3';
-import { AwsSolutionsChecks } from 'cdk-nag';
+import { AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks, PCIDSS321Checks } from 'cdk-nag';
 import { expect, it, vi } from 'vitest';
 import { synthesize, variants } from './synthesize.ts';
 
@@ -37,4 +38,24 @@ it('acknowledges a finding at one resource, with a reason, never for a stack', (
     expect(depth).toBeGreaterThanOrEqual(3);
     expect(reason.length).toBeGreaterThan(30);
   }
+});
+
+it('has the findings of other packs that SECURITY.md explains, and no others', () => {
+  const { app } = synthesize(variants['another region, with a domain and issuers']);
+  Validations.of(app).addPlugins(
+    new HIPAASecurityChecks(app),
+    new NIST80053R5Checks(app),
+    new PCIDSS321Checks(app),
+  );
+  let report = '';
+  try {
+    app.synth();
+  } catch (error) {
+    report = (error as Error).message;
+  }
+  const found = new Set([...report.matchAll(/Acknowledge with '[^']+-(\w+)'/g)].map(([, rule]) => rule));
+  const text = readFileSync(new URL('../../SECURITY.md', import.meta.url), 'utf8');
+  const [, table] = /## What other rule packs say\n([\s\S]*?)\n## /.exec(text)!;
+  const explained = [...table!.matchAll(/^\| ([\w, ]+) \|/gm)].flatMap(([, rules]) => rules!.split(', '));
+  expect([...found].sort()).toEqual(explained.filter((rule) => rule !== 'rule').sort());
 });
