@@ -11,11 +11,6 @@ const logger = new Logger({ serviceName: 'admin' });
 const workflows = createWorkflows();
 
 let known: ReturnType<typeof readRelease> | undefined;
-const release = () => {
-  known ??= readRelease(settings.extensions);
-  return known;
-};
-
 let plane: ReturnType<typeof createControlPlane> | undefined;
 async function admin() {
   plane ??= createControlPlane(settings);
@@ -23,7 +18,12 @@ async function admin() {
   plane.catch(() => {
     plane = undefined;
   });
-  return { plane: await plane, workflows, release, settings };
+  const loaded = await plane;
+  const release = () => {
+    known ??= readRelease(loaded);
+    return known;
+  };
+  return { plane: loaded, workflows, release, settings };
 }
 
 /** The admin API. Its gateway has checked who asks. */

@@ -7,9 +7,10 @@ import { readRelease } from '../lib/migrations/migrator.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 
 const settings = readMigrateSettings();
+const plane = await createControlPlane(settings);
 const migrator: Migrator = {
-  plane: await createControlPlane(settings),
-  release: await readRelease(settings.extensions),
+  plane,
+  release: await readRelease(plane),
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
   workers,
   clock: Date.now,

@@ -16,7 +16,7 @@ const provisioner: Provisioner = {
   plane,
   instances: createInstances(settings.instance),
   region: settings.region,
-  release: await readRelease(settings.extensions),
+  release: await readRelease(plane),
   probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
 };
 

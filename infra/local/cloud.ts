@@ -103,7 +103,7 @@ export async function startCloud(
   const plane = createPlane(state, secrets, context, shared, settings.extensions);
   const dedicatedId = clusterIdOf(state, dedicated.identifier);
   await state.save();
-  const release = await readRelease(settings.extensions);
+  const release = await readRelease(plane);
   const sharedPlace = prepareShared(plane, emulator, shared, release);
   const [place, ownPlace] = await Promise.all([
     sharedPlace,

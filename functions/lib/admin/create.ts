@@ -180,7 +180,7 @@ async function provisionNow({ plane, settings }: Admin, operation: string): Prom
     plane,
     instances,
     region: settings.region,
-    release: { runtime: [], home: [], extensions: [] },
+    release: { runtime: [], home: [], extensions: [], keys: [] },
     probe: unused,
   };
   const run = (step: string, input = {}) =>

@@ -107,7 +107,7 @@ const notInstalled = (name: string, why: string, cause?: unknown) =>
 /** The schema `tenancy`. @throws as `readMigrations` */
 export const runtimeMigrations = () => readMigrations(new URL('runtime/', migrations));
 
-/** As `installRuntime`, where the database is not at these files yet: a dedicated one follows with its migrations. */
+/** As `installRuntime`, where the database is not at these files or keys yet: a dedicated one follows with its migrations. */
 export async function ensureRuntime(
   connection: ControlConnection,
   keys: MasterKeys,
@@ -118,11 +118,17 @@ export async function ensureRuntime(
     'select extname as name from pg_extension',
   );
   const { rows } = await asRole(connection, 'tenancy_keeper', () =>
-    connection.query<{ name: string }>('select name from tenancy._migrations'),
+    connection.query<{ names: string[]; ids: string[] }>(
+      'select array(select name from tenancy._migrations) as names, array(select key_id from tenancy.keys) as ids',
+    ),
   );
-  const known = new Set(rows.map(({ name }) => name));
+  const { names, ids } = rows[0]!;
   const installed = new Set(there.map(({ name }) => name));
-  if (files.every(({ name }) => known.has(name)) && extensions.every((name) => installed.has(name))) return;
+  const isCurrent =
+    files.every(({ name }) => names.includes(name)) &&
+    extensions.every((name) => installed.has(name)) &&
+    ids.sort().join() === [...keys.keys.keys()].sort().join();
+  if (isCurrent) return;
   await installRuntime(connection, keys, extensions);
 }
 

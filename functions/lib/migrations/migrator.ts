@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
-import { everyTenant } from '../isolation/context.ts';
+import { everyTenant, type MasterKeys } from '../isolation/context.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { type Application, applyTogether, type MigrationTarget } from './apply.ts';
 import { applyConcurrently } from './concurrent.ts';
@@ -21,10 +21,18 @@ export async function homeMigrations(): Promise<MigrationFile[]> {
   return inOrder([...(await readMigrations(home)), ...(await readMigrations(tenant))]);
 }
 
-export const readRelease = async (extensions: readonly string[]): Promise<Release> => ({
+/** What this deployment brings to every database and home. */
+export const readRelease = async ({
+  extensions,
+  keys: { keys },
+}: {
+  readonly extensions: readonly string[];
+  readonly keys: MasterKeys;
+}): Promise<Release> => ({
   runtime: await runtimeMigrations(),
   home: await homeMigrations(),
   extensions: [...extensions].sort(),
+  keys: [...keys.keys()].sort(),
 });
 
 /** All tenants on shared tables have one home to migrate. */

@@ -10,6 +10,8 @@ export interface Release {
   readonly home: readonly MigrationFile[];
   /** What its files build on. */
   readonly extensions: readonly string[];
+  /** Ids of the keys that contexts are signed with: a database learns of another one by a run, as of a new runtime. */
+  readonly keys: readonly string[];
 }
 
 /** A state that a home can be in: a version, for people, and the digest of everything behind it. */
@@ -19,11 +21,11 @@ export interface SchemaState {
 }
 
 /** Every state that a home of this release can be at, the newest last. */
-export function schemaStates({ runtime, home, extensions }: Release): SchemaState[] {
+export function schemaStates({ runtime, home, extensions, keys }: Release): SchemaState[] {
   return home.map((_, index) => {
     const files = home.slice(0, index + 1);
     const lines = [...runtime, ...files].map(({ name, checksum }) => `${name} ${checksum}\n`);
-    lines.push(...extensions.map((name) => `extension ${name}\n`));
+    lines.push(...extensions.map((name) => `extension ${name}\n`), ...keys.map((id) => `key ${id}\n`));
     return {
       version: versionOf(files)!,
       digest: createHash('sha256').update(lines.join('')).digest('hex'),

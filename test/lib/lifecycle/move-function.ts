@@ -11,7 +11,7 @@ import { probeThrough } from './probe.support.ts';
 const { files, mcp, ...settings }: MoverSettings = JSON.parse(process.env.MOVER!);
 const plane = await createControlPlane(settings);
 const release = {
-  ...(await readRelease(plane.extensions)),
+  ...(await readRelease(plane)),
   home: files.map(({ name, sql }) => parseMigration(name, sql)),
 };
 const mover: Mover = {
