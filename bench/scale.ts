@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { releaseWith } from '../test/lib/lifecycle/migrate.support.ts';
-import { probeThrough } from '../test/lib/lifecycle/probe.support.ts';
+import { probe } from '../test/lib/lifecycle/probe.support.ts';
 import { startWorld } from '../test/support/world.ts';
 import { file, fleetServer, makeHomes, range, releaseOf, throughMachine } from './homes.ts';
 import { timed } from './measure.ts';
@@ -25,6 +25,7 @@ export async function run(
       `A migration of five statements by the state machine, with tool calls at its gates: ${few} homes, then ${homes}.`,
     );
     let release = releaseOf(world);
+    const access = world.access();
     const rows: { homes: number; ms: number; events: number; largest: number; heap: number }[] = [];
     for (const [round, size] of [few, homes].entries()) {
       const before = round === 0 ? 0 : few;
@@ -33,7 +34,7 @@ export async function run(
       release = releaseWith({ ...world, release }, file(round));
       const begun = performance.now();
       const { result, heap } = await watched(() =>
-        throughMachine(world, release, { probe: (tenant) => probeThrough(world.access(), tenant) }),
+        throughMachine(world, release, { probe: (tenant) => probe(access, tenant) }),
       );
       rows.push({ homes: size, ms: performance.now() - begun, heap, ...result });
     }

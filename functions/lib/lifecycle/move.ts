@@ -3,7 +3,7 @@ import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import type { Release } from '../migrations/release.ts';
-import { catchUp } from '../move/catch-up.ts';
+import { catchUp, catchUpInPieces } from '../move/catch-up.ts';
 import { copyRows } from '../move/copy.ts';
 import { capture } from '../move/hold.ts';
 import { requireFew } from '../move/limits.ts';
@@ -100,7 +100,7 @@ export const moveSteps = {
         // Again, what a crash of the target's server has made it forget.
         await copyRows(sides, () => false);
         await makeKeys(sides.target);
-        await catchUp(sides, false);
+        await catchUpInPieces(sides);
       }
       await land(sides.target, sides.tables);
       await catchUp(sides, true);

@@ -1,3 +1,4 @@
+import { RetryableError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { requireSame } from './diff.ts';
 import {
@@ -17,6 +18,9 @@ import type { MovedTable } from './tables.ts';
 
 /** A few rows among many are found by their keys, whatever the planner thinks how many there are: writers wait. */
 const byKey = 'set local enable_hashjoin = off; set local enable_mergejoin = off';
+/** Log entries read at a time while the target has not landed: some 20 MB with their keys. */
+const PIECE = 100_000;
+const PIECES = 200;
 /** Log entries deleted in one statement. */
 const DELETED_AT_ONCE = 20_000;
 
@@ -41,6 +45,8 @@ export interface CatchUpOptions<T> {
    * one that does must follow in the same server before anything is decided.
    */
   readonly isLast?: boolean;
+  /** Of the log's entries. What is read in pieces is the source at one moment only when the last one was the rest. */
+  readonly atMost?: number;
 }
 
 /**
@@ -54,14 +60,14 @@ export interface CatchUpOptions<T> {
 export async function catchUp<T = void>(
   { source, target, tables }: Sides,
   hasLanded: boolean,
-  { meanwhile = async () => undefined as T, isLast = false }: CatchUpOptions<T> = {},
-): Promise<{ changed: number; meanwhile: T }> {
+  { meanwhile = async () => undefined as T, isLast = false, atMost }: CatchUpOptions<T> = {},
+): Promise<{ changed: number; isAll: boolean; meanwhile: T }> {
   let entries: readonly Entry[] = [];
   let keys: Keys = new Map();
   const seen = await reading(
     source,
     async () => {
-      entries = await readLog(source);
+      entries = await readLog(source, atMost);
       if (entries.length === 0) return meanwhile();
       keys = keysOf(await ofTables(source, entries, tables), tables);
       const touched = () => tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
@@ -94,8 +100,22 @@ export async function catchUp<T = void>(
     byKey,
   );
   if (!isLast) await forget(source, entries);
-  return { changed: [...keys.values()].reduce((sum, { size }) => sum + size, 0), meanwhile: seen };
+  const changed = [...keys.values()].reduce((sum, { size }) => sum + size, 0);
+  return { changed, isAll: entries.length !== atMost, meanwhile: seen };
 }
+
+/**
+ * What was written during hours of copying, piece by piece: not all of it fits into a function's memory. Before the target
+ * has landed none of its rows has to find another one, so that between two pieces they need not belong together.
+ * @throws RetryableError `busy`
+ */
+export async function catchUpInPieces(sides: Sides, atMost = PIECE): Promise<void> {
+  for (let piece = 0; !(await catchUp(sides, false, { atMost })).isAll; piece += 1)
+    if (piece === PIECES) throw tooFast();
+}
+
+export const tooFast = () =>
+  new RetryableError('busy', 'The tenant writes faster than its changes can be carried over.', 30);
 
 async function forget({ connection, home, mover }: Side, entries: readonly Entry[]): Promise<void> {
   for (let first = 0; first < entries.length; first += DELETED_AT_ONCE) {
@@ -111,10 +131,10 @@ async function forget({ connection, home, mover }: Side, entries: readonly Entry
   }
 }
 
-async function readLog({ connection, home }: Side): Promise<Entry[]> {
+async function readLog({ connection, home }: Side, atMost: number | undefined): Promise<Entry[]> {
   const { rows } = await connection.query<Entry>(
-    `select change_id::text as id, table_name as "table", key::text as key from tenancy.changes where tenant_id = $1 and schema_name = $2`,
-    [home.tenant, home.schema],
+    `select change_id::text as id, table_name as "table", key::text as key from tenancy.changes where tenant_id = $1 and schema_name = $2 limit $3`,
+    [home.tenant, home.schema, atMost ?? null],
   );
   return rows;
 }

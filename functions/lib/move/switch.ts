@@ -1,5 +1,4 @@
-import { RetryableError } from '../errors.ts';
-import { catchUp, type Sides } from './catch-up.ts';
+import { catchUp, type Sides, tooFast } from './catch-up.ts';
 import { type Digest, digest, requireSame, suspects } from './diff.ts';
 import { fence, setState } from './hold.ts';
 import { carryIdentities, identitiesOf } from './identities.ts';
@@ -64,7 +63,7 @@ async function follow(sides: Sides): Promise<void> {
     if (changed <= FEWEST || (changed <= FEW && changed >= before)) return;
     before = changed;
   }
-  throw new RetryableError('busy', 'The tenant writes faster than its changes can be carried over.', 30);
+  throw tooFast();
 }
 
 /**
