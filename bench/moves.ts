@@ -176,7 +176,8 @@ async function underWriters(report: Report, world: World, mover: MoverProcess, t
 async function small(report: Report, world: World, mover: MoverProcess, moves: number) {
   const tenant = await world.addTenant('rls');
   await fillLedger(world, tenant, 2_000);
-  const agents = await startLedgerWriters(world, tenant, writers);
+  // At full speed it would not stay small.
+  const agents = await startLedgerWriters(world, tenant, writers, 50);
   const done: Moved[] = [];
   for (let n = 0; n < moves; n += 1)
     done.push(await moveTo(world, mover, tenant, way[n % way.length]!, agents));

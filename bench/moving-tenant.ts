@@ -52,7 +52,7 @@ export async function fillLedger(world: World, tenant: TestTenant, rows: number)
     select a.account_id, 0 from generate_series(1, ${entries}) g join (select account_id, row_number() over () as n from accounts) a on a.n = g % ${accounts} + 1`);
 }
 
-/** Agents that write as fast as they are answered, each write under a key of its own, repeated until it is acknowledged. */
+/** Agents that write as fast as they are answered, or rest after each write, ms; each write under a key of its own, repeated until it is acknowledged. */
 export interface LedgerWriters {
   readonly acknowledged: number;
   /** Answers that an agent had to come back for. */
@@ -67,6 +67,7 @@ export async function startLedgerWriters(
   world: World,
   tenant: TestTenant,
   count: number,
+  rest = 0,
 ): Promise<LedgerWriters> {
   // Beside those in use one for the catalog, as each of the agents' environments has.
   const access = world.access({ maxConnections: count + 2 });
@@ -105,6 +106,7 @@ export async function startLedgerWriters(
       slowest = Math.max(slowest, now - begun);
       last = now;
       keys[writer]!.push(key);
+      if (rest > 0) await sleep(rest);
     }
   });
 

@@ -22,12 +22,13 @@ export async function run(report: (line: string) => void): Promise<Figure[]> {
       `A tenant with a schema of ten tables, +${2 * delayMs} ms, ${rounds} times in turn. "statements": the tables, sent as one text on an open`,
     );
     report(
-      'connection. "all of it": the same with login, rights, defaults, constraints and triggers. "tenant": every step, each with its own connections.',
+      'connection. "all of it": the same with login, rights, defaults, constraints and triggers. "tenant": every step, on the connections that one environment keeps.',
     );
     // The product's own table, and ten more.
     const home = [world.release.home[0]!, parseMigration('9100-ten.sql', tables)];
     const far = await behind({ ...world, release: { ...world.release, home } }, proxy.port);
-    const lifecycle = lifecycleOf(far);
+    // The MCP function tries tenants beside its calls.
+    const lifecycle = lifecycleOf(far, far.access());
     const { connection, close } = await openConnection(far.shared.admin);
     const steps = stepsOf('schema', 'dedicated');
     const times = {

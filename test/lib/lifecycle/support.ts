@@ -1,6 +1,7 @@
 import { createInstances } from '../../../functions/lib/aws/rds.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
+import type { Access } from '../../../functions/lib/isolation/access.ts';
 import { abandon, compensate } from '../../../functions/lib/lifecycle/compensate.ts';
 import {
   beginProvisioning,
@@ -11,7 +12,7 @@ import {
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import type { Placement, Strategy, TenantId } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, type World } from '../../support/world.ts';
-import { probeThrough } from './probe.support.ts';
+import { probe, probeThrough } from './probe.support.ts';
 
 /** What tests of the lifecycle do to a world with an emulated RDS. */
 export interface Lifecycle {
@@ -54,7 +55,8 @@ export async function patiently(step: () => Promise<unknown>): Promise<void> {
   }
 }
 
-export function lifecycleOf(world: World): Lifecycle {
+/** @param warm the environment that every tenant is tried in; without it each gets a new one */
+export function lifecycleOf(world: World, warm?: Access): Lifecycle {
   const instances = createInstances({
     instanceClass: 'db.t4g.micro',
     engineVersion: '17.10',
@@ -66,8 +68,14 @@ export function lifecycleOf(world: World): Lifecycle {
     certificateAuthority: 'rds-ca-rsa2048-g1',
     backupDays: 7,
   });
-  const probe = (tenant: TenantId) => probeThrough(world.access(), tenant);
-  const provisioner = { plane: world.plane, instances, region: 'eu-west-1', release: world.release, probe };
+  const tryTenant = (tenant: TenantId) => (warm ? probe(warm, tenant) : probeThrough(world.access(), tenant));
+  const provisioner = {
+    plane: world.plane,
+    instances,
+    region: 'eu-west-1',
+    release: world.release,
+    probe: tryTenant,
+  };
   let number = 0;
 
   const begin: Lifecycle['begin'] = async (strategy, placement, slug = `made-n${++number}`) => {
