@@ -1,4 +1,4 @@
-import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
 import { type Migrator, migrateOperation, migrateSteps } from '../lib/lifecycle/migrate.ts';
 import { workers } from '../lib/lifecycle/migrate-work.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
@@ -7,17 +7,20 @@ import { readRelease } from '../lib/migrations/migrator.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 
 const settings = readMigrateSettings();
-const plane = await createControlPlane(settings);
-const migrator: Migrator = {
-  plane,
-  release: await readRelease(plane),
-  probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
-  workers,
-  clock: Date.now,
-};
+const current = renewed(async (): Promise<Migrator> => {
+  const plane = await createControlPlane(settings);
+  return {
+    plane,
+    release: await readRelease(plane),
+    probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
+    workers,
+    clock: Date.now,
+  };
+});
+await current();
 
 /** The steps of `stepfunctions/migrate-tenants.asl.json`. Workers run beside each other, each slot once. */
-export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(migrator, event, migrateOperation, migrateSteps, ({ step, input }) =>
+export const handler = async (event: StepEvent): Promise<unknown> =>
+  runStep(await current(), event, migrateOperation, migrateSteps, ({ step, input }) =>
     step === 'work' ? `/${input.slot}` : '',
   );

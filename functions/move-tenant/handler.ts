@@ -1,4 +1,4 @@
-import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
 import { type Mover, moveOperation, moveSteps } from '../lib/lifecycle/move.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
@@ -6,14 +6,17 @@ import { readRelease } from '../lib/migrations/migrator.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 
 const settings = readMigrateSettings();
-const plane = await createControlPlane(settings);
-const mover: Mover = {
-  plane,
-  release: await readRelease(plane),
-  probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
-  clock: Date.now,
-};
+const current = renewed(async (): Promise<Mover> => {
+  const plane = await createControlPlane(settings);
+  return {
+    plane,
+    release: await readRelease(plane),
+    probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
+    clock: Date.now,
+  };
+});
+await current();
 
 /** The steps of `stepfunctions/move-tenant.asl.json`. */
-export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(mover, event, moveOperation, moveSteps);
+export const handler = async (event: StepEvent): Promise<unknown> =>
+  runStep(await current(), event, moveOperation, moveSteps);

@@ -1,16 +1,19 @@
 import { seenInstances } from '../lib/aws/rds.ts';
-import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
 import { type Offboarder, offboardOperation, offboardSteps } from '../lib/lifecycle/offboard.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readOffboardSettings } from '../lib/settings.ts';
 
 const settings = readOffboardSettings();
-const offboarder: Offboarder = {
-  plane: await createControlPlane(settings),
-  instances: seenInstances,
-  now: Date.now,
-};
+const current = renewed(
+  async (): Promise<Offboarder> => ({
+    plane: await createControlPlane(settings),
+    instances: seenInstances,
+    now: Date.now,
+  }),
+);
+await current();
 
 /** The steps of `stepfunctions/offboard-tenant.asl.json`. */
-export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(offboarder, event, offboardOperation, offboardSteps);
+export const handler = async (event: StepEvent): Promise<unknown> =>
+  runStep(await current(), event, offboardOperation, offboardSteps);

@@ -1,6 +1,6 @@
 import { createInstances } from '../lib/aws/rds.ts';
 import { abandon, compensate } from '../lib/lifecycle/compensate.ts';
-import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
 import { moveOperation } from '../lib/lifecycle/move.ts';
 import { moveInstanceSteps } from '../lib/lifecycle/move-instance.ts';
 import { instanceSteps, offboardOperation } from '../lib/lifecycle/offboard.ts';
@@ -11,17 +11,22 @@ import { readRelease } from '../lib/migrations/migrator.ts';
 import { readControlSettings } from '../lib/settings.ts';
 
 const settings = readControlSettings();
-const plane = await createControlPlane(settings);
-const provisioner: Provisioner = {
-  plane,
-  instances: createInstances(settings.instance),
-  region: settings.region,
-  release: await readRelease(plane),
-  probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
-};
+const instances = createInstances(settings.instance);
+const current = renewed(async (): Promise<Provisioner> => {
+  const plane = await createControlPlane(settings);
+  return {
+    plane,
+    instances,
+    region: settings.region,
+    release: await readRelease(plane),
+    probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
+  };
+});
+await current();
 
 /** The steps of `stepfunctions/provision-tenant.asl.json`, and those of `offboard-tenant` and `move-tenant` that make and delete instances. */
-export function handler(event: StepEvent): Promise<unknown> {
+export async function handler(event: StepEvent): Promise<unknown> {
+  const provisioner = await current();
   if (Object.hasOwn(instanceSteps, event.step))
     return runStep(provisioner, event, offboardOperation, instanceSteps);
   if (Object.hasOwn(moveInstanceSteps, event.step))

@@ -1,11 +1,14 @@
-import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { type Transferrer, transferOperation, transferSteps } from '../lib/lifecycle/transfer.ts';
 import { readOffboardSettings } from '../lib/settings.ts';
 
 const settings = readOffboardSettings();
-const transferrer: Transferrer = { plane: await createControlPlane(settings), now: Date.now };
+const current = renewed(
+  async (): Promise<Transferrer> => ({ plane: await createControlPlane(settings), now: Date.now }),
+);
+await current();
 
 /** The steps of the state machines that export and import: the only hand on the storage of exports. */
-export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(transferrer, event, transferOperation, transferSteps);
+export const handler = async (event: StepEvent): Promise<unknown> =>
+  runStep(await current(), event, transferOperation, transferSteps);
