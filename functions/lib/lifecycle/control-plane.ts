@@ -22,6 +22,9 @@ export interface ControlPlane {
   readonly kept?: KeptConnections | undefined;
 }
 
+/** One environment's, whose control plane is made anew from time to time: the budget counts environments. */
+const kept = new KeptConnections();
+
 /** The control plane of a function's settings. @throws TenantryError when the signing keys can't be read */
 export async function createControlPlane(
   settings: Pick<
@@ -39,7 +42,7 @@ export async function createControlPlane(
     loginsUse: credentials,
     tls,
     extensions: settings.extensions,
-    kept: new KeptConnections(),
+    kept,
   };
 }
 
