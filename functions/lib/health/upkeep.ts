@@ -223,8 +223,12 @@ export async function auditSecrets(
             `npm run tenants -- why ${slug}`,
           ),
         );
-    for (const name of names) {
-      if (wanted.has(name) || isOfCluster(name, servers) || [...busy].some((id) => holds(name, id))) continue;
+    const strangers = names.filter(
+      (name) => !wanted.has(name) && !isOfCluster(name, servers) && ![...busy].some((id) => holds(name, id)),
+    );
+    const begun = strangers.length > 0 ? await begunMeanwhile(catalog) : [];
+    for (const name of strangers) {
+      if (begun.some((id) => holds(name, id))) continue;
       findings.push(
         finding(
           'orphans',
@@ -257,3 +261,15 @@ const isOfCluster = (name: string, servers: readonly Server[]) =>
     ),
   );
 const holds = (name: string, id: string) => name.includes(id) || name.includes(id.replaceAll('-', ''));
+
+/** Homes and tenants of what may have begun since the catalog was read: it leaves its name there before it makes a secret. */
+async function begunMeanwhile(catalog: ControlConnection): Promise<string[]> {
+  const { rows } = await catalog.query<{ id: string }>(
+    `select unnest(array[home_id, tenant_id])::text as id from catalog.homes
+      where state in ('provisioning', 'moved') or created_at > now() - interval '2 minutes'
+     union
+     select unnest(array[input ->> 'homeId', tenant_id::text]) from catalog.operations
+      where state = 'running' or finished_at > now() - interval '2 minutes'`,
+  );
+  return rows.flatMap(({ id }) => id ?? []);
+}

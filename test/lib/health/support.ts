@@ -63,7 +63,9 @@ type SigningKey = Awaited<ReturnType<typeof newSigningKey>>;
 
 /** What the canary works with in a world; the probe is the tool itself, the state machine its steps one after the other. */
 function watchOf(world: World, isRds = false, outside?: { signing: SigningKey; send: typeof fetch }): Watch {
-  const { plane, secrets } = world;
+  const { secrets } = world;
+  // As the canary's function has it: what a setting is now, only a new session says.
+  const plane = { ...world.plane, kept: undefined };
   const { publicUrl: url } = world.settings;
   const access = world.access();
   async function probe(tenant: TenantId): Promise<void> {
