@@ -58,10 +58,13 @@ export class KeptConnections {
    * returns, should the process be frozen then; the next statement waits behind it.
    */
   keep(endpoint: Endpoint, client: pg.Client): void {
-    client.query(reset).catch(() => end(client));
     const onGone = () => this.#drop(idle);
     const timer = setTimeout(onGone, idleMs).unref();
     const idle: Idle = { key: keyOf(endpoint), client, since: this.#now(), timer, onGone };
+    client.query(reset).catch(() => {
+      this.#forget(idle);
+      end(client);
+    });
     socketOf(client).unref();
     client.once('end', onGone).once('error', onGone);
     this.#idle.push(idle);
