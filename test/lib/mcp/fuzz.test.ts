@@ -93,6 +93,9 @@ test('however a request is changed, the answer is JSON-RPC or nothing, and never
     }),
     { numRuns: 1_500 },
   );
+  // What chance seldom makes.
+  const unknown = legacyPost(call('nobody', {}));
+  await expectRpc(await send(await unknown.text(), unknown.headers));
   expect(lines.filter(({ level }) => level === 'error')).toEqual([]);
   // The property would hold for an endpoint that refuses everything.
   const outcomes = new Set(lines.map(({ fields }) => fields.outcome));
