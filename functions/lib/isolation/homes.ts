@@ -137,14 +137,28 @@ const loginOf = (login: string, entry: Entry) => `
     ${entry === 'its own database' ? `execute format('grant connect on database %I to ${login}', current_database())` : `grant ${entry} to ${login} with inherit true, set false`};
   end $$;`;
 
-/** A database that held one home, with whoever is connected to it, and that home's login. Done when they are not there. */
+/**
+ * A database that held one home, with whoever is connected to it, and that home's login. Done when they are not there.
+ * @throws RetryableError `busy` while the server itself is at work in it
+ */
 export async function dropDatabase(
   connection: ControlConnection,
   name: string,
   login: string,
 ): Promise<void> {
   await endSessions(connection, login);
-  await connection.query(`drop database if exists "${name}" with (force)`);
+  try {
+    await connection.query(`drop database if exists "${name}" with (force)`);
+  } catch (error) {
+    // The server's own workers (autovacuum) may not be ended by us, but without force it asks them itself and waits.
+    if ((error as { code?: string }).code !== '42501') throw error;
+    await connection.query(`drop database if exists "${name}"`).catch((cause) => {
+      if (cause.code !== '55006') throw cause;
+      throw new RetryableError('busy', 'The server is at work in a database that is to be dropped.', 5, {
+        cause,
+      });
+    });
+  }
   await connection.query(`drop role if exists ${login}`);
 }
 
