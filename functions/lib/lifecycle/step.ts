@@ -22,6 +22,14 @@ const takesBack: ReadonlySet<string> = new Set([
   ...['compensate', 'abandon', 'halt', 'recordFailure', 'cancel', 'removeLeftInstance', 'giveUp'],
 ]);
 
+/** What a machine reads when its step's answer was lost and the repetition finds the operation ended: nothing is left to do. */
+const nothingLeft = (state: 'done' | 'failed') => ({
+  more: false,
+  instance: false,
+  switched: state === 'done',
+  next: 'complete',
+});
+
 /** What one state does, and what it tells the machine; `context` is what all steps of one machine work with. */
 export type Step<Context, O> = (
   context: Context,
@@ -59,9 +67,9 @@ export async function runStep<
       const lock = operationLock(event.operation, turnOf(event));
       await catalog.query(`select pg_advisory_lock(${lock.sql})`, lock.values);
       const operation = await read(catalog, event.operation);
-      if (operation.state === 'done') return;
+      if (operation.state === 'done') return nothingLeft('done');
       if (operation.state === 'failed') {
-        if (takesBack.has(event.step)) return;
+        if (takesBack.has(event.step)) return nothingLeft('failed');
         throw new TenantryError('operation_ended', 'This operation has failed already. Start a new one.');
       }
       if (operation.state === 'cancelled')
