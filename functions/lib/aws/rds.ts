@@ -114,7 +114,11 @@ export function createInstances(settings: InstanceSettings): Instances {
         DBParameterGroupName: settings.parameterGroup,
         DBSubnetGroupName: settings.subnetGroup,
         VpcSecurityGroupIds: [...settings.securityGroups],
+        StorageType: 'gp3',
         KmsKeyId: settings.kmsKeyId,
+        MasterUserSecretKmsKeyId: settings.kmsKeyId,
+        EnablePerformanceInsights: true,
+        PerformanceInsightsKMSKeyId: settings.kmsKeyId,
         CACertificateIdentifier: settings.certificateAuthority,
         // The provisioner logs in by it from the start.
         EnableIAMDatabaseAuthentication: true,

@@ -55,7 +55,9 @@ const ignoredAtCreation = [
   'DBParameterGroupName',
   'DBSubnetGroupName',
   'EnableIAMDatabaseAuthentication',
+  'EnablePerformanceInsights',
   'MasterUserSecretKmsKeyId',
+  'PerformanceInsightsKMSKeyId',
   'VpcSecurityGroupIds',
 ] as const satisfies readonly (keyof CreateDBInstanceCommandInput)[];
 
