@@ -1,4 +1,4 @@
-import { RetryableError } from '../errors.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { requireSame } from './diff.ts';
 import {
@@ -17,10 +17,12 @@ import { isStaged, landing, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
 /** A few rows among many are found by their keys, whatever the planner thinks how many there are: writers wait. */
-const byKey = 'set local enable_hashjoin = off; set local enable_mergejoin = off';
+export const byKey = 'set local enable_hashjoin = off; set local enable_mergejoin = off';
 /** Log entries read at a time while the target has not landed: some 20 MB with their keys. */
 const PIECE = 100_000;
 const PIECES = 200;
+/** Log entries that fit into the mover's memory at once, with their keys: some 200 MB. */
+const MOST_ENTRIES = 500_000;
 /** Log entries deleted in one statement. */
 const DELETED_AT_ONCE = 20_000;
 
@@ -55,7 +57,8 @@ export interface CatchUpOptions<T> {
  * that it has read, because a transaction that began earlier may commit an older one later. In few round trips: the last
  * time, writers wait for all of them.
  * @returns how many keys had changed
- * @throws TenantryError `move_differs` when a row is not the same on both sides afterwards
+ * @throws TenantryError `move_differs` when a row is not the same on both sides afterwards, `move_refused` when too much
+ *   has changed since the last time
  */
 export async function catchUp<T = void>(
   { source, target, tables }: Sides,
@@ -93,7 +96,9 @@ export async function catchUp<T = void>(
           await insert({ source, target }, touched(), keys, hasLanded);
           if (hasLanded) await compare({ source, target }, keys);
         },
-        `${byKey}; ${isLast ? 'set local synchronous_commit = off;' : ''} set constraints all deferred; ${acts ? '' : deletions()}`,
+        {
+          first: `${byKey}; ${isLast ? 'set local synchronous_commit = off;' : ''} set constraints all deferred; ${acts ? '' : deletions()}`,
+        },
       );
       return meanwhile();
     },
@@ -134,8 +139,14 @@ async function forget({ connection, home, mover }: Side, entries: readonly Entry
 async function readLog({ connection, home }: Side, atMost: number | undefined): Promise<Entry[]> {
   const { rows } = await connection.query<Entry>(
     `select change_id::text as id, table_name as "table", key::text as key from tenancy.changes where tenant_id = $1 and schema_name = $2 limit $3`,
-    [home.tenant, home.schema, atMost ?? null],
+    [home.tenant, home.schema, atMost ?? MOST_ENTRIES + 1],
   );
+  // What has landed has to be carried on in one piece.
+  if (rows.length > MOST_ENTRIES)
+    throw new TenantryError(
+      'move_refused',
+      `More than ${MOST_ENTRIES.toLocaleString('en')} changes wait to be carried over in one piece: the move has rested for too long. Before the switch, cancel it and begin another; after it, complete it.`,
+    );
   return rows;
 }
 

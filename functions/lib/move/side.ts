@@ -33,59 +33,60 @@ const settings = `set local timezone = 'UTC'; set local datestyle = 'ISO, MDY'; 
 
 type Isolation = 'read committed' | 'repeatable read';
 
+/** SQL that goes with the begin or with the commit of a transaction, in the same round trip. */
+interface Around {
+  readonly first?: string;
+  readonly last?: string;
+}
+
 /** Rows of the home, as their owner, who in shared tables sees this tenant's alone. One snapshot, which changes nothing. */
 export const reading = <T>(side: Side, work: () => Promise<T>, first = ''): Promise<T> =>
-  inTransaction(side, 'repeatable read', undefined, work, first);
+  inTransaction(side, 'repeatable read', undefined, work, { first });
 
 /**
  * The same to write them, while the home is in one of these states and this attempt still holds it: its end, or the
  * next attempt, waits for this transaction.
- * @param first SQL that goes with the begin, in one round trip
+ * @param work gets what `first` has answered at its end
  */
 export const writing = <T>(
   side: Side,
   states: readonly HomeState[],
-  work: () => Promise<T>,
-  first = '',
-): Promise<T> => inTransaction(side, 'read committed', states, work, first);
+  work: (first: readonly unknown[]) => Promise<T>,
+  around: Around = {},
+): Promise<T> => inTransaction(side, 'read committed', states, work, around);
+
+/** For the rest of a transaction: the home's owner, with the context of a move. */
+export function becomeOwner({ home, keys }: Pick<Side, 'home' | 'keys'>, mode: 'r' | 'w'): string {
+  const { databaseId, tenant, epoch, schema } = home;
+  const scope = { databaseId, tenant, epoch, mode, purpose: 'move', statementMs: 0 } as const;
+  return `${settings}; set local role tenancy_owner;
+    select set_config('tenancy.context', '${signContext(keys, scope, Date.now())}', true),
+           set_config('search_path', '${quote(schema)}, extensions, pg_temp', true)`;
+}
 
 async function inTransaction<T>(
-  { connection, home, keys, mover }: Side,
+  side: Side,
   isolation: Isolation,
   states: readonly HomeState[] | undefined,
-  work: () => Promise<T>,
-  first = '',
+  work: (first: readonly unknown[]) => Promise<T>,
+  { first = '', last }: Around,
 ): Promise<T> {
-  const context = signContext(
-    keys,
-    {
-      databaseId: home.databaseId,
-      tenant: home.tenant,
-      epoch: home.epoch,
-      mode: states === undefined ? 'r' : 'w',
-      purpose: 'move',
-      statementMs: 0,
-    },
-    Date.now(),
-  );
-  const hold =
+  const { connection, home, mover } = side;
+  const begin =
     states === undefined
-      ? ''
-      : `set local role tenancy_keeper;
+      ? `begin isolation level ${isolation} read only; ${becomeOwner(side, 'r')}`
+      : `begin isolation level ${isolation} read write; ${becomeOwner(side, 'w')};
+         set local role tenancy_keeper;
          do $$ begin
            perform from tenancy.homes where home_id = '${home.homeId}' and mover = '${mover}'
               and state in (${states.map((state) => `'${state}'`).join(', ')}) for share;
            if not found then raise exception 'superseded' using errcode = 'TN010'; end if;
-         end $$;`;
+         end $$;
+         set local role tenancy_owner`;
   try {
-    await connection.query(
-      `begin isolation level ${isolation} ${states === undefined ? 'read only' : 'read write'}; ${settings};
-       ${hold} set local role tenancy_owner;
-       select set_config('tenancy.context', '${context}', true), set_config('search_path', '${quote(home.schema)}, extensions, pg_temp', true);
-       ${first}`,
-    );
-    const result = await work();
-    await connection.query('commit');
+    const { rows } = await connection.query<unknown>(`${begin}; ${first}`);
+    const result = await work(rows);
+    await connection.query(last === undefined ? 'commit' : `${last}; commit`);
     return result;
   } catch (error) {
     // A lost connection has rolled back by itself; its first error is the one to tell.
