@@ -3,7 +3,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import type { HomeState } from '../tenant/tenant.ts';
-import { type Hold, superseded } from './side.ts';
+import { becomeOwner, type Hold, type Side, superseded } from './side.ts';
 
 /** How long the exclusive lock is waited for at a time, ms: calls that come meanwhile wait as long. */
 const LOCK_MS = 20;
@@ -53,18 +53,26 @@ export async function readState(
 export const isRegistered = async (connection: ControlConnection, homeId: string): Promise<boolean> =>
   (await readState(connection, homeId)) !== undefined;
 
-/** Serves as before the move: a fenced home is what `open` says, and no call captures any more when this returns. */
-export async function settle(side: Hold, open: 'open' | 'suspended'): Promise<void> {
-  const { connection, home, mover } = side;
+/** Lets writers in again where they were kept out; a home that was suspended or resumed meanwhile stays so. */
+export async function letWritersIn(
+  { connection, home, mover }: Hold,
+  open: 'open' | 'suspended',
+  capturing: boolean,
+): Promise<void> {
   const { rowCount } = await asRole(connection, 'tenancy_keeper', () =>
     connection.query(
-      `update tenancy.homes set capturing = false, state = case state when 'fenced' then $3 else state end
+      `update tenancy.homes set capturing = $4, state = case state when 'fenced' then $3 else state end
         where home_id = $1 and mover = $2`,
-      [home.homeId, mover, open],
+      [home.homeId, mover, open, capturing],
     ),
   );
   if (rowCount !== 1) throw superseded();
-  await withoutWriters(side, '');
+}
+
+/** Serves as before the move, and no call captures any more when this returns. */
+export async function settle(side: Hold, open: 'open' | 'suspended'): Promise<void> {
+  await letWritersIn(side, open, false);
+  await withoutWriters(side, () => side.connection.query('commit'));
 }
 
 /** The move is over for this home: nothing is captured any more, and no attempt of it can change it. */
@@ -82,19 +90,32 @@ export async function setState(
   { connection, home, mover }: Hold,
   from: readonly HomeState[],
   to: HomeState,
-  { capturing, epoch }: { capturing: boolean; epoch?: number },
+  next: Next,
 ): Promise<void> {
   try {
     // One round trip: of these, writers wait for two.
-    await connection.query(
-      `begin; set local role tenancy_keeper;
-       ${changed(`set state = '${to}', capturing = ${capturing}, epoch = ${epoch ?? 'epoch'}`, { home, mover }, from)}; commit`,
-    );
+    await connection.query(`begin; ${becoming({ home, mover }, from, to, next)}; commit`);
   } catch (error) {
     await connection.query('rollback').catch(() => {});
     throw notMine(error);
   }
 }
+
+interface Next {
+  readonly capturing: boolean;
+  /** Unless it stays what it is. */
+  readonly epoch?: number;
+}
+
+/** The same, for the end of a transaction. */
+export const becoming = (
+  side: Pick<Hold, 'home' | 'mover'>,
+  from: readonly HomeState[],
+  to: HomeState,
+  { capturing, epoch }: Next,
+) =>
+  `set local role tenancy_keeper;
+   ${changed(`set state = '${to}', capturing = ${capturing}, epoch = ${epoch ?? 'epoch'}`, side, from)}`;
 
 /** An update of the home by this attempt alone, while it is in one of these states; for a script. */
 const changed = (change: string, { home, mover }: Pick<Hold, 'home' | 'mover'>, from: readonly HomeState[]) =>
@@ -115,22 +136,35 @@ export async function capture(side: Hold): Promise<void> {
     ]),
   );
   if (rowCount !== 1) throw superseded();
-  await withoutWriters(side, '');
+  await withoutWriters(side, () => connection.query('commit'));
+}
+
+export interface Fenced<R> {
+  /** Since when no writer was under way, as performance.now() counts. */
+  readonly from: number;
+  readonly rows: readonly R[];
+  /** Until then a crash of the server would let writers in again: nothing may be decided before. */
+  readonly isKept: Promise<unknown>;
+}
+
+/** No writer is under way when this returns, and none is let in; readers go on. @param read what is asked at that moment */
+export async function fence<R>(side: Side, read = ''): Promise<Fenced<R>> {
+  const { connection } = side;
+  return withoutWriters(side, async (from) => {
+    const fenced = changed("set state = 'fenced'", side, ['open', 'fenced']);
+    const { rows } = await connection.query<R>(`${fenced}; ${becomeOwner(side, 'w')}; ${read}`);
+    const isKept = connection.query('commit');
+    // Whoever waits for it hears of it.
+    isKept.catch(() => {});
+    return { from, rows, isKept };
+  });
 }
 
 /**
- * No writer is under way when this returns, and none is let in; readers go on.
- * @returns since when, as performance.now() counts
+ * Does `work`, as the keeper and up to its commit, while no writing call of the home is under way. The lock is tried for a
+ * moment only, because calls that come after a waiting mover wait with it: one long writer delays the move, not the tenant.
  */
-export const fence = (side: Hold): Promise<number> =>
-  withoutWriters(side, changed("set state = 'fenced'", side, ['open', 'fenced']));
-
-/**
- * Runs a script as the keeper while no writing call of the home is under way. The lock is tried for a moment only, because
- * calls that come after a waiting mover wait with it: one long writer delays the move, not the tenant.
- * @returns since when no writer was under way, as performance.now() counts
- */
-async function withoutWriters({ connection, home }: Hold, script: string): Promise<number> {
+async function withoutWriters<T>({ connection, home }: Hold, work: (from: number) => Promise<T>): Promise<T> {
   const until = Date.now() + PATIENCE_MS;
   for (let attempt = 0; ; attempt += 1) {
     try {
@@ -139,9 +173,7 @@ async function withoutWriters({ connection, home }: Hold, script: string): Promi
          select pg_advisory_xact_lock(lock_key) from tenancy.homes where home_id = '${home.homeId}';
          set local lock_timeout = '5s'`,
       );
-      const from = performance.now();
-      await connection.query(`${script}; commit`);
-      return from;
+      return await work(performance.now());
     } catch (error) {
       await connection.query('rollback').catch(() => {});
       if ((error as { code?: string }).code !== '55P03') throw notMine(error);

@@ -23,33 +23,48 @@ export const sameKey = (table: MovedTable, left = 't', right = 'k') =>
     .map((name) => `${left}.${quote(name)} = ${right}.${quote(name)}`)
     .join(' and ');
 
+/** A row of `t` as PostgreSQL reads it: each column in the text that COPY writes. */
+export const rowText = ({ columns }: MovedTable) => `row(${list(columns, 't.')})::text`;
+
 /** A row's content as one number; both servers compute it from the same text. */
-export const rowHash = ({ columns }: MovedTable) => `hashtextextended(row(${list(columns, 't.')})::text, 0)`;
+export const rowHash = (table: MovedTable) => `hashtextextended(${rowText(table)}, 0)`;
 
 /** The key of a row of `t`, in the capture's form. */
-export const keyObject = (table: MovedTable) =>
+export const keyObject = (table: MovedTable, of = 't') =>
   `jsonb_build_object(${keyNames(table)
-    .map((name) => `'${name.replaceAll("'", "''")}', t.${quote(name)}`)
+    .map((name) => `'${name.replaceAll("'", "''")}', ${of}.${quote(name)}`)
     .join(', ')})::text`;
 
-/** Each key's row as a number, of those that are there: one question for all tables. In a transaction of `reading` or `writing`. */
-export async function hashesOf(
-  { connection }: Side,
-  keys: Keys,
-): Promise<Map<MovedTable, Map<string, string>>> {
+/** Of each key's row that is there its number: one question for all tables. */
+export const hashes = (keys: Keys, literal: (place: number, keys: ReadonlySet<string>) => string): string =>
+  [...keys]
+    .map(
+      ([table, of], place) =>
+        `select ${place} as place, ${keyObject(table)} as key, ${rowHash(table)} as hash
+           from ${fromKeys(table, literal(place, of))} join ${quote(table.name)} t on ${sameKey(table)}`,
+    )
+    .join(' union all ');
+
+export interface HashRow {
+  readonly place: number;
+  readonly key: string;
+  readonly hash: string;
+}
+export type Hashes = Map<MovedTable, Map<string, string>>;
+
+export function hashesByTable(keys: Keys, rows: readonly HashRow[]): Hashes {
   const tables = [...keys.keys()];
-  const found = new Map(tables.map((table) => [table, new Map<string, string>()]));
-  if (tables.length === 0) return found;
-  const { rows } = await connection.query<{ place: number; key: string; hash: string }>(
-    tables
-      .map(
-        (table, place) =>
-          `select ${place} as place, ${keyObject(table)} as key, ${rowHash(table)} as hash
-             from ${fromKeys(table, `$${place + 1}`)} join ${quote(table.name)} t on ${sameKey(table)}`,
-      )
-      .join(' union all '),
-    tables.map((table) => keyArray(keys.get(table)!)),
-  );
+  const found: Hashes = new Map(tables.map((table) => [table, new Map()]));
   for (const { place, key, hash } of rows) found.get(tables[place]!)!.set(key, hash);
   return found;
+}
+
+/** In a transaction of `reading` or `writing`. */
+export async function hashesOf({ connection }: Side, keys: Keys): Promise<Hashes> {
+  if (keys.size === 0) return new Map();
+  const { rows } = await connection.query<HashRow>(
+    hashes(keys, (place) => `$${place + 1}`),
+    [...keys.values()].map(keyArray),
+  );
+  return hashesByTable(keys, rows);
 }

@@ -1,9 +1,11 @@
 import { catchUp, type Sides, tooFast } from './catch-up.ts';
 import { type Digest, digest, requireSame, suspects } from './diff.ts';
-import { fence, setState } from './hold.ts';
+import { type Fenced, fence, letWritersIn, setState } from './hold.ts';
 import { carryIdentities, identitiesOf } from './identities.ts';
+import { areTooMany, carryLast, type LastChange, lastChanges } from './last-changes.ts';
 import { hashesOf } from './rows.ts';
 import { reading, type Side } from './side.ts';
+import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
 /** Keys that may be left for the pause: some milliseconds' work. */
@@ -11,6 +13,7 @@ const FEW = 200;
 /** Below this a round takes as long as its round trips: another one would not find fewer. */
 const FEWEST = 20;
 const ROUNDS = 40;
+const ATTEMPTS = 10;
 
 export interface Switched {
   /** How long writers were kept out, ms: it begins when the last of them has ended. */
@@ -26,7 +29,7 @@ export async function unfence(
 ) {
   // The target first: nobody holds its epoch yet, but never are two homes open.
   await setState(target, ['provisioning', 'moved', 'open'], 'provisioning', { capturing: false });
-  await setState(source, ['open', 'fenced', 'suspended'], sourceState, { capturing: true });
+  await letWritersIn(source, sourceState, true);
 }
 
 /**
@@ -43,16 +46,30 @@ export async function switchOver(
   const { source, target } = sides;
   const { rows } = await compareInFull(sides);
   const identities = await identitiesOf(sides);
-  await follow(sides);
-
-  const from = await fence(source);
-  await catchUp(sides, true, { isLast: true });
+  const { from, rows: changes, isKept } = await fenceWithFew(sides);
   await carryIdentities(sides, identities);
   // From its first call on it captures for the way back.
-  await setState(target, ['provisioning', 'moved'], 'open', { capturing: true, epoch });
+  const opening = { capturing: true, epoch };
+  if (!(await carryLast(sides, changes, opening))) {
+    await catchUp(sides, true, { isLast: true });
+    await setState(target, landing, 'open', opening);
+  }
+  await isKept;
   await decide();
   await closeSource(source);
   return { pauseMs: performance.now() - from, rows };
+}
+
+/** Writers that were let in until the fence may have left more than they should now wait for: then they go on, and so do we. */
+async function fenceWithFew(sides: Sides): Promise<Fenced<LastChange>> {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
+    await follow(sides);
+    const fenced = await fence<LastChange>(sides.source, lastChanges(sides));
+    if (!areTooMany(fenced.rows)) return fenced;
+    await fenced.isKept;
+    await letWritersIn(sides.source, 'open', true);
+  }
+  throw tooFast();
 }
 
 /** Round after round carries over what changed during the one before, until that grows no smaller: the rest is the pause's. */

@@ -1,0 +1,129 @@
+import { literal } from '../database/connect.ts';
+import { byKey, type Sides } from './catch-up.ts';
+import { requireSame } from './diff.ts';
+import { becoming, setState } from './hold.ts';
+import {
+  fromKeys,
+  type Hashes,
+  type HashRow,
+  hashes,
+  hashesByTable,
+  type Keys,
+  keyLiteral,
+  keyObject,
+  list,
+  rowHash,
+  rowText,
+  sameKey,
+} from './rows.ts';
+import { quote, writing } from './side.ts';
+import { landing, stagedName } from './staging.ts';
+import type { MovedTable } from './tables.ts';
+
+/** Log entries that writers may be kept waiting for: some 100 ms. */
+const MOST_ENTRIES = 1_000;
+/** Of a row's text: so many rows of this length pass through the mover's memory. */
+const LONGEST_ROW = 16_384;
+/** In place of a table: there are more. */
+const TOO_MANY = -1;
+
+/** A key that has changed, and its row as it is now. */
+export interface LastChange {
+  /** Of its table in the move's order. */
+  readonly place: number;
+  readonly key: string;
+  /** The row's own; null: it is not there. */
+  readonly own: string | null;
+  readonly hash: string | null;
+  /** Null where it is too long. */
+  readonly text: string | null;
+}
+
+export const areTooMany = (changes: readonly LastChange[]) => changes.some(({ place }) => place === TOO_MANY);
+
+/** What has changed since the last time, with its rows, as one question: for the script that keeps writers out. */
+export function lastChanges({ source, tables }: Sides): string {
+  const { tenant, schema } = source.home;
+  const changed = (table: MovedTable) =>
+    `coalesce((select jsonb_agg(distinct key) from log where table_name ${isOf(table)}), '[]')`;
+  const ofTable = (table: MovedTable, place: number) =>
+    `select ${place}, ${keyObject(table, 'k')}, case when t.tenant_id is not null then ${keyObject(table)} end, ${rowHash(table)},
+            case when octet_length(${rowText(table)}) <= ${LONGEST_ROW} then ${rowText(table)} end
+       from ${fromKeys(table, changed(table))} left join ${quote(table.name)} t on ${sameKey(table)}`;
+  return `${byKey};
+    with log as materialized (
+      select table_name, key from tenancy.changes where tenant_id = '${tenant}' and schema_name = '${schema}' limit ${MOST_ENTRIES + 1})
+    select ${TOO_MANY} as place, null as key, null as own, null as hash, null as text from log having count(*) > ${MOST_ENTRIES}
+    union all ${tables.map(ofTable).join(' union all ')}`;
+}
+
+/** A change of a partition's row is its table's. */
+const isOf = ({ name, isPartitioned }: MovedTable) =>
+  isPartitioned
+    ? `in (select c.relname from pg_partition_tree(${literal(quote(name))}) p join pg_class c on c.oid = p.relid)`
+    : `= ${literal(name)}`;
+
+/**
+ * Carries the last changes over and opens the target, in one transaction of two round trips: writers wait for each.
+ * @returns false, and does nothing, when rows are too long for this, or would take others with them as they are exchanged
+ * @throws TenantryError `move_differs` when a row is not the same on both sides afterwards
+ */
+export async function carryLast(
+  { target, tables }: Sides,
+  changes: readonly LastChange[],
+  opening: { readonly capturing: boolean; readonly epoch: number },
+): Promise<boolean> {
+  const keys: Keys = new Map();
+  const here: Hashes = new Map();
+  const texts = new Map<MovedTable, Map<string, string>>();
+  for (const { place, key, own, hash, text } of changes) {
+    const table = tables[place]!;
+    if (!keys.has(table)) {
+      keys.set(table, new Set());
+      here.set(table, new Map());
+      texts.set(table, new Map());
+    }
+    keys.get(table)!.add(key);
+    if (own === null) continue;
+    if (text === null) return false;
+    here.get(table)!.set(own, hash!);
+    texts.get(table)!.set(own, text);
+  }
+  const touched = new Set([...keys.keys()].map(({ name }) => name));
+  if (tables.some(({ actsOn }) => actsOn.some(({ parent }) => touched.has(parent)))) return false;
+  if (keys.size === 0) {
+    await setState(target, landing, 'open', opening);
+    return true;
+  }
+
+  const inOrder = [...tables.entries()].filter(([, table]) => keys.has(table));
+  // All deletions first: two rows may have exchanged what is unique.
+  const deletions = inOrder
+    .toReversed()
+    .map(
+      ([, table]) =>
+        `delete from ${quote(table.name)} t using ${fromKeys(table, keyLiteral(keys.get(table)!))} where ${sameKey(table)}`,
+    );
+  const insertions = inOrder.flatMap(([index, table]) => {
+    const rows = [...texts.get(table)!.values()].map(literal);
+    const columns = list(table.columns);
+    // A staged table has these columns and no others, in this order.
+    return rows.length === 0
+      ? []
+      : [
+          `insert into ${quote(table.name)} (${columns}) overriding system value
+           select ${list(table.columns, '(r).')} from (select line::${stagedName(target, index)} as r from unnest(array[${rows.join(', ')}]) line offset 0) t`,
+        ];
+  });
+  const compared = hashes(keys, (_, of) => keyLiteral(of));
+  await writing(
+    target,
+    landing,
+    async (rows) => requireSame(keys, here, hashesByTable(keys, rows as readonly HashRow[])),
+    {
+      first: [byKey, 'set constraints all deferred', ...deletions, ...insertions, compared].join(';'),
+      last: becoming(target, landing, 'open', opening),
+    },
+  );
+  return true;
+}
