@@ -21,6 +21,8 @@ export async function withSide<T>(
   const { clusterId, adminHost: host, adminPort: port, database } = home;
   const connection = await openCopyConnection(adminEndpoint(plane, { clusterId, host, port, database }));
   try {
+    // One side waits for minutes while the other is compared; servers of tenants end sessions that idle for one.
+    await connection.query('set idle_session_timeout = 0');
     const side = { home, connection, keys: plane.keys, mover };
     await claim(side, operationId);
     return await work(side);

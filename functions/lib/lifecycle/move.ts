@@ -94,16 +94,19 @@ export const moveSteps = {
     });
   },
 
-  async land(mover, catalog, { operationId }) {
-    await moving(mover, catalog, operationId, async (sides) => {
+  async land(mover, catalog, { operationId }): Promise<{ more: boolean }> {
+    const until = mover.clock() + turn;
+    const isOver = () => mover.clock() > until;
+    return moving(mover, catalog, operationId, async (sides) => {
       if (!(await hasLanded(sides.target))) {
         // Again, what a crash of the target's server has made it forget.
-        await copyRows(sides, () => false);
-        await makeKeys(sides.target);
+        if (await copyRows(sides, isOver)) return { more: true };
+        if (await makeKeys(sides.target, isOver)) return { more: true };
         await catchUpInPieces(sides);
       }
-      await land(sides.target, sides.tables);
+      if (await land(sides.target, sides.tables, isOver)) return { more: true };
       await catchUp(sides, true);
+      return { more: false };
     });
   },
 

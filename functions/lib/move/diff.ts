@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { Sides } from './catch-up.ts';
@@ -8,9 +9,10 @@ import type { MovedTable } from './tables.ts';
 
 /** Keys named of each table: enough to look at. */
 const NAMED = 10;
-/** Rows fall into as many groups by their key: only groups that differ are looked at row by row, and not all of them. */
+/** Rows fall into as many groups by their key: only groups that differ are looked at row by row, and of those so many that
+ * no more rows than this are read, but one group at least. */
 const GROUPS = 256;
-const LOOKED_AT = 10;
+const LOOKED_AT = 100_000;
 
 interface Group {
   group: number;
@@ -22,7 +24,7 @@ interface Group {
 
 export interface Digest {
   readonly rows: number;
-  readonly groups: ReadonlyMap<number, string>;
+  readonly groups: ReadonlyMap<number, { readonly rows: number; readonly sum: string }>;
 }
 
 /** Where the rows are all this tenant's, all of them are looked at; in shared tables only this tenant's are seen. */
@@ -55,7 +57,7 @@ export async function digest(side: Side, tables: readonly MovedTable[]): Promise
       );
     digests.set(table, {
       rows: rows.reduce((sum, { rows }) => sum + Number(rows), 0),
-      groups: new Map(rows.map(({ group, rows, sum }) => [group, `${rows}/${sum}`])),
+      groups: new Map(rows.map(({ group, rows, sum }) => [group, { rows: Number(rows), sum }])),
     });
   }
   return digests;
@@ -71,11 +73,21 @@ export async function suspects(
   for (const table of sides.tables) {
     const [here, there] = [source.get(table)!.groups, target.get(table)!.groups];
     const groups = [...new Set([...here.keys(), ...there.keys()])].filter(
-      (group) => here.get(group) !== there.get(group),
+      (group) => !isDeepStrictEqual(here.get(group), there.get(group)),
     );
-    if (groups.length > 0) keys.set(table, await differingKeys(sides, table, groups));
+    const sizeOf = (group: number) => Math.max(here.get(group)?.rows ?? 0, there.get(group)?.rows ?? 0);
+    if (groups.length > 0) keys.set(table, await differingKeys(sides, table, some(groups, sizeOf)));
   }
   return keys;
+}
+
+/** The first groups that have as many rows as may be looked at, and one in any case. */
+function some(groups: readonly number[], sizeOf: (group: number) => number): number[] {
+  let rows = 0;
+  return groups.filter((group, index) => {
+    rows += sizeOf(group);
+    return index === 0 || rows <= LOOKED_AT;
+  });
 }
 
 /** @throws TenantryError `move_differs`, with the keys of rows that differ */
@@ -121,7 +133,7 @@ async function differingKeys(
       const { rows } = await side.connection.query<{ key: string; hash: string }>(
         `select ${keyObject(table)} as key, ${rowHash(table)} as hash from ${quote(table.name)} t
           ${where} ${groupOf(table)} = any ($1)`,
-        [groups.slice(0, LOOKED_AT)],
+        [groups],
       );
       return new Map(rows.map(({ key, hash }) => [key, hash]));
     });

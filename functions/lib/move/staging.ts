@@ -96,10 +96,12 @@ const keep = (target: Side, statement: string, makesKey: boolean) =>
     [statement, makesKey],
   );
 
-/** When all rows are there: from here on they are found by their keys. */
-export const makeKeys = (target: Side): Promise<void> => restore(target, 'where makes_key');
+/** When all rows are there: from here on they are found by their keys. @returns whether there is more to do */
+export const makeKeys = (target: Side, isOver: () => boolean): Promise<boolean> =>
+  restore(target, 'where makes_key', isOver);
 
-async function restore(target: Side, which: string): Promise<void> {
+/** One by one, because each may take minutes. @returns whether there is more to do */
+async function restore(target: Side, which: string, isOver: () => boolean): Promise<boolean> {
   const parked = `${stagingSchema(target)}.parked`;
   for (;;) {
     const isLast = await writing(target, landing, async () => {
@@ -112,7 +114,8 @@ async function restore(target: Side, which: string): Promise<void> {
       await target.connection.query(`delete from ${parked} where place = $1`, [rows[0].place]);
       return false;
     });
-    if (isLast) return;
+    if (isLast) return false;
+    if (isOver()) return true;
   }
 }
 
@@ -130,8 +133,13 @@ const LANDING_PAGES = 100;
 /**
  * What waited goes into the target's tables, all of it in one transaction, so that every key finds what it points at; then
  * the indexes and foreign keys that were taken away are made again, each checked by PostgreSQL.
+ * @returns whether there is more to do
  */
-export async function land(target: Side, tables: readonly MovedTable[]): Promise<void> {
+export async function land(
+  target: Side,
+  tables: readonly MovedTable[],
+  isOver: () => boolean,
+): Promise<boolean> {
   const { connection } = target;
   const schema = stagingSchema(target);
   await writing(target, landing, async () => {
@@ -152,9 +160,10 @@ export async function land(target: Side, tables: readonly MovedTable[]): Promise
     }
     await connection.query(`insert into ${schema}.landed default values`);
   });
-  await restore(target, '');
+  if (await restore(target, '', isOver)) return true;
   if (isolations[target.home.strategy].ownsTables)
     await writing(target, landing, () => connection.query(analyze(tables)));
+  return false;
 }
 
 /** By the pages in which they wait: their order is of no account, and none is read twice. */

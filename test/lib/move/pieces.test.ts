@@ -1,9 +1,12 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { moving } from '../../../functions/lib/lifecycle/move-turn.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { catchUpInPieces } from '../../../functions/lib/move/catch-up.ts';
+import { reading } from '../../../functions/lib/move/side.ts';
 import { makeKeys } from '../../../functions/lib/move/staging.ts';
 import { limits, startWorld, strategies, type World } from '../../support/world.ts';
 import { begin, homeOf, moverOf, step } from '../lifecycle/move.support.ts';
@@ -49,7 +52,7 @@ describe.each(strategies)('a move from %s whose log is read in pieces', (from) =
     );
     await world.asProvisioner('catalog', (catalog) =>
       moving(moverOf(world), catalog, operation, async (sides) => {
-        await makeKeys(sides.target);
+        await makeKeys(sides.target, () => false);
         await catchUpInPieces(sides, 2);
       }),
     );
@@ -68,4 +71,25 @@ describe.each(strategies)('a move from %s whose log is read in pieces', (from) =
     const all = await world.database(tenant, limits('r')).query(sql`select from people`);
     expect(all.rowCount).toBe(23);
   });
+});
+
+it('its sessions wait for each other on a server that ends those which idle', async () => {
+  const tenant = await world.addTenant('rls');
+  const { database } = tenant.home;
+  const operation = await begin(world, tenant.slug, 'schema');
+  await step(world, operation, 'prepare');
+  const server = await openConnection(world.superuser(database));
+  await server.connection.query(`alter database "${database}" set idle_session_timeout = '200ms'`);
+  try {
+    await world.asProvisioner('catalog', (catalog) =>
+      moving(moverOf(world), catalog, operation, async ({ source, target }) => {
+        await setTimeout(1_000);
+        for (const side of [source, target]) await reading(side, async () => {});
+      }),
+    );
+  } finally {
+    await server.connection.query(`alter database "${database}" reset idle_session_timeout`);
+    await server.close();
+  }
+  await step(world, operation, 'cancel', { failedStep: 'copy' });
 });
