@@ -59,8 +59,11 @@ const mcpSettings = z
     DATABASE_ROUND_TRIPS: z.enum(['one', 'four']).default('one'),
     /** Connections of this environment over all pools; part of the connection budget. */
     MAX_CONNECTIONS: z.coerce.number().int().min(1).max(100).default(4),
+    /** Lambda's own: why it starts this environment. */
+    AWS_LAMBDA_INITIALIZATION_TYPE: z.string().optional(),
   })
   .transform((env) => ({
+    isMadeAhead: env.AWS_LAMBDA_INITIALIZATION_TYPE === 'provisioned-concurrency',
     publicUrl: env.PUBLIC_URL,
     allowedOrigins: env.ALLOWED_ORIGINS,
     catalog: { host: env.CATALOG_HOST, port: env.CATALOG_PORT, database: env.CATALOG_DATABASE },

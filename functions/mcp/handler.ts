@@ -54,7 +54,8 @@ const endpoint = createEndpoint({
   log,
 });
 
-await warmUp();
+// Otherwise a call is waiting, for what it needs itself and for nothing more.
+if (settings.isMadeAhead) await warmUp();
 
 const serve = createHandler(endpoint, log);
 const tellPools = createPoolTeller(access.pools);

@@ -71,6 +71,24 @@ describe('the MCP function', () => {
     expect(files).not.toMatch(/legacy|modern/);
   });
 
+  it.each([
+    ['on-demand', []],
+    ['provisioned-concurrency', ['legacy']],
+  ])('started %s, it has loaded of them: %j', async (type, expected) => {
+    const { folder, environment } = deployed('mcp');
+    const start = `
+      import { registerHooks } from 'node:module';
+      registerHooks({ load: (url, context, next) => (console.log(url), next(url, context)) });
+      globalThis.awslambda = { streamifyResponse: (handler) => handler };
+      await import(${JSON.stringify(join(folder, 'handler.mjs'))});
+      process.exit();`;
+    const env = { ...environment, AWS_REGION: 'eu-west-1', AWS_LAMBDA_INITIALIZATION_TYPE: type };
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', start], {
+      env,
+    });
+    expect(families.filter((family) => stdout.includes(`/${family}-`))).toEqual(expected);
+  });
+
   it.each(families)('has at most 600 KB for a client of the %s family', (family) => {
     const { folder } = deployed('mcp');
     expect(bytes(folder, loadedFor(folder, family))).toBeLessThanOrEqual(600 * 1024);

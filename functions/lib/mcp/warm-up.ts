@@ -4,9 +4,9 @@ import { createEndpoint } from './endpoint.ts';
 import { defineTool } from './tool.ts';
 
 /**
- * Serves one request to nobody, so that the first real one finds everything loaded and compiled (20-50 ms). It goes
- * through an endpoint of its own, which knows no tenant and no database, in the older protocol family: even clients that
- * know both begin with it. The other family is loaded (50 ms) when a client first speaks it.
+ * Serves two requests to nobody, so that in an environment that is made ahead the first real one finds everything loaded
+ * and compiled (20-50 ms). They go through an endpoint of its own, which knows no tenant and no database, in the older
+ * protocol family: even clients that know both begin with it. The other is loaded (50 ms) when a client first speaks it.
  */
 export async function warmUp(): Promise<void> {
   const endpoint = createEndpoint({
