@@ -1,0 +1,111 @@
+import { isDeepStrictEqual } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sql } from '../../../functions/lib/database/sql.ts';
+import { moving } from '../../../functions/lib/lifecycle/move-turn.ts';
+import { digest } from '../../../functions/lib/move/diff.ts';
+import { fence } from '../../../functions/lib/move/hold.ts';
+import {
+  areTooMany,
+  carryLast,
+  type LastChange,
+  lastChanges,
+} from '../../../functions/lib/move/last-changes.ts';
+import { reading } from '../../../functions/lib/move/side.ts';
+import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
+import { begin, moverOf, step } from '../lifecycle/move.support.ts';
+import { fill, shapes, ways } from './shapes.support.ts';
+
+let world: World;
+beforeAll(async () => {
+  world = await startWorld({ migrations: [shapes] });
+}, 120_000);
+afterAll(() => world?.close());
+
+describe.each(ways)('the last changes from %s to %s', (from, to) => {
+  const atTheFence = async (
+    tenant: TestTenant,
+    last: (db: ReturnType<World['database']>) => Promise<unknown>,
+  ) => {
+    const operation = await begin(world, tenant.slug, to);
+    for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
+    try {
+      return await world.asProvisioner('catalog', (catalog) =>
+        moving(moverOf(world), catalog, operation, async (sides) => {
+          await last(world.database(tenant));
+          const { rows, isKept } = await fence<LastChange>(sides.source, lastChanges(sides));
+          await isKept;
+          const { epoch } = sides.source.home;
+          const isCarried = await carryLast(sides, rows, { capturing: true, epoch: epoch + 1 });
+          const [before, after] = [sides.source, sides.target].map((side) =>
+            reading(side, async () => [...(await digest(side, sides.tables)).values()]),
+          );
+          return { rows, isCarried, isSame: isDeepStrictEqual(await before, await after) };
+        }),
+      );
+    } finally {
+      await step(world, operation, 'cancel', { failedStep: 'switchOver' });
+    }
+  };
+
+  it('of every type, with exchanged keys, go in one piece', async () => {
+    const tenant = await world.addTenant(from);
+    await fill(world.database(tenant));
+    const { rows, isCarried, isSame } = await atTheFence(tenant, async (db) => {
+      await db.query(sql`update everything set everything_id = everything_id + 10`);
+      await db.query(sql`update everything set share = 1.5`);
+      await db.query(sql`update kinds set code = code + 100, num = 'infinity' where n < 9`);
+      await db.query(sql`delete from kinds where n > 20`);
+      await db.query(
+        sql`insert into kinds (code, "at ""time", "Name") values (-7, 'infinity', E'\\ "(,)'), (-8, now(), '')`,
+      );
+      await db.query(sql`update events set day = day + 7 where n % 2 = 1`);
+    });
+    expect(rows.length).toBeGreaterThan(30);
+    expect({ isCarried, isSame }).toEqual({ isCarried: true, isSame: true });
+  });
+
+  it('that would take others with them, or are long, are left to the longer way', async () => {
+    const tenant = await world.addTenant(from);
+    await fill(world.database(tenant));
+    const cascading = await atTheFence(tenant, (db) =>
+      db.query(sql`update nodes set label = 'other' where label = 'n3'`),
+    );
+    expect(cascading).toMatchObject({ isCarried: false, isSame: false });
+    const long = await atTheFence(tenant, (db) =>
+      db.query(sql`update kinds set "words" = array[repeat('x', 20000)] where n = 3`),
+    );
+    expect(long).toMatchObject({ isCarried: false, isSame: false });
+  });
+
+  it('of which there are none, or too many', async () => {
+    const tenant = await world.addTenant(from);
+    await fill(world.database(tenant));
+    expect(await atTheFence(tenant, async () => {})).toMatchObject({
+      rows: [],
+      isCarried: true,
+      isSame: true,
+    });
+    const operation = await begin(world, tenant.slug, to);
+    for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
+    await world
+      .database(tenant)
+      .query(sql`insert into nodes (label) select 'many ' || n from generate_series(1, 1001) n`);
+    const found = await world.asProvisioner('catalog', (catalog) =>
+      moving(
+        moverOf(world),
+        catalog,
+        operation,
+        async (sides) => (await fence<LastChange>(sides.source, lastChanges(sides))).rows,
+      ),
+    );
+    expect(areTooMany(found)).toBe(true);
+    // What a fence has left is where the next attempt begins.
+    await step(world, operation, 'switchOver');
+    const access = world.access();
+    const route = await access.resolve(tenant.principal);
+    const { rows } = await access
+      .database(tenant.principal, route, limits('r'))
+      .query(sql`select count(*)::int as n from nodes`);
+    expect(rows).toEqual([{ n: 1041 }]);
+  });
+});
