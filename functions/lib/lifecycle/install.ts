@@ -1,12 +1,14 @@
 import type { JWK } from 'jose';
 import { createSecrets } from '../aws/secrets.ts';
 import { recordCluster } from '../catalog/clusters.ts';
+import { recordSchemaState } from '../catalog/migration-runs.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
 import { asRole } from '../isolation/homes.ts';
 import { tenantsDatabase } from '../migrations/install.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../migrations/migrator.ts';
+import { migrateHomes, readRelease, sharedHome } from '../migrations/migrator.ts';
+import { newestState } from '../migrations/release.ts';
 import type { InstallSettings } from '../settings.ts';
 import { catalogEndpoint, createControlPlane } from './control-plane.ts';
 import { ensureKeys } from './keys.ts';
@@ -40,17 +42,23 @@ export async function install(
     tls: settings.tls,
   };
   const place = await preparePlace(plane, cluster, tenantsDatabase, master);
-  await withConnection(place.admin, async (connection) => {
-    if (await isNew(connection))
-      await migrateHome(
-        connection,
-        { home: sharedHome, databaseId: place.databaseId, keys: plane.keys },
-        files,
-      );
+  const target = { home: sharedHome, databaseId: place.databaseId, keys: plane.keys };
+  const isMigrated = await withConnection(place.admin, async (connection) => {
+    if (!(await isNew(connection))) return false;
+    // All of it, so that its state may be recorded: an earlier deployment may have made it under another runtime.
+    const { outcomes } = await migrateHomes(connection, [target], files, { completesAll: true });
+    if (outcomes[0]!.error) throw outcomes[0]!.error;
+    return true;
   });
   await prepareCatalog(plane);
-  // Last: from here on tenants can be made.
-  await withConnection(catalogEndpoint(plane), (catalog) => recordCluster(catalog, cluster, place));
+  const release = { ...(await readRelease(plane)), home: files };
+  // Last: from here on tenants can be made. Together, because shared tables that have tenants are not looked at again.
+  await withConnection(catalogEndpoint(plane), async (catalog) => {
+    await catalog.query('begin');
+    await recordCluster(catalog, cluster, place);
+    if (isMigrated) await recordSchemaState(catalog, place, newestState(release));
+    await catalog.query('commit');
+  });
   return { apiKeyJwks: { keys: [signing.public] } };
 }
 

@@ -1,0 +1,77 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { createSecrets } from '../../../functions/lib/aws/secrets.ts';
+import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { catalogEndpoint, createControlPlane } from '../../../functions/lib/lifecycle/control-plane.ts';
+import { install } from '../../../functions/lib/lifecycle/install.ts';
+import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
+import { preparePlace } from '../../../functions/lib/lifecycle/place.ts';
+import { tenantsDatabase } from '../../../functions/lib/migrations/install.ts';
+import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
+import { homeMigrations, readRelease } from '../../../functions/lib/migrations/migrator.ts';
+import { newestState } from '../../../functions/lib/migrations/release.ts';
+import { type InstallSettings, readInstallSettings } from '../../../functions/lib/settings.ts';
+import { type AwsEmulator, startAwsEmulator } from '../../../infra/local/emulator/server.ts';
+import { startCluster, type TestCluster } from '../../support/cluster.ts';
+import { noteMigration } from '../../support/world.ts';
+
+let server: TestCluster;
+let emulator: AwsEmulator;
+let settings: InstallSettings;
+
+beforeAll(async () => {
+  [server, emulator] = await Promise.all([startCluster(), startAwsEmulator()]);
+  Object.assign(process.env, {
+    AWS_ENDPOINT_URL: emulator.url,
+    AWS_REGION: 'eu-west-1',
+    AWS_ACCESS_KEY_ID: 'test',
+    AWS_SECRET_ACCESS_KEY: 'test',
+  });
+  const { host, port } = server.server;
+  settings = readInstallSettings({
+    CATALOG_HOST: host,
+    CATALOG_PORT: String(port),
+    CATALOG_CLUSTER_ID: randomUUID(),
+    PROXY_HOST: host,
+    PROXY_PORT: String(port),
+    MASTER_SECRET: 'rds-master',
+    CREDENTIALS: 'secret',
+    DATABASE_TLS: 'off',
+    AWS_REGION: 'eu-west-1',
+  });
+  await createSecrets().write('rds-master', JSON.stringify({ username: 'master', password: 'master' }));
+});
+afterAll(async () => {
+  await emulator?.close();
+  await server?.close();
+});
+
+it('records what the shared tables have, until tenants live there: then only a run changes them', async () => {
+  const files = await homeMigrations();
+  await install(settings, files);
+  const plane = await createControlPlane(settings);
+  const release = await readRelease(plane);
+  const stateOf = (home: typeof files) => newestState({ ...release, home });
+  const recorded = () =>
+    withConnection(catalogEndpoint(plane), async (catalog) => {
+      const { rows } = await catalog.query(
+        'select schema_version as version, schema_digest as digest from catalog.clusters',
+        [],
+      );
+      return rows;
+    });
+  expect(await recorded()).toEqual([stateOf(files)]);
+
+  const later = [...files, noteMigration];
+  await install(settings, later);
+  expect(await recorded()).toEqual([stateOf(later)]);
+
+  const { clusterId, host, port } = settings.catalog;
+  const at = { clusterId, kind: 'shared', region: 'eu-west-1', host, port } as const;
+  const cluster = { ...at, adminHost: host, adminPort: port };
+  const place = await preparePlace(plane, cluster, tenantsDatabase, server.master);
+  const tenant = { slug: 'acme', tier: 'starter', strategy: 'rls' } as const;
+  await onboard(plane, tenant, place, { ...release, home: later });
+  await install(settings, [...later, parseMigration('9001-more.sql', 'create table more ()')]);
+  expect(await recorded()).toEqual([stateOf(later)]);
+});
