@@ -25,6 +25,8 @@ export interface OpenConnection {
 /** For whoever works on one database for longer than one call. @throws ConnectFailure; its `cause` says why */
 export async function openConnection(endpoint: Endpoint): Promise<OpenConnection> {
   const client = (await endpoint.kept?.take(endpoint)) ?? (await openClient(endpoint));
+  // A step holds its lock on the catalog's for as long as it works elsewhere. Only while it is kept has it an end.
+  if (endpoint.kept !== undefined) await client.query('set idle_session_timeout = 0');
   const close = () => client.end().catch(() => {});
   return {
     connection: controlConnection(client),

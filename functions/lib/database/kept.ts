@@ -3,14 +3,16 @@ import { setImmediate } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Endpoint } from './types.ts';
 
-/** Well below the server's `idle_session_timeout` of a minute: a function that was frozen for longer takes no dead one. */
+/** Well below when the server ends it: a function that was frozen for longer takes no dead one. */
 const idleMs = 15_000;
+/** A frozen environment runs no timer, so the server ends what it has kept, s. */
+const endedAfter = 60;
 /**
  * All that a session can leave behind, locks first of all, but for its plans: those are what the next one is to find.
  * `discard all` would throw them away too.
  */
-const reset =
-  'close all; reset session authorization; reset all; deallocate all; unlisten *; select pg_advisory_unlock_all(); discard temp; discard sequences';
+const putAside = `close all; reset session authorization; reset all; deallocate all; unlisten *; select pg_advisory_unlock_all();
+  discard temp; discard sequences; set idle_session_timeout = '${endedAfter}s'`;
 
 interface Idle {
   readonly key: string;
@@ -61,7 +63,7 @@ export class KeptConnections {
     const onGone = () => this.#drop(idle);
     const timer = setTimeout(onGone, idleMs).unref();
     const idle: Idle = { key: keyOf(endpoint), client, since: this.#now(), timer, onGone };
-    client.query(reset).catch(() => {
+    client.query(putAside).catch(() => {
       this.#forget(idle);
       end(client);
     });

@@ -1,7 +1,12 @@
 import { execFile } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
+import {
+  type ControlConnection,
+  openConnection,
+  withConnection,
+} from '../../../functions/lib/database/connect.ts';
 import { KeptConnections } from '../../../functions/lib/database/kept.ts';
 import type { Endpoint } from '../../../functions/lib/database/types.ts';
 import { startCluster, type TestCluster } from '../../support/cluster.ts';
@@ -99,6 +104,33 @@ describe('a kept connection', () => {
     expect(second).not.toBe(ended);
     now += 15_001;
     expect(await nextPid()).not.toBe(second);
+  });
+
+  test('is ended by the server once it is kept for long, and not while somebody has it and works elsewhere', async () => {
+    const idles = (ms: number) =>
+      withConnection(cluster.master, (connection) =>
+        connection.query(`alter role master set idle_session_timeout = ${ms}`),
+      );
+    await idles(300);
+    try {
+      const { connection } = await openConnection(cluster.master);
+      await pid(connection);
+      await sleep(600);
+      await expect(pid(connection)).rejects.toThrow();
+      for (const _ of ['as it is made', 'as it is taken again'])
+        await withConnection(endpoint, async (connection) => {
+          const before = await pid(connection);
+          await sleep(600);
+          expect(await pid(connection)).toBe(before);
+        });
+    } finally {
+      await idles(0);
+    }
+    const client = await endpoint.kept!.take(endpoint);
+    expect((await client!.query('show idle_session_timeout')).rows).toEqual([
+      { idle_session_timeout: '1min' },
+    ]);
+    await client!.end();
   });
 
   test('outlives no restart of the server, and there are no more than is said', async () => {
