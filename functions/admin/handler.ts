@@ -2,8 +2,9 @@ import { Logger } from '@aws-lambda-powertools/logger';
 import type { APIGatewayProxyEvent, APIGatewayProxyResult } from 'aws-lambda';
 import { answerAdmin } from '../lib/admin/api.ts';
 import { createWorkflows } from '../lib/aws/step-functions.ts';
-import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
+import { renewed } from '../lib/renewed.ts';
 import { readAdminSettings } from '../lib/settings.ts';
 
 const settings = readAdminSettings();

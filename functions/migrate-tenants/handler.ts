@@ -1,9 +1,10 @@
-import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { type Migrator, migrateOperation, migrateSteps } from '../lib/lifecycle/migrate.ts';
 import { workers } from '../lib/lifecycle/migrate-work.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
+import { renewed } from '../lib/renewed.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 
 const settings = readMigrateSettings();

@@ -1,8 +1,9 @@
-import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { type Mover, moveOperation, moveSteps } from '../lib/lifecycle/move.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
+import { renewed } from '../lib/renewed.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 
 const settings = readMigrateSettings();

@@ -1,7 +1,8 @@
 import { seenInstances } from '../lib/aws/rds.ts';
-import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { type Offboarder, offboardOperation, offboardSteps } from '../lib/lifecycle/offboard.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
+import { renewed } from '../lib/renewed.ts';
 import { readOffboardSettings } from '../lib/settings.ts';
 
 const settings = readOffboardSettings();

@@ -1,6 +1,6 @@
 import { createInstances } from '../lib/aws/rds.ts';
 import { abandon, compensate } from '../lib/lifecycle/compensate.ts';
-import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { moveOperation } from '../lib/lifecycle/move.ts';
 import { moveInstanceSteps } from '../lib/lifecycle/move-instance.ts';
 import { instanceSteps, offboardOperation } from '../lib/lifecycle/offboard.ts';
@@ -8,6 +8,7 @@ import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { type Provisioner, provisionOperation, provisionSteps } from '../lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
+import { renewed } from '../lib/renewed.ts';
 import { readControlSettings } from '../lib/settings.ts';
 
 const settings = readControlSettings();

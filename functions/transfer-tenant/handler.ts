@@ -1,6 +1,7 @@
-import { createControlPlane, renewed } from '../lib/lifecycle/control-plane.ts';
+import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { type Transferrer, transferOperation, transferSteps } from '../lib/lifecycle/transfer.ts';
+import { renewed } from '../lib/renewed.ts';
 import { readOffboardSettings } from '../lib/settings.ts';
 
 const settings = readOffboardSettings();

@@ -5,6 +5,7 @@ import type { Route } from '../catalog/route.ts';
 import { type ConnectionPools, createConnectionPools } from '../database/pools.ts';
 import { openTenantDatabase } from '../database/tenant-database.ts';
 import type { CallLimits, FindPassage } from '../database/types.ts';
+import { renewed } from '../renewed.ts';
 import type { McpSettings } from '../settings.ts';
 import { type MasterKeys, parseMasterKeys, signContext } from './context.ts';
 import { createCredentials } from './credentials.ts';
@@ -60,11 +61,15 @@ export function createAccess({
     pools,
     clock,
   );
-  const masterKeys = async () => parseMasterKeys(await secrets.read(settings.contextKeySecret));
+  // Not only when a call is refused: the next current key seals cursors before anything here was signed with it.
+  const masterKeys = renewed(
+    async () => parseMasterKeys(await secrets.read(settings.contextKeySecret, true)),
+    clock,
+  );
 
   return {
     pools,
-    masterKeys,
+    masterKeys: () => masterKeys(),
     resolve: (principal) => catalog.resolve(principal),
     database(principal, start, limits) {
       let route = start;
@@ -74,7 +79,7 @@ export function createAccess({
         if (refresh) route = await catalog.resolve(principal, true);
         const [endpoint, keys] = await Promise.all([
           isolations[route.strategy].locate(route, credentials, settings.tls, refresh),
-          secrets.read(settings.contextKeySecret, refresh).then(parseMasterKeys),
+          masterKeys(refresh),
         ]);
         const { databaseId, tenant, epoch } = route;
         return {

@@ -46,28 +46,6 @@ export async function createControlPlane(
   };
 }
 
-/** Keys are changed while a function's environments live: until then, ms, they may work with what they have read. */
-const renewedAfter = 5 * 60_000;
-
-/**
- * What a function works with, made anew every few minutes. When that fails it goes on with what it has; a failure alone is
- * not remembered.
- */
-export function renewed<T>(make: () => Promise<T>, now = Date.now): () => Promise<T> {
-  let known: { readonly made: Promise<T>; readonly until: number } | undefined;
-  return () => {
-    if (known !== undefined && now() < known.until) return known.made;
-    const before = known?.made;
-    const made = make().catch((error) => {
-      if (before !== undefined) return before;
-      known = undefined;
-      throw error;
-    });
-    known = { made, until: now() + renewedAfter };
-    return made;
-  };
-}
-
 /** As tenancy_provisioner, past any proxy. */
 export function adminEndpoint(
   plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls' | 'kept'>,

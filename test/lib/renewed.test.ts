@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { renewed } from '../../../functions/lib/lifecycle/control-plane.ts';
+import { renewed } from '../../functions/lib/renewed.ts';
 
 /** What is made says which one it is; `fails`: the ones that don't come to be. */
 function counted(fails: readonly number[] = []) {
