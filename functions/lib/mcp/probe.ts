@@ -27,7 +27,11 @@ export const probeTool = defineTool({
       .query(sql`insert into tenancy_probe (tenant_id, marker) values (gen_random_uuid(), ${marker})`)
       .then(
         () => true,
-        (error: { sqlstate?: string }) => error.sqlstate !== '42501' && error.sqlstate !== '23514',
+        (error: { sqlstate?: string }) => {
+          if (error.sqlstate === '42501' || error.sqlstate === '23514') return false;
+          // Busy, late or lost: whether the wall holds was not seen.
+          throw error;
+        },
       );
     if (planted) throw new ToolError("Another tenant's row could be written.");
     return { tenant: tenant.id, strategyHolds: true as const };
