@@ -21,7 +21,10 @@ const schema = z.strictObject({
       certificateArn: z.string().regex(/^arn:[\w-]+:acm:/, 'must be the ARN of an ACM certificate'),
     })
     .optional(),
-  /** OIDC issuers whose tokens are accepted. None is fine: the product's own API keys then serve. */
+  /**
+   * OIDC issuers whose tokens are accepted. None is fine: the product's own API keys then serve. Each may name any tenant
+   * that was made without `--issuer`: with one that is not your own, make every tenant with it.
+   */
   issuers: z
     .array(
       z.strictObject({
