@@ -108,6 +108,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       SIGNING_KEY_SECRET: facts.signingKey,
       CANARY_KEYS_SECRET: facts.canaryKeys,
       ENDPOINT_CANARY_FUNCTION: facts.endpointCanary!,
+      CONNECTION_FACTS: JSON.stringify(connectionFacts(settings)),
       ...machines(),
     }),
     'endpoint-canary': () => ({ PUBLIC_URL: facts.publicUrl!, CANARY_KEYS_SECRET: facts.canaryKeys }),

@@ -32,6 +32,7 @@ const watch: Watch = {
   secrets,
   readKeys: async () => parseMasterKeys(await secrets.read(contextKeySecret, true)),
   instances: listInstances,
+  connectionFacts: settings.connectionFacts,
   publicKeys: {
     url: settings.publicUrl,
     read: () => secrets.find(settings.canaryKeysSecret),

@@ -179,6 +179,9 @@ const connectionFacts: z.ZodType<ConnectionFacts> = z.strictObject({
   dedicated: z.strictObject({ maxConnections: some }),
 });
 
+/** What the deployment's connection budget is computed from; absent where there is no proxy to share. */
+const CONNECTION_FACTS = json(connectionFacts).optional();
+
 const batchSettings = z
   .object({
     ...controlPlane,
@@ -217,8 +220,7 @@ const adminSettings = z
         enterprise: z.enum(strategies),
       }),
     ),
-    /** What the deployment's connection budget is computed from; absent where there is no proxy to share. */
-    CONNECTION_FACTS: json(connectionFacts).optional(),
+    CONNECTION_FACTS,
     /** The endpoint's public URL: what API keys are for, and who issues them. */
     PUBLIC_URL: z.url(),
     API_KEY_ISSUER: z.string().min(1),
@@ -270,6 +272,7 @@ const canarySettings = z
     API_KEY_ISSUER: z.string().min(1),
     /** Name of the function that calls the public URL. */
     ENDPOINT_CANARY_FUNCTION: z.string().min(1),
+    CONNECTION_FACTS,
   })
   .transform((env) => ({
     ...planeOf(env),
@@ -280,6 +283,7 @@ const canarySettings = z
     apiKeyIssuer: env.API_KEY_ISSUER,
     canaryKeysSecret: env.CANARY_KEYS_SECRET,
     endpointCanaryFunction: env.ENDPOINT_CANARY_FUNCTION,
+    connectionFacts: env.CONNECTION_FACTS,
   }));
 
 const endpointCanarySettings = z.object(endpointCanary).transform((env) => ({

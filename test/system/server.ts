@@ -53,7 +53,8 @@ export async function startServer(masterLogin: string) {
       ssl: 'on',
       ssl_cert_file: 'server.crt',
       ssl_key_file: 'server.key',
-      max_connections: '60',
+      // As the settings' defaults have it, which the canary compares.
+      max_connections: '1000',
     },
   });
   const ask = (database: string, sql: string, port = server.port) =>
@@ -76,6 +77,7 @@ export async function startServer(masterLogin: string) {
       ssl: 'on',
       ssl_cert_file: join(authority, 'server.crt'),
       ssl_key_file: join(authority, 'server.key'),
+      max_connections: '60',
     },
     masterPassword: 'the-master',
     /** What NODE_EXTRA_CA_CERTS names. */

@@ -90,7 +90,7 @@ async function look(
     inParallel(places, width, async (place) => {
       let result: Visit | undefined;
       const inspect = async () => {
-        result = await visit(watch.plane, catalog, picture, keys, place, next.runtimes, now + homesMs, found);
+        result = await visit(watch, catalog, picture, keys, place, next.runtimes, now + homesMs, found);
         return [];
       };
       const found: HealthFinding[] = [];

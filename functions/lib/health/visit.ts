@@ -2,15 +2,17 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
-import { adminEndpoint, type ControlPlane } from '../lifecycle/control-plane.ts';
+import { adminEndpoint } from '../lifecycle/control-plane.ts';
 import { sharedHome } from '../migrations/migrator.ts';
 import { type Strategy, strategies } from '../tenant/tenant.ts';
 import { auditDatabase } from './audit-database.ts';
 import { type AuditRow, auditServer, sessionLocks } from './audit-server.ts';
+import type { ConnectionFacts } from './budget.ts';
 import { type Check, finding, type HealthFinding } from './findings.ts';
 import { homesIn, type OwnedHome, type Picture, type Server } from './picture.ts';
 import { compareHomes, compareNames } from './reality.ts';
 import { auditFunctions, auditKeys, type Runtimes } from './runtime.ts';
+import type { Watch } from './watch.ts';
 
 /** One database to look into, and the homes in it whose turn it is. */
 export interface Place {
@@ -36,7 +38,7 @@ const atOnce = 16;
 
 /** As tenancy_provisioner, in one database: everything that the catalogs say about it. Changes nothing, waits for no lock. */
 export async function visit(
-  plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls'>,
+  { plane, connectionFacts }: Pick<Watch, 'plane' | 'connectionFacts'>,
   catalog: ControlConnection,
   picture: Picture,
   keys: MasterKeys | undefined,
@@ -61,6 +63,9 @@ export async function visit(
     let locks = 0;
     if (isShared || server.kind === 'dedicated') {
       tell(await auditServer(connection));
+      // Of other shared clusters the budget says nothing.
+      if (connectionFacts && (server.kind === 'dedicated' || clusterId === plane.catalog.clusterId))
+        findings.push(...(await compareConnections(connection, server, connectionFacts)));
       const held = await sessionLocks(connection);
       locks = held.length;
       for (const { login, database, pid } of held)
@@ -97,6 +102,29 @@ export async function visit(
     }
     return { sessionLocks: locks, looked, runtimes: runtime.runtimes };
   });
+}
+
+/** The budget counts with a new value from its deployment on; the server has it only after a reboot. */
+async function compareConnections(
+  connection: ControlConnection,
+  { kind, host }: Server,
+  facts: ConnectionFacts,
+): Promise<HealthFinding[]> {
+  const { rows } = await connection.query<{ max: number }>(
+    "select current_setting('max_connections')::int as max",
+  );
+  const [max, counted] = [rows[0]!.max, facts[kind].maxConnections];
+  if (max === counted) return [];
+  const setting = kind === 'shared' ? 'cluster.maxConnections' : 'dedicated.maxConnections';
+  return [
+    finding(
+      'server',
+      [],
+      `max_connections of ${host}`,
+      `is ${max}, where the connection budget counts ${counted}`,
+      `reboot the server, for which a changed parameter waits; or set ${setting} to what it has, and deploy`,
+    ),
+  ];
 }
 
 const ofRow = ({ check, object, finding: text, remedy }: AuditRow, of: readonly Strategy[]) =>

@@ -6,6 +6,7 @@ import { ConnectFailure } from '../database/failure.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import type { ControlPlane } from '../lifecycle/control-plane.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import type { ConnectionFacts } from './budget.ts';
 import { finding, type HealthFinding } from './findings.ts';
 import type { PublicAnswer } from './public-url.ts';
 
@@ -18,6 +19,8 @@ export interface Watch {
   readKeys(): Promise<MasterKeys>;
   /** The dedicated instances of the account, running or not. */
   instances(): Promise<KnownInstance[]>;
+  /** What the deployment's connection budget counts with; undefined: it has none. */
+  readonly connectionFacts?: ConnectionFacts | undefined;
   /** A real tool call through the tenant's data path. @throws when it does not hold */
   probe(tenant: TenantId): Promise<void>;
   /** The canaries' API keys for the public URL, kept as text. */

@@ -8,6 +8,8 @@ import { loginSecretName, tenantSecretName } from '../../../functions/lib/isolat
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { suspend } from '../../../functions/lib/lifecycle/suspend.ts';
+import { connectionFacts } from '../../../infra/budget.ts';
+import { readSettings } from '../../../infra/settings.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 import { runOnce, signingKeySecret, startWatching, told } from './support.ts';
 
@@ -168,6 +170,23 @@ describe('what is not in a database', () => {
       ]);
     });
     expect((await runOnce(watch)).report.sessionLocks).toBe(0);
+  });
+
+  it('a server with other connections than the budget counts', async () => {
+    const facts = connectionFacts(readSettings({}));
+    const { rows } = await inCatalog<{ max: number }>(
+      "select current_setting('max_connections')::int as max",
+    );
+    const { max } = rows[0]!;
+    const counting = (maxConnections: number) =>
+      runOnce({ ...watch, connectionFacts: { ...facts, shared: { ...facts.shared, maxConnections } } });
+    const run = await counting(max + 1);
+    expect(run.state).toBe('degraded');
+    expect(told(run)).toEqual([
+      `server: max_connections of ${world.cluster.server.host} is ${max}, where the connection budget counts ${max + 1}`,
+    ]);
+    expect(run.report.findings[0]!.remedy).toMatch(/^reboot the server.* cluster\.maxConnections /);
+    expect(told(await counting(max))).toEqual([]);
   });
 
   it('an offboarding in its grace period is no trouble, and its home is watched on', async () => {
