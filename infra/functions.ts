@@ -19,7 +19,11 @@ export interface FunctionRow {
   readonly plane: 'data' | 'control' | 'deployment';
   /** All that it may do beside writing its log; what it reaches in the network follows from it. */
   readonly may: readonly Right[];
-  /** PostgreSQL connections past the proxy that all its environments together hold at most; part of the budget. */
+  /**
+   * PostgreSQL connections past the proxy that the budget sets aside for all its environments together. Nothing holds them
+   * to it but how much operators begin at once (`concurrency.reservedFor` bounds the admin function); only migrations and
+   * batches of moves bound themselves. A connection that the server refuses is tried again by the state machine.
+   */
   readonly connections?: number;
   /** Run by the clock, every so many minutes. */
   readonly scheduleMinutes?: number;
