@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { setImmediate } from 'node:timers/promises';
 import type pg from 'pg';
-import type { Endpoint } from './types.ts';
+import { type Endpoint, placeOf } from './types.ts';
 
 /** Well below when the server ends it: a function that was frozen for longer takes no dead one. */
 const idleMs = 15_000;
@@ -40,7 +40,7 @@ export class KeptConnections {
   async take(endpoint: Endpoint): Promise<pg.Client | undefined> {
     // A server that has gone meanwhile is heard of first.
     await setImmediate();
-    const key = keyOf(endpoint);
+    const key = placeOf(endpoint);
     const idle = this.#idle.findLast((one) => one.key === key);
     if (idle === undefined) {
       this.#trim(this.#atMost - 1);
@@ -62,7 +62,7 @@ export class KeptConnections {
   keep(endpoint: Endpoint, client: pg.Client): void {
     const onGone = () => this.#drop(idle);
     const timer = setTimeout(onGone, idleMs).unref();
-    const idle: Idle = { key: keyOf(endpoint), client, since: this.#now(), timer, onGone };
+    const idle: Idle = { key: placeOf(endpoint), client, since: this.#now(), timer, onGone };
     client.query(putAside).catch(() => {
       this.#forget(idle);
       end(client);
@@ -90,8 +90,6 @@ export class KeptConnections {
     return true;
   }
 }
-
-const keyOf = ({ host, port, database, login }: Endpoint) => `${host}:${port}/${database}/${login}`;
 
 const socketOf = (client: pg.Client) => client.connection.stream as Socket;
 

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { RetryableError } from '../errors.ts';
 import { Connection } from './connection.ts';
 import { Stopped } from './failure.ts';
-import type { Endpoint } from './types.ts';
+import { type Endpoint, placeOf } from './types.ts';
 
 export interface PoolLimits {
   /** Connections over all tenants together: what this process may take of the database's budget. */
@@ -85,7 +85,8 @@ export function createConnectionPools(limits: PoolLimits): ConnectionPools {
   async function acquire(endpoint: Endpoint, signal: AbortSignal): Promise<Lease> {
     if (closed) throw shuttingDown();
     if (signal.aborted) throw new Stopped();
-    const key = keyOf(endpoint);
+    // Connections are shared within a key and never between two.
+    const key = placeOf(endpoint);
     const { slot, connection } = takeNow(key) ?? (await wait(key, signal));
     try {
       return lend(slot, key, (await living(connection, key)) ?? (await Connection.open(endpoint, signal)));
@@ -215,11 +216,6 @@ export function createConnectionPools(limits: PoolLimits): ConnectionPools {
       await Promise.all(idle.splice(0).map(({ connection }) => connection.close()));
     },
   };
-}
-
-/** Connections are shared within a key and never between two. */
-function keyOf({ host, port, database, login }: Endpoint): string {
-  return JSON.stringify([host, port, database, login]);
 }
 
 /** A farewell that fails leaves nothing to be done. */

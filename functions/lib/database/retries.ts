@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TenantryError } from '../errors.ts';
 import { ConnectFailure, StepFailure } from './failure.ts';
-import type { CallLimits, Endpoint } from './types.ts';
+import { type CallLimits, type Endpoint, placeOf } from './types.ts';
 
 /** How long a call comes back while the home is fenced or its lock is taken, ms. A move's freeze takes 2 to 6. */
 const PATIENCE_MS = 3_000;
@@ -33,7 +33,7 @@ export class Retries {
 
   /** @throws ConnectFailure when a fresh route leads to the login that has just been refused */
   heading(endpoint: Endpoint): void {
-    if (this.#refusing && samePlace(this.#refusing, endpoint)) {
+    if (this.#refusing && placeOf(this.#refusing) === placeOf(endpoint)) {
       throw new ConnectFailure(new Error('the login is refused with its newest credential'));
     }
     this.#endpoint = endpoint;
@@ -81,8 +81,4 @@ export class Retries {
     await sleep(5 + Math.random() * longest, undefined, { signal: stop }).catch(() => {});
     return true;
   }
-}
-
-function samePlace(a: Endpoint, b: Endpoint): boolean {
-  return a.host === b.host && a.port === b.port && a.database === b.database && a.login === b.login;
 }

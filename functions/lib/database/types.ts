@@ -43,7 +43,7 @@ export interface TenantDatabase extends Queryable {
   transaction<T>(work: (tx: TenantTransaction) => Promise<T>): Promise<T>;
 }
 
-/** Where and as whom to connect. `key` of the pool is host, port, database and login. */
+/** Where and as whom to connect. */
 export interface Endpoint {
   readonly host: string;
   readonly port: number;
@@ -56,6 +56,10 @@ export interface Endpoint {
   /** Where the control plane's connections wait for its next piece of work. */
   readonly kept?: KeptConnections | undefined;
 }
+
+/** What a connection is for, and for nothing else. */
+export const placeOf = ({ host, port, database, login }: Endpoint): string =>
+  JSON.stringify([host, port, database, login]);
 
 export type Mode = 'r' | 'w';
 
