@@ -9,9 +9,12 @@ export interface Principal {
   readonly principal: string;
   /** Space-separated, as in OAuth. */
   readonly scopes: string;
-  /** `oidc:<issuer>` or `key:<api key id>`. */
+  /** `oidc:<issuer>`, `key:<api key id>`, or `productAuth`. */
   readonly auth: string;
 }
+
+/** The auth of a principal that no authorizer gives: the product itself, past API Gateway. `catalog.resolve` knows it too. */
+export const productAuth = 'verify';
 
 /** What a canary's own API key is for. No other key has it: no tool of a team may ask for it. */
 export const probeScope = 'tenancy:probe';

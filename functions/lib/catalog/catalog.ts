@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import type { Principal } from '../auth/principal.ts';
+import { type Principal, productAuth } from '../auth/principal.ts';
 import { ConnectFailure, StepFailure, Stopped } from '../database/failure.ts';
 import type { ConnectionPools } from '../database/pools.ts';
 import { toStatement } from '../database/statement.ts';
@@ -51,7 +51,7 @@ export function createCatalog(endpoint: Endpoint, pools: ConnectionPools, clock 
       const key = JSON.stringify([principal.auth, principal.tenant]);
       const remembered = known.get(key);
       // The product's own call tries a home, and a minute ago that may have been another.
-      const mustAsk = refresh || principal.auth === 'verify';
+      const mustAsk = refresh || principal.auth === productAuth;
       if (!mustAsk && remembered !== undefined && remembered.until > clock()) return remembered.route;
       let answer = asking.get(key);
       if (answer === undefined) {

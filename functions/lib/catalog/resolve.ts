@@ -1,4 +1,4 @@
-import type { Principal } from '../auth/principal.ts';
+import { type Principal, productAuth } from '../auth/principal.ts';
 import type { Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import type { Strategy, TenantId, TenantStatus } from '../tenant/tenant.ts';
@@ -64,4 +64,4 @@ export async function resolveRoute(
 
 /** A tenant that is being provisioned is tried by the product itself before anybody else is let in. */
 const served = ({ status }: ResolveRow, { auth }: Principal): boolean =>
-  status === 'active' || (status === 'provisioning' && auth === 'verify');
+  status === 'active' || (status === 'provisioning' && auth === productAuth);

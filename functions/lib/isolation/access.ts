@@ -1,4 +1,4 @@
-import type { Principal } from '../auth/principal.ts';
+import { type Principal, productAuth } from '../auth/principal.ts';
 import { createSecrets, type Secrets } from '../aws/secrets.ts';
 import { createCatalog } from '../catalog/catalog.ts';
 import type { Route } from '../catalog/route.ts';
@@ -74,7 +74,7 @@ export function createAccess({
     database(principal, start, limits) {
       let route = start;
       // The product's own call, to a home that may not be open yet.
-      const purpose = principal.auth === 'verify' ? 'verify' : 'call';
+      const purpose = principal.auth === productAuth ? 'verify' : 'call';
       const find: FindPassage = async ({ mode, statementMs, refresh }) => {
         if (refresh) route = await catalog.resolve(principal, true);
         const [endpoint, keys] = await Promise.all([

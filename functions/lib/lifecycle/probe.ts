@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { productAuth } from '../auth/principal.ts';
 import { invokeFunction, type StreamedAnswer } from '../aws/lambda.ts';
 import { TenantryError } from '../errors.ts';
 import type { TenantId } from '../tenant/tenant.ts';
@@ -26,7 +27,7 @@ export async function probeTenant(functionName: string, tenant: TenantId): Promi
     },
     requestContext: {
       requestId: randomUUID(),
-      authorizer: { tenant, principal: 'tenantry', scopes: '', auth: 'verify' },
+      authorizer: { tenant, principal: 'tenantry', scopes: '', auth: productAuth },
     },
     body: JSON.stringify(call),
     isBase64Encoded: false,

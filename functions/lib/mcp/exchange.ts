@@ -1,4 +1,4 @@
-import { probeScope } from '../auth/principal.ts';
+import { probeScope, productAuth } from '../auth/principal.ts';
 import { type Caller, failed, type Log, runTool, type ToolResult } from './call.ts';
 import { type Refusal, tenantRefusals } from './refusal.ts';
 import { fitsSchema, mayUse, type RegisteredTool, type Registry, type ToolDescriptor } from './registry.ts';
@@ -21,9 +21,6 @@ export interface Exchange {
 }
 
 export type Family = 'legacy' | 'modern';
-
-/** The auth of a principal that no authorizer gives: the product itself, past API Gateway. */
-export const productAuth = 'verify';
 
 const isProduct = ({ principal, granted }: Caller) =>
   principal.auth === productAuth || (principal.auth.startsWith('key:') && granted.has(probeScope));
