@@ -22,6 +22,13 @@ export interface Exchange {
 
 export type Family = 'legacy' | 'modern';
 
+/** Of both families' servers. Needed for elicitation only; given so that no validator is built per request. */
+export const jsonSchemaValidator = {
+  getValidator(): never {
+    throw new TypeError('A stateless server has nothing to validate.');
+  },
+};
+
 const isProduct = ({ principal, granted }: Caller) =>
   principal.auth === productAuth || (principal.auth.startsWith('key:') && granted.has(probeScope));
 

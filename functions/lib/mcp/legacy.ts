@@ -12,7 +12,7 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 import { isObject, type Message } from './bounds.ts';
 import type { ServerInfo } from './endpoint.ts';
-import type { Exchange } from './exchange.ts';
+import { type Exchange, jsonSchemaValidator } from './exchange.ts';
 import { refusalResponse, rpc } from './refusal.ts';
 
 /** Registers more with the protocol server of one request, after the product's own handlers. */
@@ -26,13 +26,6 @@ const requests: Record<string, { safeParse(value: unknown): { success: boolean }
   initialize: InitializeRequestSchema,
   'tools/list': ListToolsRequestSchema,
   'tools/call': CallToolRequestSchema,
-};
-
-/** Needed for elicitation only; given so that no validator is built per request. */
-const jsonSchemaValidator = {
-  getValidator(): never {
-    throw new TypeError('A stateless server has nothing to validate.');
-  },
 };
 
 /** Serves one message of a revision up to 2025-11-25, statelessly: no session id, no stream but the answer itself. */

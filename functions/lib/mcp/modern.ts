@@ -8,7 +8,7 @@ import {
 import { z } from 'zod';
 import type { Message } from './bounds.ts';
 import type { ServerInfo } from './endpoint.ts';
-import type { Exchange } from './exchange.ts';
+import { type Exchange, jsonSchemaValidator } from './exchange.ts';
 
 /** Registers more with the protocol server of one request, after the product's own handlers. */
 export interface ModernExtension {
@@ -21,13 +21,6 @@ const listHint = { cacheScope: 'private', ttlMs: 60_000 } as const;
 const cacheHints = { 'tools/list': listHint, 'server/discover': listHint } as const;
 
 const listParams = { params: z.looseObject({ cursor: z.string().optional() }) };
-
-/** Needed for elicitation only; given so that no validator is built per request. */
-const jsonSchemaValidator = {
-  getValidator(): never {
-    throw new TypeError('A stateless server has nothing to validate.');
-  },
-};
 
 /**
  * Serves one message of revision 2026-07-28. The package checks envelope, versions and headers against the body, in the
