@@ -1,3 +1,5 @@
+import { messageOf } from '../../functions/lib/health/public-url.ts';
+
 /** What only a deployment can show, as questions to one that runs. Each changes nothing but the tenant's call counters. */
 export interface Target {
   /** The endpoint's URL, as agents are given it. */
@@ -165,8 +167,7 @@ async function post(
 async function listTools(target: Target): Promise<readonly Tool[]> {
   const { status, text } = await post(target, target.key, 'tools/list');
   if (status !== 200) throw new DoesNotHold(`${status}, ${text.slice(0, 200)}`);
-  const json = text.startsWith('{') ? text : (/^data: (\{.*)$/m.exec(text)?.[1] ?? '{}');
-  return JSON.parse(json).result?.tools ?? [];
+  return JSON.parse(messageOf(text)).result?.tools ?? [];
 }
 
 /** One that reads, and needs no arguments. */

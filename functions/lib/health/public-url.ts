@@ -142,11 +142,15 @@ const said = (status: number, text: string) => `${status}, ${text.replaceAll(/\s
 function resultOf({ status, text }: Answer): Record<string, unknown> | undefined {
   if (status !== 200) return undefined;
   try {
-    return JSON.parse(text.startsWith('{') ? text : (/^data: (\{.*)$/m.exec(text)?.[1] ?? '{}')).result;
+    return JSON.parse(messageOf(text)).result;
   } catch {
     return undefined;
   }
 }
+
+/** The one message of an answer, as JSON text or as the data of a stream's event. */
+export const messageOf = (text: string): string =>
+  text.startsWith('{') ? text : (/^data: (\{.*)$/m.exec(text)?.[1] ?? '{}');
 
 /** The same claims under a signature that nobody made. */
 function forged(token: string): string {
