@@ -5,7 +5,7 @@ import {
   tenantsToTry,
 } from '../catalog/migration-runs.ts';
 import type { ControlConnection } from '../database/connect.ts';
-import { TenantryError } from '../errors.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
 import type { Migrator } from './migrate.ts';
 
 /** Of a ring: enough to see that a release does not work, few enough to be done in seconds. */
@@ -13,7 +13,7 @@ const tried = 20;
 
 /**
  * Between two rings: counts what is broken, and calls a tool as some of the ring's tenants.
- * @throws TenantryError `migration_halted`: what went wrong, and where to look
+ * @throws TenantryError `migration_halted`: what went wrong, and where to look; RetryableError when a tool could not be called
  */
 export async function gate(
   { probe }: Pick<Migrator, 'probe'>,
@@ -33,6 +33,8 @@ export async function gate(
     try {
       await probe(tenant);
     } catch (cause) {
+      // Says nothing about the ring: the machine asks again.
+      if (cause instanceof RetryableError) throw cause;
       throw new TenantryError(
         'migration_halted',
         `After ring ${ring}, tenant ${tenant}: ${(cause as Error).message}`,

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pinTenant, unpinTenant } from '../../../functions/lib/catalog/migration-pins.ts';
 import { haltRun } from '../../../functions/lib/catalog/migration-runs.ts';
+import { RetryableError } from '../../../functions/lib/errors.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
 import { newestState, type Release } from '../../../functions/lib/migrations/release.ts';
 import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
@@ -87,6 +88,19 @@ describe('a run', () => {
     await resume(world.plane, more[1]!.id);
   });
 
+  it('asks again at a gate where a tool could not be called', async () => {
+    let calls = 0;
+    const wanted = next('throttled', 'alter table notes add column throttled text');
+    const { outcome } = await migrate(world, wanted, request(), {
+      async probe() {
+        calls += 1;
+        if (calls === 1) throw new RetryableError('unavailable', 'The function could not be called.');
+      },
+    });
+    expect(outcome.status).toBe('SUCCEEDED');
+    expect(calls).toBeGreaterThan(1);
+  });
+
   it('quarantines the one home that is broken, with its reason, and the rerun touches exactly that one', async () => {
     const broken = more[2]!;
     const spoil = (sql: string) =>
@@ -102,7 +116,7 @@ describe('a run', () => {
     const quarantined = first.targets.filter(({ state }) => state === 'quarantined');
     expect(quarantined).toMatchObject([{ slug: broken.slug, applied: [] }]);
     expect(quarantined[0]!.reason).toMatch(
-      /9503-size.sql failed: column "size" .* already exists \(SQLSTATE 42701\)/,
+      /9504-size.sql failed: column "size" .* already exists \(SQLSTATE 42701\)/,
     );
     expect(first.targets.filter(({ state }) => state === 'done')).toHaveLength(first.targets.length - 1);
     // It still serves.
@@ -112,7 +126,7 @@ describe('a run', () => {
 
     await spoil('alter table notes drop column size');
     const second = await migrate(world, wanted);
-    expect(second.targets).toMatchObject([{ slug: broken.slug, state: 'done', applied: ['9503-size.sql'] }]);
+    expect(second.targets).toMatchObject([{ slug: broken.slug, state: 'done', applied: ['9504-size.sql'] }]);
   });
 
   it('halts before it breaks more homes than are tolerated, and its report says which', async () => {
