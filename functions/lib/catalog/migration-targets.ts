@@ -24,22 +24,27 @@ export async function leaseTargets(
     size,
   }: { operationId: string; ring: number; slot: number; lease: string; size: number },
 ): Promise<LeasedTarget[]> {
+  // What this slot had taken when its worker died is this slot's again.
+  const isOpen =
+    "m.operation_id = $1 and m.ring = $2 and (m.state = 'pending' or m.state = 'leased' and m.slot = $3)";
   const { rows } = await catalog.query(
-    `with open as (
-       -- What this slot had taken when its worker died is this slot's again.
-       select target_id, place from catalog.migration_targets
-        where operation_id = $1 and ring = $2 and (state = 'pending' or state = 'leased' and slot = $3)
-          and exists (
-              select from catalog.migration_runs r where r.operation_id = $1 and r.halted_at is null and r.tolerated >= (
-                select count(*) from catalog.migration_targets q where q.operation_id = $1 and q.state = 'quarantined'))
+    `with run as (
+       select from catalog.migration_runs r where r.operation_id = $1 and r.halted_at is null and r.tolerated >= (
+         select count(*) from catalog.migration_targets q where q.operation_id = $1 and q.state = 'quarantined')
+     ),
+     -- Of a target that no other worker is just taking: several that look at once go to several databases.
+     first as materialized (
+       select m.place from catalog.migration_targets m where ${isOpen} and exists (select from run)
+        order by m.place, m.target_id limit 1 for update skip locked
+     ),
+     -- Materialized: a plan that ran it twice would take more than the limit.
+     chosen as materialized (
+       select m.target_id from catalog.migration_targets m where ${isOpen} and m.place = (select place from first)
+        order by m.target_id limit $5 for update skip locked
      ),
      taken as (
        update catalog.migration_targets m set state = 'leased', slot = $3, lease = $4, started_at = coalesce(started_at, now())
-        where m.operation_id = $1 and m.target_id in (
-          select t.target_id from catalog.migration_targets t
-           where t.operation_id = $1 and t.ring = $2 and (t.state = 'pending' or t.state = 'leased' and t.slot = $3)
-             and t.place = (select place from open order by place, target_id limit 1)
-           order by t.target_id limit $5 for update skip locked)
+         from chosen where m.operation_id = $1 and m.target_id = chosen.target_id
        returning m.*
      )
      select taken.target_id, taken.kind, taken.version, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
