@@ -1,5 +1,5 @@
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
-import { type Migrator, migrateOperation, migrateSteps } from '../lib/lifecycle/migrate.ts';
+import { type Migrator, migrateOperation, migrateSteps, turnOf } from '../lib/lifecycle/migrate.ts';
 import { workers } from '../lib/lifecycle/migrate-work.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
@@ -22,6 +22,4 @@ await current();
 
 /** The steps of `stepfunctions/migrate-tenants.asl.json`. Workers run beside each other, each slot once. */
 export const handler = async (event: StepEvent): Promise<unknown> =>
-  runStep(await current(), event, migrateOperation, migrateSteps, ({ step, input }) =>
-    step === 'work' ? `/${input.slot}` : '',
-  );
+  runStep(await current(), event, migrateOperation, migrateSteps, turnOf);

@@ -11,8 +11,20 @@ export interface LeasedTarget {
 }
 
 /**
- * Up to `size` targets of one database, taken by one statement: no other worker has them. None of a run that is halted, or
- * has broken more homes than it may.
+ * What a target has become that is nobody's to migrate any more; null: it still is one. `m` is its row. By the operation, because
+ * a move's own row comes after it.
+ */
+const passedOver = `case when m.kind = 'home' then case
+  when not exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
+                    where h.home_id = m.target_id and t.status in ('active', 'suspended')) then 'gone'
+  when exists (select from catalog.homes h join catalog.operations o on o.tenant_id = h.tenant_id
+                where h.home_id = m.target_id and o.kind = 'move' and o.state = 'running') then 'moving' end end`;
+
+const whyPassedOver = `case ${passedOver} when 'moving' then 'It is being moved: npm run tenants -- operations' end`;
+
+/**
+ * Up to `size` targets of one database, taken by one statement: no other worker has them. None of a run that has ended, is
+ * halted, or has broken more homes than it may.
  */
 export async function leaseTargets(
   catalog: Catalog,
@@ -25,12 +37,12 @@ export async function leaseTargets(
   }: { operationId: string; ring: number; slot: number; lease: string; size: number },
 ): Promise<LeasedTarget[]> {
   // What this slot had taken when its worker died is this slot's again.
-  const isOpen =
-    "m.operation_id = $1 and m.ring = $2 and (m.state = 'pending' or m.state = 'leased' and m.slot = $3)";
+  const isOpen = `m.operation_id = $1 and m.ring = $2 and (m.state = 'pending' or m.state = 'leased' and m.slot = $3) and (${passedOver}) is null`;
   const { rows } = await catalog.query(
     `with run as (
-       select from catalog.migration_runs r where r.operation_id = $1 and r.halted_at is null and r.tolerated >= (
-         select count(*) from catalog.migration_targets q where q.operation_id = $1 and q.state = 'quarantined')
+       select from catalog.migration_runs r join catalog.operations o using (operation_id)
+        where r.operation_id = $1 and o.state = 'running' and r.halted_at is null and r.tolerated >= (
+          select count(*) from catalog.migration_targets q where q.operation_id = $1 and q.state = 'quarantined')
      ),
      -- Of a target that no other worker is just taking: several that look at once go to several databases.
      first as materialized (
@@ -64,13 +76,12 @@ export async function leaseTargets(
   }));
 }
 
-/** Homes whose tenants are leaving or have left are nobody's to migrate any more: a run must not wait for them. */
-export const forgetGone = (catalog: Catalog, operationId: string) =>
+/** Homes whose tenants are leaving, have left or are being moved: a run must not wait for them. */
+export const passOver = (catalog: Catalog, operationId: string) =>
   catalog.query(
-    `update catalog.migration_targets m set state = 'gone', lease = null, slot = null, finished_at = now()
-      where m.operation_id = $1 and m.kind = 'home' and m.state in ('pending', 'leased')
-        and not exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
-                         where h.home_id = m.target_id and t.status in ('active', 'suspended'))`,
+    `update catalog.migration_targets m
+        set state = ${passedOver}, reason = ${whyPassedOver}, lease = null, slot = null, finished_at = now()
+      where m.operation_id = $1 and m.state in ('pending', 'leased') and (${passedOver}) is not null`,
     [operationId],
   );
 
@@ -83,12 +94,13 @@ export const releaseTargets = (catalog: Catalog, operationId: string, lease: str
 
 export interface TargetOutcome {
   readonly targetId: string;
+  /** pending: its worker had no time for it, or not for all of it. */
+  readonly state: 'done' | 'quarantined' | 'pending';
   readonly applied: readonly string[];
-  /** undefined: it is where it shall be. */
-  readonly reason: string | undefined;
+  readonly reason?: string | undefined;
 }
 
-/** What became of a batch, where it is still the worker's own. */
+/** What became of a batch, where it is still the worker's own. What failed on a home that is nobody's any more is no failure. */
 export async function recordOutcomes(
   catalog: Catalog,
   operationId: string,
@@ -96,11 +108,12 @@ export async function recordOutcomes(
   outcomes: readonly TargetOutcome[],
 ): Promise<void> {
   await catalog.query(
-    `with outcome as (select * from jsonb_to_recordset($3) o(target_id uuid, applied text[], reason text)),
+    `with outcome as (select * from jsonb_to_recordset($3) o(target_id uuid, state text, applied text[], reason text)),
      ended as (
        update catalog.migration_targets m
-          set state = case when o.reason is null then 'done' else 'quarantined' end, reason = o.reason,
-              applied = m.applied || o.applied, finished_at = now(), lease = null, slot = null
+          set state = case o.state when 'quarantined' then coalesce(${passedOver}, o.state) else o.state end,
+              reason = case o.state when 'quarantined' then coalesce(${whyPassedOver}, o.reason) end,
+              applied = m.applied || o.applied, finished_at = case when o.state <> 'pending' then now() end, lease = null, slot = null
          from outcome o where m.operation_id = $1 and m.target_id = o.target_id and m.lease = $2 and m.state = 'leased'
        returning m.*
      ),
@@ -108,20 +121,21 @@ export async function recordOutcomes(
        update catalog.homes h
           set schema_version = case when e.state = 'done' then e.version else coalesce(replace(e.applied[cardinality(e.applied)], '.sql', ''), h.schema_version) end,
               schema_digest = case when e.state = 'done' then e.digest end
-         from ended e where e.kind = 'home' and h.home_id = e.target_id
+         from ended e where e.kind = 'home' and h.home_id = e.target_id and (e.state <> 'pending' or e.applied <> '{}')
      )
      update catalog.clusters c
         set schema_version = case when e.state = 'done' then e.version else coalesce(replace(e.applied[cardinality(e.applied)], '.sql', ''), c.schema_version) end,
             schema_digest = case when e.state = 'done' then e.digest end
-       from ended e where e.kind = 'shared' and c.cluster_id = e.target_id`,
+       from ended e where e.kind = 'shared' and c.cluster_id = e.target_id and (e.state <> 'pending' or e.applied <> '{}')`,
     [
       operationId,
       lease,
       JSON.stringify(
-        outcomes.map(({ targetId, applied, reason }) => ({
+        outcomes.map(({ targetId, state, applied, reason = null }) => ({
           target_id: targetId,
+          state,
           applied,
-          reason: reason ?? null,
+          reason,
         })),
       ),
     ],

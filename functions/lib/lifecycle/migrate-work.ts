@@ -123,7 +123,12 @@ async function migrateBatch(
     const byHome = new Map(outcomes.map((outcome) => [outcome.target, outcome]));
     const results = targets.map(({ target: { targetId }, home }): TargetOutcome => {
       const { applied, error } = byHome.get(home)!;
-      return { targetId, applied, reason: error?.message.slice(0, 2_000) };
+      return {
+        targetId,
+        state: error ? 'quarantined' : 'done',
+        applied,
+        reason: error?.message.slice(0, 2_000),
+      };
     });
     await recordOutcomes(catalog, operationId, lease, results);
     const fresh = newFiles(files, results, recorded);
@@ -167,6 +172,7 @@ const placeOf = ({ row }: LeasedTarget) => `${row.cluster_id}/${row.database_nam
 
 const failed = (targetId: string, error: Error): TargetOutcome => ({
   targetId,
+  state: 'quarantined',
   applied: [],
   reason: error.message,
 });

@@ -1,6 +1,7 @@
 import { type Planned, recordTargets } from '../catalog/migration-plan.ts';
 import {
   countTargets,
+  haltRun,
   knownFiles,
   type MigrationRun,
   openRing,
@@ -8,7 +9,7 @@ import {
   readRun,
   recordRun,
 } from '../catalog/migration-runs.ts';
-import { forgetGone } from '../catalog/migration-targets.ts';
+import { passOver } from '../catalog/migration-targets.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -20,7 +21,7 @@ import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
 import { slotsFor, work } from './migrate-work.ts';
 import { beginOperation, endOperation, type Operation, readOperation } from './operations.ts';
-import { failureOf, type Step } from './step.ts';
+import { failureOf, operationLock, type Step, type StepEvent } from './step.ts';
 
 export interface MigrateRequest {
   /** Up to this one; the newest when it is not said. */
@@ -96,6 +97,10 @@ export async function plannedFor(
   return { owning, states, ...states[files.length - 1]!, canaries, percent, files };
 }
 
+/** Within a run each slot's worker takes turns with itself only. */
+export const turnOf = ({ step, input }: Pick<StepEvent, 'step' | 'input'>): string =>
+  step === 'work' ? `/${input.slot}` : '';
+
 /** The steps of `stepfunctions/migrate-tenants.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
 export const migrateSteps = {
   async plan({ release }, catalog, { operationId, input }) {
@@ -106,7 +111,7 @@ export const migrateSteps = {
 
   /** The first ring with something left to do, and the slots of the workers that it takes. */
   async nextRing({ workers }, catalog, { operationId }): Promise<{ ring: number; slots: number[] }> {
-    await forgetGone(catalog, operationId);
+    await passOver(catalog, operationId);
     const next = await openRing(catalog, operationId);
     return next === undefined ? { ring: -1, slots: [] } : { ring: next.ring, slots: slotsFor(next, workers) };
   },
@@ -125,7 +130,13 @@ export const migrateSteps = {
     await endOperation(catalog, operationId, { state: 'done' }, await totals(catalog, operationId));
   },
 
-  async halt(_, catalog, { operationId }, input) {
+  /** Where a worker of the run is still at a batch, it ends that first: afterwards a move may begin in the same homes. */
+  async halt({ workers }, catalog, { operationId }, input) {
+    await haltRun(catalog, operationId);
+    for (let slot = 0; slot < workers; slot += 1) {
+      const { sql, values } = operationLock(operationId, turnOf({ step: 'work', input: { slot } }));
+      await catalog.query(`select pg_advisory_xact_lock(${sql})`, values);
+    }
     await endOperation(
       catalog,
       operationId,

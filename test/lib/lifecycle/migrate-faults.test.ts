@@ -185,7 +185,12 @@ describe('whatever happens to a step', () => {
         catalog,
         operation,
         stale,
-        taken.map(({ targetId }) => ({ targetId, applied: [], reason: 'from the dead' })),
+        taken.map(({ targetId }) => ({
+          targetId,
+          state: 'quarantined' as const,
+          applied: [],
+          reason: 'from the dead',
+        })),
       );
     });
     const { outcome } = await run(migrator, operation);

@@ -1,13 +1,36 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { leaseTargets, recordOutcomes } from '../../../functions/lib/catalog/migration-targets.ts';
+import { leaseTargets, passOver, recordOutcomes } from '../../../functions/lib/catalog/migration-targets.ts';
 import type { ControlConnection } from '../../../functions/lib/database/connect.ts';
-import { startWorld, type World } from '../../support/world.ts';
+import type { Release } from '../../../functions/lib/migrations/release.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import {
+  begin,
+  ended,
+  file,
+  migrate,
+  migratorOf,
+  notesColumns,
+  releaseWith,
+  request,
+  step,
+} from './migrate.support.ts';
 
 /** What a ring's workers take, how much at once, and for how long. */
 let world: World;
+let more: TestTenant[];
+/** Grows with every test: a home is at one release only. */
+let release: Release;
+let number = 9_500;
+const next = (...sql: string[]) => {
+  const files = sql.map((text) => file(`${++number}-next.sql`, text));
+  release = releaseWith({ ...world, release }, ...files);
+  return release;
+};
 beforeAll(async () => {
   world = await startWorld();
+  release = world.release;
+  more = await Promise.all(Array.from({ length: 6 }, () => world.addTenant('schema')));
 }, 120_000);
 afterAll(() => world?.close());
 
@@ -15,6 +38,8 @@ const inCatalog = <T>(work: (catalog: ControlConnection) => Promise<T>) =>
   world.asProvisioner('catalog', work);
 const query = (text: string, values: unknown[] = []) =>
   inCatalog(async (catalog) => (await catalog.query(text, values)).rows);
+/** All of them in one ring, but one home of each strategy. */
+const allAtOnce = request({ percent: 0 });
 
 describe('workers', () => {
   it('find something each, as long as there is anything, where every home has a database of its own', async () => {
@@ -61,5 +86,77 @@ describe('workers', () => {
     expect(ended.reduce((sum, { taken }) => sum + taken, 0)).toBe(40);
     await query("update catalog.operations set state = 'done' where operation_id = $1", [operation]);
     await query("update catalog.tenants set status = 'failed' where slug like 'many-x%'");
+  });
+
+  it('take nothing of a run that has ended, and nobody who leaves or is moved; a failure there is none', async () => {
+    const wanted = next('select 1');
+    const operation = await begin(world, wanted, allAtOnce);
+    await step(migratorOf(world, wanted), { operation, step: 'plan', input: {} });
+    const [leaving, moving, failing] = more as [TestTenant, TestTenant, TestTenant];
+    const lease = randomUUID();
+    const take = async () => {
+      const taken = await inCatalog((catalog) =>
+        leaseTargets(catalog, { operationId: operation, ring: 3, slot: 0, lease, size: 100 }),
+      );
+      return taken.map(({ targetId }) => targetId);
+    };
+    const become = (tenant: TestTenant, status: string) =>
+      query('update catalog.tenants set status = $2 where tenant_id = $1', [tenant.id, status]);
+    await query("update catalog.migration_targets set ring = 3, place = 'x' where operation_id = $1", [
+      operation,
+    ]);
+
+    await query("update catalog.operations set state = 'failed' where operation_id = $1", [operation]);
+    expect(await take()).toEqual([]);
+    const move = randomUUID();
+    await query(
+      "insert into catalog.operations (operation_id, kind, tenant_id, input, request_digest) values ($1, 'move', $2, '{}', 'x')",
+      [move, moving.id],
+    );
+    await query("update catalog.operations set state = 'running' where operation_id = $1", [operation]);
+    await become(leaving, 'offboarding');
+    const taken = await take();
+    expect(taken).toContain(failing.home.homeId);
+    for (const { home } of [leaving, moving]) expect(taken).not.toContain(home.homeId);
+
+    await become(failing, 'offboarding');
+    const failed = {
+      targetId: failing.home.homeId,
+      state: 'quarantined',
+      applied: [],
+      reason: 'no such schema',
+    } as const;
+    await inCatalog((catalog) => recordOutcomes(catalog, operation, lease, [failed]));
+    await inCatalog((catalog) => passOver(catalog, operation));
+    const { targets } = await ended(world, operation);
+    const found = ({ slug }: TestTenant) => targets.find((target) => target.slug === slug);
+    expect(found(leaving)).toMatchObject({ state: 'gone', reason: null });
+    expect(found(failing)).toMatchObject({ state: 'gone' });
+    expect(found(moving)).toMatchObject({ state: 'moving', reason: expect.stringContaining('moved') });
+
+    await query("update catalog.operations set state = 'failed' where operation_id = any ($1)", [
+      [operation, move],
+    ]);
+    for (const tenant of [leaving, failing]) await become(tenant, 'active');
+    expect((await migrate(world, wanted)).state).toBe('done');
+  }, 60_000);
+
+  it('have ended what they are at when their run has', async () => {
+    const wanted = next('select pg_sleep(0.7); alter table notes add column late text');
+    const operation = await begin(world, wanted, request({ canaries: [more[0]!.slug] }));
+    const migrator = migratorOf(world, wanted);
+    await step(migrator, { operation, step: 'plan', input: {} });
+    const working = step(migrator, { operation, step: 'work', input: { slot: 0, ring: 0 } });
+    await expect
+      .poll(() =>
+        query("select from catalog.migration_targets where operation_id = $1 and state = 'leased'", [
+          operation,
+        ]),
+      )
+      .toHaveLength(1);
+    await step(migrator, { operation, step: 'halt', input: { failedStep: 'work' } });
+    expect(await ended(world, operation)).toMatchObject({ state: 'failed' });
+    expect(await notesColumns(world, more[0]!)).toContain('late');
+    await working;
   });
 });

@@ -6,6 +6,7 @@ import {
   type Migrator,
   migrateOperation,
   migrateSteps,
+  turnOf,
 } from '../../../functions/lib/lifecycle/migrate.ts';
 import { workers } from '../../../functions/lib/lifecycle/migrate-work.ts';
 import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
@@ -50,9 +51,7 @@ export const migratorOf = (world: World, release: Release, more: Partial<Migrato
 
 /** One step as its function runs it; `before` may kill what it runs on. */
 export const step = (migrator: Migrator, event: StepEvent) =>
-  runStep(migrator, event, migrateOperation, migrateSteps, ({ step, input }) =>
-    step === 'work' ? `/${input.slot}` : '',
-  );
+  runStep(migrator, event, migrateOperation, migrateSteps, turnOf);
 
 export const begin = (world: World, release: Release, wanted = request()) =>
   world.asProvisioner(
