@@ -13,7 +13,7 @@ import { ConnectFailure } from '../database/failure.ts';
 import { RetryableError } from '../errors.ts';
 import { ensureRuntime } from '../migrations/install.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
-import { type MigrationTarget, migrateHomes, sharedHome } from '../migrations/migrator.ts';
+import { type HomeOutcome, type MigrationTarget, migrateHomes, sharedHome } from '../migrations/migrator.ts';
 import { filesUpTo, schemaStates } from '../migrations/release.ts';
 import { adminEndpoint } from './control-plane.ts';
 import type { Migrator } from './migrate.ts';
@@ -21,10 +21,12 @@ import type { Migrator } from './migrate.ts';
 /** Two cores of a server are busy with four; more would only wait for each other. */
 export const workers = 4;
 
-/** How long a worker goes on before it hands its slot to the next invocation, ms: of a function's 15 minutes the rest is for the batch it is at. */
+/** How long a worker begins transactions before it hands its slot to the next invocation, ms: of a function's 15 minutes the rest is for the one it is at. */
 const turn = 5 * 60_000;
 /** Homes of one transaction: more gain nothing, and hold their locks longer. */
 const largestBatch = 25;
+/** How long a batch may be expected to take, ms: the locks of its first home are held to its end. */
+const batchTime = 30_000;
 
 /** The worker slots for a ring. Each connects twice and plans anew: that pays for itself with two batches, or a server, of its own. */
 export function slotsFor(ring: NonNullable<Awaited<ReturnType<typeof openRing>>>, workers: number): number[] {
@@ -40,8 +42,6 @@ const waits = [2_000, 5_000];
 interface Place {
   readonly key: string;
   readonly connection: ControlConnection;
-  /** How many homes of this database fit into a transaction. */
-  size: number;
   /** Slots of the server's lock table. */
   readonly lockTable: number;
   close(): Promise<void>;
@@ -60,11 +60,12 @@ export async function work(
 ): Promise<boolean> {
   const { operationId } = run;
   const until = migrator.clock() + turn;
-  const lease = randomUUID();
-  const applied = new Set<string>();
+  const worker: Worker = { migrator, catalog, operationId, until, lease: randomUUID(), recorded: new Set() };
+  const { lease } = worker;
   let place: Place | undefined;
-  // Two at first: one measurement says how many locks a home takes.
-  let size = 2;
+  // One at first: it says how many locks a home takes, and how long.
+  let size = 1;
+  let largest = largestBatch;
   let more = true;
   try {
     while (migrator.clock() < until) {
@@ -87,8 +88,15 @@ export async function work(
         }
         place = opened;
       }
-      await migrateBatch(migrator, catalog, run, place, batch, lease, applied);
-      size = place.size;
+      const fitting = await migrateBatch(worker, place, batch);
+      if (fitting === 'lost') {
+        await place.close();
+        place = undefined;
+        await releaseTargets(catalog, operationId, lease);
+        // What took too long together goes on one by one.
+        largest = 1;
+      }
+      size = Math.min(largest, fitting === 'lost' ? 1 : (fitting ?? size));
     }
     await place?.release();
     return more;
@@ -100,42 +108,48 @@ export async function work(
   }
 }
 
+interface Worker {
+  readonly migrator: Migrator;
+  readonly catalog: ControlConnection;
+  readonly operationId: string;
+  readonly lease: string;
+  readonly until: number;
+  /** Names of the files that the catalog has from this worker. */
+  readonly recorded: Set<string>;
+}
+
+/** @returns how many such homes fit into a batch, where that could be seen; `lost`: the place's connection has ended, and what is left of the batch is still leased */
 async function migrateBatch(
-  { plane, release, workers, clock }: Migrator,
-  catalog: ControlConnection,
-  { operationId }: MigrationRun,
+  { migrator, catalog, operationId, lease, until, recorded }: Worker,
   place: Place,
   batch: readonly LeasedTarget[],
-  lease: string,
-  recorded: Set<string>,
-): Promise<void> {
+): Promise<number | 'lost' | undefined> {
+  const { plane, release, clock } = migrator;
   const states = new Set(schemaStates(release).map(({ digest }) => digest));
+  let fitting: number | undefined;
   // Homes of one batch differ in where they shall be only where one is pinned.
   for (const [version, leased] of Map.groupBy(batch, ({ version }) => version)) {
     const files = filesUpTo(release, version)!;
-    const targets = leased.map((target) => ({ target, home: targetOf(target, plane.keys, states) }));
-    const { outcomes, locks } = await migrateHomes(
-      place.connection,
-      targets.map(({ home }) => home),
-      files,
-      { completesAll: true, now: clock },
-    );
-    const byHome = new Map(outcomes.map((outcome) => [outcome.target, outcome]));
-    const results = targets.map(({ target: { targetId }, home }): TargetOutcome => {
-      const { applied, error } = byHome.get(home)!;
-      return {
-        targetId,
-        state: error ? 'quarantined' : 'done',
-        applied,
-        reason: error?.message.slice(0, 2_000),
-      };
-    });
+    const homes = leased.map((target) => targetOf(target, plane.keys, states));
+    const begun = clock();
+    const bounds = { completesAll: true, now: clock, until };
+    const { outcomes, locks, isLost } = await migrateHomes(place.connection, homes, files, bounds);
+    const results = leased.map(({ targetId }, index) => outcomeOf(targetId, outcomes[index]!));
     await recordOutcomes(catalog, operationId, lease, results);
-    const fresh = newFiles(files, results, recorded);
-    await recordFiles(catalog, fresh);
-    if (locks !== undefined) place.size = sizeFor(place, locks / leased.length, workers);
+    await recordFiles(catalog, newFiles(files, results, recorded));
+    if (isLost) return 'lost';
+    if (locks !== undefined)
+      fitting = sizeFor(place, migrator, { locks, ms: (clock() - begun) / leased.length });
   }
+  return fitting;
 }
+
+const outcomeOf = (targetId: string, { applied, error, isLeft }: HomeOutcome): TargetOutcome => ({
+  targetId,
+  state: error ? 'quarantined' : isLeft ? 'pending' : 'done',
+  applied,
+  reason: error?.message.slice(0, 2_000),
+});
 
 /** Each file once: that some home has it is what the catalog keeps. */
 function newFiles(files: readonly MigrationFile[], results: readonly TargetOutcome[], recorded: Set<string>) {
@@ -145,8 +159,11 @@ function newFiles(files: readonly MigrationFile[], results: readonly TargetOutco
   return fresh;
 }
 
-const sizeFor = ({ lockTable }: Place, locksOfOne: number, workers: number) =>
-  Math.max(1, Math.min(largestBatch, Math.floor((lockShare * lockTable) / workers / locksOfOne)));
+/** By what one home took: its locks, and its time. */
+function sizeFor({ lockTable }: Place, { workers }: Migrator, { locks, ms }: { locks: number; ms: number }) {
+  const byLocks = (lockShare * lockTable) / workers / locks;
+  return Math.max(1, Math.floor(Math.min(largestBatch, byLocks, batchTime / Math.max(ms, 1))));
+}
 
 function targetOf(
   { targetId, kind, row }: LeasedTarget,
@@ -198,7 +215,6 @@ async function open({ plane, release }: Migrator, target: LeasedTarget): Promise
           connection,
           close,
           release: giveBack,
-          size: 2,
           lockTable: rows[0]!.locks,
         };
       } catch (error) {

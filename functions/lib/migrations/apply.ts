@@ -21,22 +21,25 @@ export interface Application {
   readonly lockTimeout: number;
   /** ms for each statement. */
   readonly statementTimeout: number;
+  /** ms for the whole of it. PostgreSQL then ends the session too: 25P04. */
+  readonly transactionTimeout: number;
   /** Complete and audit the homes that lack no file too, unless they are sound: the runtime may have new rules. */
   readonly completesAll: boolean;
+  readonly countsLocks: boolean;
   readonly now: () => number;
 }
 
 /**
  * As tenancy_provisioner, in the homes' database: in one transaction, every home gets the files that it lacks, is
  * completed and audited. All of them, or none.
- * @returns the names of the files applied, by home id; `locks` that the transaction holds, when it was a batch that did something
+ * @returns the names of the files applied, by home id; `locks` that the transaction holds, where they are counted and it did something to each home
  * @throws UnprotectedHomeError; TenantryError `migration_refused`; PostgreSQL's own error
  */
 export async function applyTogether(
   connection: ControlConnection,
   targets: readonly MigrationTarget[],
   files: readonly MigrationFile[],
-  { lockTimeout, statementTimeout, completesAll, now }: Application,
+  { lockTimeout, statementTimeout, transactionTimeout, completesAll, countsLocks, now }: Application,
 ): Promise<{ applied: ReadonlyMap<string, string[]>; locks: number | undefined }> {
   const work = async () => {
     const histories = await lockHistories(
@@ -54,7 +57,8 @@ export async function applyTogether(
         touched.map(({ target, files }) => script(target, files, now())).join('\n'),
       );
     const open = pending.filter(({ target }) => completesAll && target.isSound !== true);
-    for (const [scope, group] of Map.groupBy(new Set([...touched, ...open]), ({ target }) =>
+    const changed = new Set([...touched, ...open]);
+    for (const [scope, group] of Map.groupBy(changed, ({ target }) =>
       target.isSound === true ? 'changed' : 'whole',
     ))
       for (const [isolation, homes] of byIsolation(group)) {
@@ -65,10 +69,11 @@ export async function applyTogether(
     const names = pending.map(
       ({ target, files }) => [target.home.homeId, files.map(({ name }) => name)] as const,
     );
-    const isBatch = touched.length > 1 && touched.length === targets.length;
-    return { applied: new Map(names), locks: isBatch ? await heldLocks(connection) : undefined };
+    const isWhole = countsLocks && changed.size === targets.length;
+    const locks = isWhole ? await heldLocks(connection) : undefined;
+    return { applied: new Map(names), locks };
   };
-  const limits = `set local lock_timeout = ${lockTimeout}; set local statement_timeout = ${statementTimeout}`;
+  const limits = `set local lock_timeout = ${lockTimeout}; set local statement_timeout = ${statementTimeout}; set local transaction_timeout = ${transactionTimeout}`;
   return asRole(connection, 'tenancy_owner', work, `begin; ${limits}`);
 }
 

@@ -5,7 +5,6 @@ import { type MigrationTarget, UnprotectedHomeError } from './apply.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { lockHistories, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
-import { refused } from './refused.ts';
 
 /** ms. It waits for transactions that are older than it, and nobody waits for it: longer than a lock of DDL may take. */
 const lockTimeout = 60_000;
@@ -20,11 +19,13 @@ export async function applyConcurrently(
   connection: ControlConnection,
   { home }: MigrationTarget,
   file: MigrationFile & { readonly concurrent: ConcurrentStatement },
+  /** ms. */
+  statementTimeout: number,
 ): Promise<boolean> {
   const { concurrent: statement } = file;
   const mark = `"${home.schema}"._migrations`;
   await connection.query(
-    `set lock_timeout = ${lockTimeout}; set role tenancy_owner; set search_path = "${home.schema}", extensions, pg_temp`,
+    `set lock_timeout = ${lockTimeout}; set statement_timeout = ${statementTimeout}; set role tenancy_owner; set search_path = "${home.schema}", extensions, pg_temp`,
   );
   try {
     await connection.query("select pg_advisory_lock(hashtext('tenancy.migrate'), hashtext($1))", [
@@ -48,12 +49,11 @@ export async function applyConcurrently(
       );
       if (findings.length > 0) throw new UnprotectedHomeError(file.name, findings);
     } catch (error) {
-      // When the connection is gone the mark stays, and the next run cleans up.
+      // When the connection is gone the mark stays, and the next run cleans up. Else it has a time of its own.
+      await connection.query(`set statement_timeout = ${lockTimeout}`);
       await clean(connection, statement);
       await connection.query(`delete from ${mark} where name = $1`, [file.name]);
-      const { message, code } = error as { message: string; code?: string };
-      if (error instanceof UnprotectedHomeError) throw error;
-      throw refused(file.name, `failed: ${message} (SQLSTATE ${code})`, 'correct it and run it again', error);
+      throw error;
     }
     return await done();
   } finally {

@@ -1,14 +1,16 @@
 import { setTimeout } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
-import { RetryableError, TenantryError } from '../errors.ts';
+import { RetryableError } from '../errors.ts';
 import { everyTenant, type MasterKeys } from '../isolation/context.ts';
+import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { type Application, applyTogether, type MigrationTarget } from './apply.ts';
 import { applyConcurrently } from './concurrent.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
+import { pendingOf, readHistory } from './history.ts';
 import { runtimeMigrations } from './install.ts';
 import { inOrder, type MigrationFile, readMigrations } from './migration-file.ts';
-import { refused } from './refused.ts';
+import { isTooLong, mayPass, refusalOf, requireAnswer } from './refused.ts';
 import type { Release } from './release.ts';
 
 export type { MigrationTarget } from './apply.ts';
@@ -48,59 +50,61 @@ export const sharedHome: Home = {
 const [patient, hasty] = [3_000, 100];
 const tries = 3;
 /**
- * ms for a statement. A worker begins no batch after five of its fifteen minutes: what takes longer would die with its
- * function, again and again, and nobody would read why.
+ * ms for a statement, and for a home's transaction. A worker begins no transaction after five of its fifteen minutes: what
+ * takes longer would die with its function, again and again, and nobody would read why.
  */
-const longest = 8 * 60_000;
+const [longestStatement, longest] = [8 * 60_000, 9 * 60_000];
+/** ms for a transaction of several homes, which is sized for much less: then there is time for each by itself. */
+const longestTogether = 2 * 60_000;
 
 /** What became of one home. `error`: the migration that it could not take; all before that one have been applied. */
 export interface HomeOutcome {
   readonly target: MigrationTarget;
-  readonly applied: readonly string[];
-  readonly error: Error | undefined;
+  readonly applied: string[];
+  error?: Error;
+  /** There was no time for all of it: the rest is for another run. */
+  isLeft?: boolean;
+}
+
+interface Bounds extends Partial<Pick<Application, 'statementTimeout' | 'transactionTimeout' | 'now'>> {
+  readonly completesAll?: boolean;
+  /** As `now` tells it: no transaction begins later, and a home by itself gets each of its files in one of its own. */
+  readonly until?: number;
+}
+
+/** Over homes of one database. */
+interface Run extends Bounds {
+  readonly connection: ControlConnection;
+  /** How many of one home a transaction held at its end. */
+  locks?: number;
+  /** A transaction took too long, and PostgreSQL has ended the session with it. */
+  isLost: boolean;
 }
 
 /**
  * Brings homes of one database to the last of the files: all of them in one transaction, and when that fails each by
- * itself, so that one broken home is known by name and keeps no other from its migration.
- * @returns `locks`: how many the transaction of all held at its end, when it came to that
+ * itself, so that one broken home is known by name and keeps no other from its migration. What there is no time for is left.
+ * @returns `locks`: how many of one home a transaction held at its end, when it came to that and there is a time `until`;
+ *   `isLost`: the connection is of no more use, because a transaction took too long
  * @throws RetryableError `unavailable` when the server is gone: run it again
  */
 export async function migrateHomes(
   connection: ControlConnection,
   targets: readonly MigrationTarget[],
   files: readonly MigrationFile[],
-  {
-    completesAll = false,
-    statementTimeout = longest,
-    now = Date.now,
-  }: Partial<Omit<Application, 'lockTimeout'>> = {},
-): Promise<{ outcomes: HomeOutcome[]; locks: number | undefined }> {
-  let locks: number | undefined;
-  const outcomes = new Map<string, { applied: string[]; error: Error | undefined }>(
-    targets.map(({ home }) => [home.homeId, { applied: [], error: undefined }]),
-  );
+  bounds: Bounds = {},
+): Promise<{ outcomes: readonly HomeOutcome[]; locks: number | undefined; isLost: boolean }> {
+  const outcomes = targets.map((target): HomeOutcome => ({ target, applied: [] }));
+  const run: Run = { ...bounds, connection, isLost: false };
   const parts = sequence(files);
   for (const [index, part] of parts.entries()) {
-    const going = targets.filter(({ home }) => outcomes.get(home.homeId)!.error === undefined);
-    const application = {
-      now,
-      statementTimeout,
-      completesAll: completesAll && index === parts.length - 1,
-    };
-    const results =
-      'concurrent' in part
-        ? await eachConcurrently(connection, going, part.concurrent)
-        : await together(connection, going, part.files, application, (count) => {
-            locks = Math.max(locks ?? 0, count);
-          });
-    for (const { target, applied, error } of results) {
-      const outcome = outcomes.get(target.home.homeId)!;
-      outcome.applied.push(...applied);
-      outcome.error = error;
-    }
+    const going = outcomes.filter(({ error, isLeft }) => error === undefined && !isLeft);
+    if (going.length === 0) break;
+    const completesAll = bounds.completesAll === true && index === parts.length - 1;
+    if ('concurrent' in part) await eachConcurrently(run, going, part.concurrent);
+    else await together({ run, files: part.files, completesAll }, going);
   }
-  return { outcomes: targets.map((target) => ({ target, ...outcomes.get(target.home.homeId)! })), locks };
+  return { outcomes, locks: run.locks, isLost: run.isLost };
 }
 
 /**
@@ -115,8 +119,10 @@ export async function migrateHome(
   now = Date.now,
 ): Promise<readonly string[]> {
   const { outcomes } = await migrateHomes(connection, [target], files, { now });
-  const { applied, error } = outcomes[0]!;
+  const { applied, error, isLeft } = outcomes[0]!;
   if (error) throw error;
+  if (isLeft)
+    throw new RetryableError('unavailable', 'The home’s migrations took too long. Run it again.', 5);
   return applied;
 }
 
@@ -137,112 +143,104 @@ function sequence(files: readonly MigrationFile[]): Part[] {
   return [...parts, { files: run }];
 }
 
-async function together(
-  connection: ControlConnection,
-  targets: readonly MigrationTarget[],
-  files: readonly MigrationFile[],
-  application: Omit<Application, 'lockTimeout'>,
-  onLocks: (count: number) => void,
-): Promise<HomeOutcome[]> {
-  if (targets.length === 0) return [];
-  try {
-    const lockTimeout = targets.length === 1 ? patient : hasty;
-    const { applied, locks } = await applyTogether(connection, targets, files, {
-      ...application,
-      lockTimeout,
-    });
-    if (locks !== undefined) onLocks(locks);
-    return targets.map((target) => ({ target, applied: applied.get(target.home.homeId)!, error: undefined }));
-  } catch (error) {
-    requireAnswer(error);
-    const outcomes: HomeOutcome[] = [];
-    for (const target of targets) outcomes.push(await alone(connection, target, files, application));
-    return outcomes;
-  }
+interface Together {
+  readonly run: Run;
+  readonly files: readonly MigrationFile[];
+  readonly completesAll: boolean;
 }
 
-/** File by file, each in a transaction of its own: the error names the file. */
-async function alone(
-  connection: ControlConnection,
-  target: MigrationTarget,
-  files: readonly MigrationFile[],
-  application: Omit<Application, 'lockTimeout'>,
-): Promise<HomeOutcome> {
-  const applied: string[] = [];
-  // Completing comes with the last file, or by itself.
-  const rounds = files.length === 0 ? [[]] : files.map((file) => [file]);
-  for (const [index, round] of rounds.entries()) {
-    const completesAll = application.completesAll && index === rounds.length - 1;
+async function together(work: Together, homes: readonly HomeOutcome[]): Promise<void> {
+  const { run, files } = work;
+  if ((homes.length > 1 || run.until === undefined) && !isOver(run)) {
     try {
-      const done = await withRetries(() =>
-        applyTogether(connection, [target], round, { ...application, completesAll, lockTimeout: patient }),
-      );
-      applied.push(...done.applied.get(target.home.homeId)!);
+      const targets = homes.map(({ target }) => target);
+      const { applied, locks } = await applyTogether(run.connection, targets, files, boundsOf(work, homes));
+      for (const { target, applied: names } of homes) names.push(...applied.get(target.home.homeId)!);
+      if (locks !== undefined) noteLocks(run, locks / homes.length);
+      return;
     } catch (error) {
       requireAnswer(error);
-      return { target, applied, error: refusalOf(round[0], error) };
+      run.isLost = isTooLong(error);
     }
   }
-  return { target, applied, error: undefined };
+  for (const home of homes) await alone(work, home);
+}
+
+/** File by file, each in a transaction of its own: the error names the file, and every file has the whole time. */
+async function alone(work: Together, home: HomeOutcome): Promise<void> {
+  const { run, files } = work;
+  const { target, applied } = home;
+  let file: MigrationFile | undefined;
+  let held = 0;
+  try {
+    if (isOver(run)) return leave(home);
+    const history = await asRole(run.connection, 'tenancy_owner', () =>
+      readHistory(run.connection, target.home),
+    );
+    const lacking = pendingOf(history, files);
+    // Completing comes with each file, or by itself.
+    for (const round of lacking.length === 0 ? [[]] : lacking.map((each) => [each])) {
+      if (isOver(run)) return leave(home);
+      [file] = round;
+      const done = await withRetries(run, () =>
+        applyTogether(run.connection, [target], round, boundsOf(work, [home])),
+      );
+      applied.push(...done.applied.get(target.home.homeId)!);
+      held += done.locks ?? 0;
+    }
+    if (held > 0) noteLocks(run, held);
+  } catch (error) {
+    requireAnswer(error);
+    run.isLost = isTooLong(error);
+    home.error = refusalOf(file, error);
+  }
 }
 
 async function eachConcurrently(
-  connection: ControlConnection,
-  targets: readonly MigrationTarget[],
+  run: Run,
+  homes: readonly HomeOutcome[],
   file: ConcurrentFile,
-): Promise<HomeOutcome[]> {
-  const outcomes: HomeOutcome[] = [];
-  for (const target of targets) {
-    try {
-      const isNew = await applyConcurrently(connection, target, file);
-      outcomes.push({ target, applied: isNew ? [file.name] : [], error: undefined });
-    } catch (error) {
-      requireAnswer(error);
-      outcomes.push({ target, applied: [], error: refusalOf(file, error) });
-    }
+): Promise<void> {
+  for (const home of homes) {
+    if (isOver(run)) leave(home);
+    else
+      try {
+        const timeout = run.statementTimeout ?? longestStatement;
+        if (await applyConcurrently(run.connection, home.target, file, timeout)) home.applied.push(file.name);
+      } catch (error) {
+        requireAnswer(error);
+        home.error = refusalOf(file, error);
+      }
   }
-  return outcomes;
 }
 
-/** 55P03 lock_timeout, 40P01 deadlock, 53200 lock table full, XX000 tuple concurrently updated: another time it may work. */
-const passing = ['55P03', '40P01', '40001', '53200', 'XX000'];
+const isOver = ({ isLost, now = Date.now, until = Number.POSITIVE_INFINITY }: Run) =>
+  isLost || now() >= until;
 
-async function withRetries<T>(work: () => Promise<T>): Promise<T> {
+function leave(home: HomeOutcome): void {
+  home.isLeft = true;
+}
+
+function noteLocks(run: Run, ofOne: number): void {
+  run.locks = Math.max(run.locks ?? 0, ofOne);
+}
+
+const boundsOf = ({ run, completesAll }: Together, { length }: readonly HomeOutcome[]): Application => ({
+  now: run.now ?? Date.now,
+  completesAll,
+  countsLocks: run.until !== undefined,
+  statementTimeout: run.statementTimeout ?? longestStatement,
+  transactionTimeout: run.transactionTimeout ?? (length === 1 ? longest : longestTogether),
+  lockTimeout: length === 1 ? patient : hasty,
+});
+
+async function withRetries<T>(run: Run, work: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await work();
     } catch (error) {
-      if (attempt === tries || !passing.includes((error as { code?: string }).code ?? '')) throw error;
+      if (attempt === tries || isOver(run) || !mayPass(error)) throw error;
       await setTimeout(attempt * 200);
     }
   }
-}
-
-/** Only what PostgreSQL said of a migration is that migration's fault. @throws RetryableError `unavailable` */
-function requireAnswer(error: unknown): void {
-  const { code } = error as { code?: unknown };
-  if (error instanceof TenantryError && !(error instanceof RetryableError)) return;
-  if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !/^(08|57P)/.test(code)) return;
-  throw new RetryableError('unavailable', 'The database of these homes went away. Run it again.', 5, {
-    cause: error,
-  });
-}
-
-/** By SQLSTATE, what the limits of a migration end. */
-const endedBy: Readonly<Record<string, readonly [string, string]>> = {
-  '55P03': [`waited ${tries} times for a lock in vain`, 'run it again when the tables are less busy'],
-  '57014': [
-    'has a statement that takes longer than a function has for it (8 minutes)',
-    'do its work in several files, each a part of the rows',
-  ],
-};
-
-function refusalOf(file: MigrationFile | undefined, error: unknown): Error {
-  if (error instanceof TenantryError) return error;
-  const { message, code } = error as { message: string; code?: string };
-  const [what, remedy] = (code !== undefined && endedBy[code]) || [
-    `failed: ${message} (SQLSTATE ${code})`,
-    'correct it and run it again',
-  ];
-  return refused(file?.name ?? 'Completing the home', what, remedy, error);
 }

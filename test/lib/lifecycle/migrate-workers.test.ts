@@ -40,6 +40,89 @@ const query = (text: string, values: unknown[] = []) =>
   inCatalog(async (catalog) => (await catalog.query(text, values)).rows);
 /** All of them in one ring, but one home of each strategy. */
 const allAtOnce = request({ percent: 0 });
+/** How many homes ended together. */
+const batches = async (operation: string) =>
+  (
+    await query(
+      "select count(*)::integer as homes from catalog.migration_targets where operation_id = $1 and kind = 'home' group by finished_at",
+      [operation],
+    )
+  ).map(({ homes }) => homes as number);
+/** So many times as fast. */
+const clockOf = (factor: number) => {
+  const begun = Date.now();
+  return () => begun + (Date.now() - begun) * factor;
+};
+
+describe('a batch', () => {
+  it('is large where homes are quick, and small where each takes long', async () => {
+    const quick = await migrate(world, next('select 1'), allAtOnce, { workers: 1 });
+    expect(quick.state).toBe('done');
+    expect(Math.max(...(await batches(quick.operation)))).toBeGreaterThan(4);
+    // 10 s each, and more: three of them in half a minute.
+    const slow = await migrate(world, next('select pg_sleep(0.1)'), allAtOnce, {
+      workers: 1,
+      clock: clockOf(100),
+    });
+    expect([slow.outcome.status, slow.state]).toEqual(['SUCCEEDED', 'done']);
+    expect(slow.targets.map(({ state }) => state)).toEqual(slow.targets.map(() => 'done'));
+    expect(Math.max(...(await batches(slow.operation)))).toBeLessThanOrEqual(3);
+  }, 60_000);
+
+  it('that takes too long goes on one by one, and the home that takes too long alone is named', async () => {
+    const { schema } = more[2]!.home;
+    // A migration has no way to shorten its own time but this one.
+    const wanted = next(
+      `select set_config('transaction_timeout', '0', true), set_config('transaction_timeout', '300', true) where current_schema() = '${schema}';
+       select pg_sleep(2) where current_schema() = '${schema}'`,
+    );
+    const { state, targets } = await migrate(world, wanted, request({ percent: 0, tolerated: 1 }));
+    expect(state).toBe('done');
+    expect(targets.filter(({ state }) => state !== 'done')).toMatchObject([
+      {
+        slug: more[2]!.slug,
+        state: 'quarantined',
+        reason: expect.stringMatching(
+          new RegExp(`^${number}-next.sql takes longer than a function has for it .*several files`),
+        ),
+      },
+    ]);
+    // Mended by hand, for the tests that follow.
+    const { name, checksum } = wanted.home.at(-1)!;
+    await world.asProvisioner(more[2]!, (connection) =>
+      connection.query(
+        `begin; set local role tenancy_owner; insert into ${schema}._migrations (name, checksum) values ('${name}', '${checksum}'); commit`,
+      ),
+    );
+  }, 60_000);
+
+  it('of one home goes on with the next file in another invocation', async () => {
+    const slow = "select pg_sleep(1) where current_schema() = 'shared'";
+    const wanted = next(slow, slow, slow, slow);
+    let asked = 0;
+    // Its turn of five minutes lasts two seconds.
+    const operation = await begin(world, wanted, allAtOnce);
+    const migrator = migratorOf(world, wanted, { workers: 1, clock: clockOf(150) });
+    await step(migrator, { operation, step: 'plan', input: {} });
+    for (;;) {
+      const { ring } = (await step(migrator, { operation, step: 'nextRing', input: {} })) as { ring: number };
+      if (ring < 0) break;
+      for (let more = true; more; ) {
+        if (ring === 5) asked += 1;
+        const event = { operation, step: 'work', input: { slot: 0, ring } };
+        ({ more } = (await step(migrator, event)) as { more: boolean });
+      }
+      await step(migrator, { operation, step: 'gate', input: { ring } });
+    }
+    await step(migrator, { operation, step: 'finish', input: {} });
+    expect(asked).toBeGreaterThan(1);
+    expect((await ended(world, operation)).targets.at(-1)).toMatchObject({
+      kind: 'shared',
+      state: 'done',
+      applied: [3, 2, 1, 0].map((back) => `${number - back}-next.sql`),
+    });
+  }, 60_000);
+});
 
 describe('workers', () => {
   it('find something each, as long as there is anything, where every home has a database of its own', async () => {

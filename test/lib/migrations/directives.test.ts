@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHome, migrateHomes, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 
 let world: World;
@@ -139,6 +139,26 @@ describe.each(strategies)('%s', (strategy) => {
     expect((await indexes()).map(({ name }) => name)).not.toContain('con_amount');
     await world.database(tenant()).query("delete from notes where body = 'two'");
     expect(await migrate(file)).toEqual(['9804-con-amount.sql']);
+  });
+
+  it('ends a statement without a transaction that takes longer than it may, by name, and leaves nothing of it', async () => {
+    const older = world.asProvisioner(tenant(), (connection) =>
+      connection.query(
+        `begin; set local role tenancy_owner; lock table ${home().schema}.notes in row exclusive mode; select pg_sleep(1.5); commit`,
+      ),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const file = parseMigration(
+      '9804-con-long.sql',
+      '-- no-transaction\ncreate index concurrently con_long on notes (body)',
+    );
+    const target = { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys };
+    const { outcomes } = await world.asProvisioner(tenant(), (connection) =>
+      migrateHomes(connection, [target], [file], { statementTimeout: 500 }),
+    );
+    expect(outcomes[0]!.error?.message).toMatch(/^9804-con-long.sql has a statement that takes longer/);
+    await older;
+    expect((await indexes()).map(({ name }) => name)).not.toContain('con_long');
   });
 
   it('goes on where a run died: an invalid index is dropped, a finished one is kept', async () => {

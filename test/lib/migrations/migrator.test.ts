@@ -76,6 +76,31 @@ describe.each(strategies)('%s', (strategy) => {
     });
   });
 
+  it('gives each file of a home by itself the whole time, ends one that takes longer by name, and begins none too late', async () => {
+    const home = isolations[strategy].ownsTables ? tenant().home : sharedHome;
+    const target = { home, databaseId: tenant().home.databaseId, keys: world.plane.keys };
+    const withBounds = (files: MigrationFile[], transactionTimeout: number, until: number) =>
+      world.asProvisioner(tenant(), (connection) =>
+        migrateHomes(connection, [target], files, { transactionTimeout, until }),
+      );
+    const slow = [1, 2, 3].map((n) => parseMigration(`931${n}-slow.sql`, 'select pg_sleep(0.8)'));
+    const later = Date.now() + 60_000;
+    expect(await withBounds(slow, 1_800, later)).toMatchObject({
+      outcomes: [{ applied: slow.map(({ name }) => name) }],
+      isLost: false,
+    });
+    const long = parseMigration('9314-long.sql', 'select pg_sleep(0.4); select pg_sleep(0.4)');
+    const { outcomes, isLost } = await withBounds([long], 600, later);
+    expect([outcomes[0]!.applied, isLost]).toEqual([[], true]);
+    expect(outcomes[0]!.error).toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(/^9314-long.sql takes longer than a function has .*several files/),
+    });
+    expect(await withBounds([long], 9_000, Date.now())).toMatchObject({
+      outcomes: [{ applied: [], isLeft: true }],
+    });
+  });
+
   it('applies a file once, also when two migrators come at the same time', async () => {
     const file = parseMigration('9300-once.sql', 'alter table notes add column once text');
     const applied = await Promise.all(Array.from({ length: 6 }, () => migrate(file)));
