@@ -14,7 +14,7 @@ import { TenantryError } from '../errors.ts';
 import type { Tier } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { beginMove, isThere, type MoveRequest, machineInput } from './move-begin.ts';
-import { beginOperation, endOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
+import { beginRecorded, endOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 /** Moves before their switch that the connection budget has room for: what `move-tenant` holds in `infra/functions.ts`. */
@@ -73,15 +73,12 @@ export async function beginBatch(
       'move_refused',
       `There is no tenant of the tier ${request.tier} to move: they are where they shall go, or not active.`,
     );
-  const { operation } = await beginOperation(catalog, {
-    kind: 'batch',
-    request: asked,
-    input: asked,
-    idempotencyKey,
-  });
-  const { operationId } = operation;
   const { concurrency, stopOnFailure: stopsOnFailure } = request;
-  await recordBatch(catalog, { operationId, concurrency, stopsOnFailure }, tenants);
+  const { operation } = await beginRecorded(
+    catalog,
+    { kind: 'batch', request: asked, input: asked, idempotencyKey },
+    ({ operationId }) => recordBatch(catalog, { operationId, concurrency, stopsOnFailure }, tenants),
+  );
   return operation;
 }
 

@@ -8,7 +8,7 @@ import { isolations } from '../isolation/isolation.ts';
 import { type Placement, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
 import { ownOf } from './leaving-homes.ts';
 import type { MoveInput } from './move.ts';
-import { beginOperation, type Operation, operationOfKey } from './operations.ts';
+import { beginRecorded, type Operation, operationOfKey } from './operations.ts';
 
 export interface MoveRequest {
   readonly slug: string;
@@ -66,13 +66,10 @@ export async function beginMove(
     input: { ...input },
     idempotencyKey,
   } as const;
-  const begun = await beginOperation(catalog, wanted);
-  // With it, so that it can be cancelled before its first step.
-  await recordMove(
-    catalog,
-    moveOf(begun.operation.operationId, tenant, begun.operation.input as unknown as MoveInput),
+  // With it, so that it can be cancelled before its first step, and whoever looks sees a move.
+  return beginRecorded(catalog, wanted, ({ operationId, input: begun }) =>
+    recordMove(catalog, moveOf(operationId, tenant, begun as unknown as MoveInput)),
   );
-  return begun;
 }
 
 /** What the state machine is told: whether there is an instance to make. */

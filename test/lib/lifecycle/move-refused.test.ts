@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
+import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import { catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { beginMigration } from '../../../functions/lib/lifecycle/migrate.ts';
+import { beginMove } from '../../../functions/lib/lifecycle/move-begin.ts';
 import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { endOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
@@ -51,6 +54,30 @@ describe('what does not go together', () => {
     await world.asProvisioner('catalog', (catalog) =>
       endOperation(catalog, operationId, { state: 'failed', step: 'plan', reason: 'planned' }),
     );
+  });
+
+  it('nothing is begun by one that dies before it has recorded the move', async () => {
+    const tenant = await tenantWithNotes(world, 'schema', 5);
+    const request = { slug: tenant.slug, to: 'rls', placement: 'shared-cluster', windowSeconds: 60 } as const;
+    const dying = withConnection({ ...catalogEndpoint(world.plane), kept: undefined }, (catalog) =>
+      beginMove(
+        {
+          query: async (text: string, values?: unknown[]) => {
+            if (!text.startsWith('insert into catalog.moves')) return catalog.query(text, values);
+            return catalog.query('select pg_terminate_backend(pg_backend_pid())');
+          },
+        } as ControlConnection,
+        request,
+        'dies-once',
+      ),
+    );
+    await expect(dying).rejects.toThrow();
+    const { operation, isNew } = await world.asProvisioner('catalog', (catalog) =>
+      beginMove(catalog, request, 'dies-once'),
+    );
+    expect(isNew).toBe(true);
+    expect((await moveState(world, operation.operationId)).phase).toBe('moving');
+    await step(world, operation.operationId, 'cancel', { failedStep: 'prepare' });
   });
 
   it('a tenant that is not active, one that is where it shall go, one that nobody knows', async () => {
