@@ -35,6 +35,7 @@ export type ErrorCode =
   | 'invalid_request' // what an operator sent is not in the form that is asked for
   | 'instance_failed' // a dedicated instance will not come up
   | 'instance_pending' // it is on its way: ask again
+  | 'instance_left' // one of an earlier move has to go first
   | 'instance_quota' // the account may have no more of them
   | 'unfinished' // a step's time is up and it has more to do: ask again
   | 'operation_cancelled' // a step came after its operation was undone

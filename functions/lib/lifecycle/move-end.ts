@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { instanceName } from '../aws/rds.ts';
 import { forgetLeftHome, type Move } from '../catalog/moves.ts';
 import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
@@ -11,7 +12,7 @@ import { reading } from '../move/side.ts';
 import { dropStaging } from '../move/staging.ts';
 import { readTables } from '../move/tables.ts';
 import { adminEndpoint } from './control-plane.ts';
-import type { Mover } from './move.ts';
+import type { MoveOperation, Mover } from './move.ts';
 import { withSide } from './move-sides.ts';
 import { secretOf } from './move-target.ts';
 
@@ -28,6 +29,10 @@ interface Leaving {
   /** It is an instance that is still to be deleted. */
   readonly isInstance: boolean;
 }
+
+/** Whether this home is an instance that is still to be deleted. */
+export const leavesInstance = ({ input, result }: MoveOperation, homeId: string): boolean =>
+  input.instances.includes(homeId) && result.removedInstance !== instanceName(homeId);
 
 /** The tenant lives in `kept`, and what the move has made beside it goes, with the other home. Safe to repeat. */
 export async function leaveHome(

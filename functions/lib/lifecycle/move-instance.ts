@@ -1,13 +1,14 @@
 import { instanceName } from '../aws/rds.ts';
 import { forgetCluster } from '../catalog/clusters.ts';
-import { forgetLeftHome, type Move, recordMove } from '../catalog/moves.ts';
+import { forgetLeftHome, type Move, movesThatLeft, recordMove } from '../catalog/moves.ts';
 import { findHome, presentHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { finalSnapshotName } from './leaving-homes.ts';
-import type { MoveOperation } from './move.ts';
+import { type MoveOperation, moveOperation } from './move.ts';
 import { moveOf } from './move-begin.ts';
+import { leavesInstance } from './move-end.ts';
 import { secretOf } from './move-target.ts';
 import { goingOn, readMoveOf } from './move-turn.ts';
 import { placeFor } from './new-place.ts';
@@ -31,33 +32,51 @@ export const moveInstanceSteps = {
   },
 
   /** What the tenant has lived in goes with a final snapshot. @throws TenantryError `instance_pending` until it is gone */
-  async removeLeftInstance({ plane, instances }, catalog, operation) {
-    const { operationId, tenant } = operation;
-    const move = await readMoveOf(catalog, operationId);
-    const left = await leftHome(catalog, move);
-    if (!leavesInstance(operation, left)) return;
-    const name = instanceName(left);
-    if ((await instances.status(name, tenant)) !== undefined) {
-      const snapshot = move.phase === 'cancelled' ? undefined : finalSnapshotName(left);
-      if (snapshot !== undefined) await report(catalog, operationId, { finalSnapshot: snapshot });
-      await instances.remove(name, tenant, snapshot);
-      throw new TenantryError('instance_pending', `The instance ${name} is being deleted.`);
+  async removeLeftInstance(provisioner, catalog, operation) {
+    const move = await readMoveOf(catalog, operation.operationId);
+    await removeInstance(provisioner, catalog, operation, move, await leftHome(catalog, move));
+  },
+
+  /** The same for earlier moves of the tenant, which were given up: one that somebody else has deleted meanwhile is gone. */
+  async removeEarlierInstances(provisioner, catalog, { operationId, tenant }) {
+    await goingOn(catalog, operationId, 'moving');
+    for (const id of await movesThatLeft(catalog, tenant)) {
+      const earlier = await readMoveOf(catalog, id);
+      const { homeId } = await presentHome(catalog, tenant);
+      const left = earlier.sourceHome === homeId ? earlier.targetHome : earlier.sourceHome;
+      await removeInstance(provisioner, catalog, await moveOperation(catalog, id), earlier, left);
     }
-    const home = await findHome(catalog, left);
-    const kept = await presentHome(catalog, tenant);
-    const own = secretOf(plane, home ?? { ...kept, homeId: left, strategy: operation.input.strategy });
-    if (own !== undefined && own !== secretOf(plane, kept)) await plane.secrets.remove(own);
-    for (const login of ['tenancy_provisioner', 'tenancy_app'])
-      await plane.secrets.remove(loginSecretName(left, login));
-    await forgetLeftHome(catalog, left);
-    await forgetCluster(catalog, left);
-    await report(catalog, operationId, { removedInstance: name });
   },
 } as const satisfies Record<string, Step<Provisioner, MoveOperation>>;
 
-/** Whether this home is an instance that is still to be deleted. */
-export const leavesInstance = ({ input, result }: MoveOperation, homeId: string): boolean =>
-  input.instances.includes(homeId) && result.removedInstance !== instanceName(homeId);
+/** Nothing, when this home is no instance of the move, or was removed before. @throws TenantryError `instance_pending` until it is gone */
+async function removeInstance(
+  { plane, instances }: Provisioner,
+  catalog: ControlConnection,
+  operation: MoveOperation,
+  { phase }: Move,
+  left: string,
+): Promise<void> {
+  if (!leavesInstance(operation, left)) return;
+  const { operationId, tenant } = operation;
+  const name = instanceName(left);
+  if ((await instances.status(name, tenant)) !== undefined) {
+    const hasLivedThere = phase !== 'moving' && phase !== 'cancelled';
+    const snapshot = hasLivedThere ? finalSnapshotName(left) : undefined;
+    if (snapshot !== undefined) await report(catalog, operationId, { finalSnapshot: snapshot });
+    await instances.remove(name, tenant, snapshot);
+    throw new TenantryError('instance_pending', `The instance ${name} is being deleted.`);
+  }
+  const home = await findHome(catalog, left);
+  const kept = await presentHome(catalog, tenant);
+  const own = secretOf(plane, home ?? { ...kept, homeId: left, strategy: operation.input.strategy });
+  if (own !== undefined && own !== secretOf(plane, kept)) await plane.secrets.remove(own);
+  for (const login of ['tenancy_provisioner', 'tenancy_app'])
+    await plane.secrets.remove(loginSecretName(left, login));
+  await forgetLeftHome(catalog, left);
+  await forgetCluster(catalog, left);
+  await report(catalog, operationId, { removedInstance: name });
+}
 
 /** The home that the tenant does not live in, once that is settled. @throws TenantryError `internal` while it is not */
 async function leftHome(

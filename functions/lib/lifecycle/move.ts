@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { type Move, movesThatLeft, recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
 import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
@@ -5,16 +6,15 @@ import { RetryableError, TenantryError } from '../errors.ts';
 import type { Release } from '../migrations/release.ts';
 import { catchUp, catchUpInPieces } from '../move/catch-up.ts';
 import { copyRows } from '../move/copy.ts';
-import { capture } from '../move/hold.ts';
+import { capture, release } from '../move/hold.ts';
 import { requireFew } from '../move/limits.ts';
 import { hasLanded, land, makeKeys, prepareStaging } from '../move/staging.ts';
 import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { plannedHome } from './leaving-homes.ts';
 import { moveOf } from './move-begin.ts';
-import { type Left, leaveHome } from './move-end.ts';
-import { leavesInstance } from './move-instance.ts';
-import { withSides } from './move-sides.ts';
+import { type Left, leaveHome, leavesInstance } from './move-end.ts';
+import { withSide, withSides } from './move-sides.ts';
 import { makeTarget, requireSameSchema, tellSecret } from './move-target.ts';
 import {
   compareAgain,
@@ -186,12 +186,15 @@ export const moveSteps = {
   /** What is left could not be removed, again and again: the operation says so; where the tenant lives is not in doubt. */
   async abandon(_, catalog, { operationId }, failure) {
     const { step, reason } = failureOf(failure);
-    const both = `${reason} (What the move has made, or left, could not be removed: run \`npm run tenants -- why\`.)`;
+    const both = `${reason} (What the move has made, or left, could not be removed: the tenant's next move tries again, and its offboarding.)`;
     await endOperation(catalog, operationId, { state: 'failed', step, reason: both });
   },
 } as const satisfies Record<string, Step<Mover, MoveOperation>>;
 
-/** What earlier moves of this tenant were given up over: it would be in the way of this one. */
+/**
+ * What earlier moves of this tenant were given up over: it would be in the way of this one.
+ * @throws TenantryError `instance_left`: `removeEarlierInstances` comes first
+ */
 async function removeRemains(mover: Mover, catalog: ControlConnection, kept: ReachableHome): Promise<void> {
   const until = mover.clock() + turn;
   for (const operationId of await movesThatLeft(catalog, kept.tenant)) {
@@ -199,11 +202,14 @@ async function removeRemains(mover: Mover, catalog: ControlConnection, kept: Rea
     const left = move.sourceHome === kept.homeId ? move.targetHome : move.sourceHome;
     const operation = await moveOperation(catalog, operationId);
     const remaining = await leave(mover, catalog, { operation, move, left, kept, until });
-    if (remaining.instance)
+    if (remaining.instance) {
+      // Its removal is the other function's; the home in use is this move's from here on.
+      await withSide(mover, move, kept, randomUUID(), (side) => release(side, operationId));
       throw new TenantryError(
-        'move_refused',
-        `An instance of the move ${operationId}, which was given up, is still there: delete it, then move again.`,
+        'instance_left',
+        `An instance of the move ${operationId}, which was given up, is still there.`,
       );
+    }
     if (remaining.more)
       throw new RetryableError('busy', 'What an earlier move has left is still being removed.', 5);
   }
