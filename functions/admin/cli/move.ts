@@ -79,12 +79,12 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
     [
       'reverse',
       'back to the first home, with all that was written since',
-      'It is switched back within about a minute.',
+      'It is switched back within about a minute, or within a quarter of an hour while its homes differ or one is away.',
     ],
     [
       'complete',
       'remove the home that was left: there is no way back after it',
-      'The home that was left is removed within about a minute.',
+      'The home that was left is removed within about a minute, or within a quarter of an hour while both differ or one is away.',
     ],
   ] as const)
     move

@@ -92,6 +92,8 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
         ...[step, String(attempt), outcome, moment(startedAt), reason ?? ''],
       ]);
       output().print(`\n${table(['step', 'attempt', 'outcome', 'started', 'reason'], rows)}`);
+      const { earlierSteps } = body.operation;
+      if (earlierSteps > 0) output().print(`${earlierSteps} earlier attempts are not listed.`);
     });
 
   for (const [verb, does] of [

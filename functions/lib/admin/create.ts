@@ -102,7 +102,7 @@ async function provisionAtOnce(admin: Admin, request: ProvisionRequest, idempote
       },
     },
   };
-  return { tenant, operation: { ...operation, steps } };
+  return { tenant, operation: { ...operation, earlierSteps: 0, steps } };
 }
 
 /** The request with every default in it: what an idempotency key is compared by. */

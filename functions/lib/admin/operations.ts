@@ -1,5 +1,5 @@
 import type { ControlConnection } from '../database/connect.ts';
-import { type Operation, readOperation, readSteps } from '../lifecycle/operations.ts';
+import { countSteps, type Operation, readOperation, readSteps } from '../lifecycle/operations.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { endStalled } from './stalled.ts';
@@ -25,6 +25,8 @@ export interface OperationView {
 }
 
 export interface OperationWithSteps extends OperationView {
+  /** Attempts before the ones below, which are the newest. */
+  readonly earlierSteps: number;
   readonly steps: readonly {
     readonly step: string;
     readonly attempt: number;
@@ -55,6 +57,7 @@ async function withSteps(admin: Admin, operationId: string): Promise<OperationWi
     const steps = await readSteps(catalog, operationId);
     return {
       ...operation!,
+      earlierSteps: (await countSteps(catalog, operationId)) - steps.length,
       steps: steps.map(({ step, attempt, outcome, reason, startedAt, finishedAt }) => ({
         step,
         attempt,

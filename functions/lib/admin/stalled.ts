@@ -57,17 +57,22 @@ async function endIfStalled(admin: Admin, view: OperationView, now: number): Pro
   await withCatalog(admin, async (catalog) => {
     if (operation.kind === 'provision')
       await changeTenantStatus(catalog, operation.tenant!, ['provisioning'], 'failed');
-    const remedy =
-      operation.kind === 'migrate'
-        ? '`npm run tenants -- migrate resume` goes on with what is left.'
-        : operation.kind === 'batch'
-          ? 'Moves that were begun go on; begin another batch for the rest.'
-          : 'What it had made may still be there: offboarding the tenant removes it.';
-    const both = `${reason} ${remedy}`;
+    const both = `${reason} ${remedies[operation.kind]}`;
     await endOperation(catalog, view.id, { state: 'failed', step: failedStep, reason: both });
   });
   return true;
 }
+
+/** What the operator does about an operation that nobody works on any more. */
+const remedies: Record<Operation['kind'], string> = {
+  provision: 'What it had made may still be there: create the tenant again, or offboard it.',
+  offboard: 'Offboard the tenant again: that goes on with what is left.',
+  migrate: '`npm run tenants -- migrate resume` goes on with what is left.',
+  move: 'The tenant is served where it lives; what the move has left beside it goes with its next move.',
+  batch: 'Moves that were begun go on; begin another batch for the rest.',
+  export: 'Begin another export: its files are not complete.',
+  import: 'Look whether its rows are there before you begin another import: it brings all of them or none.',
+};
 
 /** The one that should run now. Undefined: a move that is paused has none. */
 async function executionOf(

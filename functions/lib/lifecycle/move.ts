@@ -133,8 +133,11 @@ export const moveSteps = {
     return { next: isOver ? 'complete' : 'wait' };
   },
 
-  /** The source is the tenant's home again, with everything that was written since. */
+  /** The source is the tenant's home again, with everything that was written since. @throws TenantryError `wrong_status`: the operator has changed his mind */
   async reverse(mover, catalog, { operationId }) {
+    const { phase, wanted } = await readMoveOf(catalog, operationId);
+    if (phase === 'switched' && wanted === 'complete')
+      throw new TenantryError('wrong_status', 'The operator wants this move completed, not reversed.');
     try {
       await turnOver(mover, catalog, operationId, { from: 'switched', to: 'reversed' });
     } catch (error) {

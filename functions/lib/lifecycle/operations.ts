@@ -162,12 +162,16 @@ export async function readOperation(catalog: ControlConnection, operationId: str
   };
 }
 
+/** Attempts that are told of one operation: with their reasons they stay far below what one answer of Lambda may hold. */
+const STEPS_TOLD = 100;
+
+/** The newest attempts, the oldest of them first. */
 export async function readSteps(catalog: ControlConnection, operationId: string): Promise<StepRecord[]> {
   const { rows } = await catalog.query(
-    'select * from catalog.operation_steps where operation_id = $1 order by started_at, attempt',
-    [operationId],
+    'select * from catalog.operation_steps where operation_id = $1 order by started_at desc, attempt desc limit $2',
+    [operationId, STEPS_TOLD],
   );
-  return rows.map((row) => ({
+  return rows.toReversed().map((row) => ({
     step: row.step,
     attempt: row.attempt,
     outcome: row.outcome,
@@ -175,6 +179,14 @@ export async function readSteps(catalog: ControlConnection, operationId: string)
     startedAt: row.started_at,
     finishedAt: row.finished_at ?? undefined,
   }));
+}
+
+export async function countSteps(catalog: ControlConnection, operationId: string): Promise<number> {
+  const { rows } = await catalog.query<{ steps: number }>(
+    'select count(*)::integer as steps from catalog.operation_steps where operation_id = $1',
+    [operationId],
+  );
+  return rows[0]!.steps;
 }
 
 /** Ends a running operation; one that has ended stays as it ended. */

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { countSteps, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
 import { startWorld, type World } from '../../support/world.ts';
 import {
   admitted,
@@ -98,3 +100,54 @@ it('goes on with a move that the catalog has decided for, whatever failed after 
   expect((await homeOf(world, tenant)).strategy).toBe('schema');
   await step(world, operation, 'complete');
 });
+
+it('waits for the operator for a week within one history, and tells the newest of its attempts', async () => {
+  const { follow, reverse } = JSON.parse(
+    readFileSync(new URL('../../../stepfunctions/move-tenant.asl.json', import.meta.url), 'utf8'),
+  ).States as Record<string, { Retry: Retrier[] }>;
+  const week = 7 * 24 * 3_600;
+  // What is repeated within one entry of the state: its failure and the next attempt are three events.
+  const { seconds, attempts } = repeated(
+    follow!.Retry.find(({ ErrorEquals: [name] }) => name === 'States.ALL')!,
+  );
+  expect(seconds).toBeGreaterThan(week);
+  expect(attempts * 3).toBeLessThan(25_000);
+  // Around a reversal that does not succeed: a minute's wait, `follow` and the choice.
+  const again = repeated(reverse!.Retry.find(({ ErrorEquals: [name] }) => name === 'States.ALL')!);
+  expect((week / (again.seconds / 2)) * (again.attempts * 3 + 11)).toBeLessThan(25_000);
+
+  const tenant = await tenantWithNotes(world, 'rls', 20);
+  const operation = await begin(world, tenant.slug, 'schema', { windowSeconds: 0 });
+  let failed = 0;
+  const { status } = await runMove(world, operation, ({ step }) => {
+    if (step === 'follow' && ++failed <= 12) throw planned(failed % 2 ? 'MoveDiffers' : 'Unavailable');
+  });
+  expect([status, failed]).toEqual(['SUCCEEDED', 13]);
+  await world.asProvisioner('catalog', async (catalog) => {
+    await catalog.query(
+      `insert into catalog.operation_steps (operation_id, step, attempt, started_at)
+       select $1, 'follow', 100 + n, now() + make_interval(mins => n) from generate_series(1, 300) n`,
+      [operation],
+    );
+    const steps = await readSteps(catalog, operation);
+    expect([steps.length, steps[0]!.attempt, steps.at(-1)!.attempt]).toEqual([100, 301, 400]);
+    expect(await countSteps(catalog, operation)).toBeGreaterThan(300);
+  });
+});
+
+interface Retrier {
+  ErrorEquals: string[];
+  IntervalSeconds: number;
+  MaxAttempts: number;
+  BackoffRate: number;
+  MaxDelaySeconds: number;
+}
+
+/** How long a state that always fails is repeated, and how often within a week. */
+function repeated({ IntervalSeconds, MaxAttempts, BackoffRate, MaxDelaySeconds }: Retrier) {
+  let seconds = 0;
+  let attempts = 1;
+  for (; attempts <= MaxAttempts && seconds < 8 * 24 * 3_600; attempts += 1)
+    seconds += Math.min(MaxDelaySeconds, IntervalSeconds * BackoffRate ** (attempts - 1));
+  return { seconds, attempts };
+}
