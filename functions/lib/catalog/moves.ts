@@ -98,6 +98,14 @@ export async function setMovePhase(
   return rowCount === 1;
 }
 
+/** After the window, or when the operator wants it: unless a reversal was asked for until this moment. */
+export async function completeMove(catalog: Catalog, operationId: string): Promise<void> {
+  await catalog.query(
+    `update catalog.moves set phase = 'completed' where operation_id = $1 and phase = 'switched' and wanted is distinct from 'reverse'`,
+    [operationId],
+  );
+}
+
 /** What the state machine shall do next. @returns false when the move is not in a phase in which that can be asked */
 export async function wishMove(catalog: Catalog, operationId: string, wish: MoveWish): Promise<boolean> {
   if (wish === 'cancel') return wake(catalog, operationId, 'cancel');

@@ -12,6 +12,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import type { Sides } from '../move/catch-up.ts';
 import { stays } from '../move/diff.ts';
+import { readState } from '../move/hold.ts';
 import { prepareStaging } from '../move/staging.ts';
 import { closeSource, compareInFull, switchOver, unfence } from '../move/switch.ts';
 import type { Mover } from './move.ts';
@@ -90,12 +91,20 @@ export async function turnOver(
   const homes = { source: await homeOf(catalog, from), target: await homeOf(catalog, to) };
   if (move.phase === phase.from) {
     if (!isBack) await goingOn(catalog, operationId, phase.from);
+    await requireActive(catalog, move, isBack);
     const epoch = homes.source.epoch + 1;
     let isDecided: boolean | 'asked' = false;
     try {
       await withSides(mover, move, homes, async (sides) => {
         if (isBack) await closeSource(sides.target);
-        await unfence(sides, await openState(catalog, move));
+        const standing = await readState(sides.source.connection, from);
+        if (standing?.state === 'suspended')
+          throw new RetryableError(
+            'busy',
+            'The tenant is active, but its home is suspended: resume it again.',
+            5,
+          );
+        await unfence(sides, 'open');
         // The way back leads to a home that has served before.
         if (isBack) await prepareStaging(sides.target, sides.tables, true);
         else await tryTarget(mover, move);
@@ -114,12 +123,22 @@ export async function turnOver(
     } catch (error) {
       // Writers wait no longer than they must; where this fails, the next attempt or the cancellation does it.
       if (isDecided === false) await reopen(mover, catalog, move, homes).catch(() => {});
+      // Suspended while it was compared, the home can't be fenced any more.
+      if (isDecided === false) await requireActive(catalog, move, isBack);
       throw error;
     }
   } else if (move.phase === phase.to) {
     await withSides(mover, move, homes, (sides) => closeSource(sides.source));
   } else throw new TenantryError('operation_ended', `This move is ${move.phase} already.`);
   await tellSecret(mover.plane, catalog, homes.target);
+}
+
+/** @throws TenantryError `wrong_status` before the switch; RetryableError `busy` on the way back, which waits for the tenant */
+async function requireActive(catalog: ControlConnection, move: Move, isBack: boolean): Promise<void> {
+  if ((await openState(catalog, move)) === 'open') return;
+  if (isBack)
+    throw new RetryableError('busy', 'The tenant is suspended: once it is resumed, it is moved back.', 5);
+  throw new TenantryError('wrong_status', 'The tenant is suspended: resume it, then move it again.');
 }
 
 /** @throws RetryableError `unavailable`: after hours of copying one call that fails is tried again */

@@ -1,5 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { type Move, movesThatLeft, recordMove, setMovePhase, withdrawWish } from '../catalog/moves.ts';
+import {
+  completeMove,
+  type Move,
+  movesThatLeft,
+  recordMove,
+  setMovePhase,
+  withdrawWish,
+} from '../catalog/moves.ts';
 import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
@@ -148,12 +155,17 @@ export const moveSteps = {
     }
   },
 
-  /** Only one home is left: after a reversal it is the first one. @returns whether there is more to do, `instance`: by the function that may delete one */
-  async complete(mover, catalog, operation): Promise<Left> {
+  /**
+   * Only one home is left: after a reversal it is the first one.
+   * @returns whether there is more to do, `instance`: by the function that may delete one, `switched`: the operator has
+   *   asked for the way back meanwhile, and the move goes on
+   */
+  async complete(mover, catalog, operation): Promise<Left & { switched: boolean }> {
     const { operationId } = operation;
     const until = mover.clock() + turn;
-    await setMovePhase(catalog, operationId, ['switched'], 'completed');
+    await completeMove(catalog, operationId);
     const move = await readMoveOf(catalog, operationId);
+    if (move.phase === 'switched') return { more: false, instance: false, switched: true };
     const [left, kept] =
       move.phase === 'completed' ? [move.sourceHome, move.targetHome] : [move.targetHome, move.sourceHome];
     const home = await homeOf(catalog, kept);
@@ -163,7 +175,7 @@ export const moveSteps = {
       await tellSecret(mover.plane, catalog, home, true);
       await endOperation(catalog, operationId, { state: 'done' });
     }
-    return remaining;
+    return { ...remaining, switched: false };
   },
 
   /**

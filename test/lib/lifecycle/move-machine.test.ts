@@ -56,6 +56,19 @@ it('reverses when the operator wants it, and repeats what failed for a moment', 
   expect((await notes(world, tenant)).size).toBe(20);
 });
 
+it('hears a reversal that was asked for between the look and the completion', async () => {
+  const tenant = await tenantWithNotes(world, 'rls', 20);
+  const operation = await begin(world, tenant.slug, 'schema', { windowSeconds: 0 });
+  let asked = false;
+  const { status } = await runMove(world, operation, async ({ step }) => {
+    if (step !== 'complete' || asked) return;
+    asked = await wish(world, operation, 'reverse');
+  });
+  expect([status, asked]).toEqual(['SUCCEEDED', true]);
+  expect(await moveState(world, operation)).toMatchObject({ phase: 'reversed' });
+  expect((await homeOf(world, tenant)).homeId).toBe(tenant.home.homeId);
+});
+
 it.each(['prepare', 'capture', 'copy', 'land', 'switchOver'])(
   'takes everything back when %s fails for good',
   async (victim) => {

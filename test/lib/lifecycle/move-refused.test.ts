@@ -4,11 +4,14 @@ import { type ControlConnection, withConnection } from '../../../functions/lib/d
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { beginMigration } from '../../../functions/lib/lifecycle/migrate.ts';
+import { moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { beginMove } from '../../../functions/lib/lifecycle/move-begin.ts';
 import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { endOperation } from '../../../functions/lib/lifecycle/operations.ts';
+import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
 import { requireFew, tooMany } from '../../../functions/lib/move/limits.ts';
+import { unfence } from '../../../functions/lib/move/switch.ts';
 import { startWorld, type World } from '../../support/world.ts';
 import {
   admitted,
@@ -19,6 +22,7 @@ import {
   notes,
   step,
   tenantWithNotes,
+  untilSwitched,
   wish,
 } from './move.support.ts';
 
@@ -28,6 +32,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => world?.close());
 
+const suspended = { code: 'wrong_status', message: expect.stringContaining('The tenant is suspended') };
 const upToLanding = ['prepare', 'capture', 'copy', 'land'] as const;
 
 describe('what does not go together', () => {
@@ -93,13 +98,50 @@ describe('what does not go together', () => {
     const operation = await begin(world, tenant.slug, 'rls');
     for (const name of upToLanding) await step(world, operation, name);
     await suspend(world.plane, tenant.id);
-    await expect(step(world, operation, 'switchOver')).rejects.toThrow();
+    await expect(step(world, operation, 'switchOver')).rejects.toMatchObject(suspended);
     await step(world, operation, 'cancel', { failedStep: 'switchOver' });
     expect(await admitted(world, tenant)).toMatchObject([
       { home_id: tenant.home.homeId, state: 'suspended', capturing: false },
     ]);
     await resume(world.plane, tenant.id);
     expect((await notes(world, tenant)).size).toBe(5);
+  });
+
+  it('and one that is suspended while both homes are compared, in every moment of it', async () => {
+    const tenant = await tenantWithNotes(world, 'schema', 5);
+    const operation = await begin(world, tenant.slug, 'rls');
+    for (const name of upToLanding) await step(world, operation, name);
+    const mover = { ...moverOf(world), probe: async () => void (await suspend(world.plane, tenant.id)) };
+    const event = { operation, step: 'switchOver', input: {} };
+    await expect(runStep(mover, event, moveOperation, moveSteps)).rejects.toMatchObject(suspended);
+    const state = async () =>
+      (await admitted(world, tenant)).find(({ home_id }) => home_id === tenant.home.homeId)!.state;
+    expect(await state()).toBe('suspended');
+    const { targetHome } = await moveState(world, operation);
+    const target = (await world.asProvisioner('catalog', (catalog) => findHome(catalog, targetHome)))!;
+    const source = await homeOf(world, tenant);
+    // It was asked before the suspension whether the tenant is active.
+    await withSides(mover, { operationId: operation }, { source, target }, (sides) =>
+      expect(unfence(sides, 'open')).rejects.toMatchObject({ code: 'operation_ended' }),
+    );
+    expect(await state()).toBe('suspended');
+    await step(world, operation, 'cancel', { failedStep: 'switchOver' });
+    await resume(world.plane, tenant.id);
+    expect((await notes(world, tenant)).size).toBe(5);
+  });
+
+  it('the way back waits for a suspended tenant', async () => {
+    const tenant = await tenantWithNotes(world, 'schema', 5);
+    const operation = await begin(world, tenant.slug, 'rls');
+    await untilSwitched(world, operation);
+    await suspend(world.plane, tenant.id);
+    await wish(world, operation, 'reverse');
+    await expect(step(world, operation, 'reverse')).rejects.toMatchObject({ code: 'busy' });
+    expect((await moveState(world, operation)).wanted).toBe('reverse');
+    await resume(world.plane, tenant.id);
+    await step(world, operation, 'reverse');
+    await step(world, operation, 'complete');
+    expect((await homeOf(world, tenant)).homeId).toBe(tenant.home.homeId);
   });
 
   it.each(['rls', 'database'] as const)(
