@@ -39,7 +39,7 @@ export interface MoveView {
   readonly pauseMs: number | null;
   /** When both homes were seen to hold the same after the switch; until then the move does not complete by itself. */
   readonly comparedAt: string | null;
-  /** Which rows differ since the switch, by their keys. */
+  /** Which rows differ, by their keys. */
   readonly differs: string | null;
   /** Of each table, when both homes were compared in full. */
   readonly rows: Readonly<Record<string, number>> | null;

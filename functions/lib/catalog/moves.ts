@@ -26,7 +26,7 @@ export interface Move {
   readonly windowIsOver: boolean;
   /** When both homes were seen to hold the same after the switch. */
   readonly comparedAt: Date | undefined;
-  /** Which rows differed when they were compared last after the switch, in words. */
+  /** Which rows differed when they were compared last, in words. */
   readonly differs: string | undefined;
 }
 
@@ -149,7 +149,7 @@ export async function withdrawWish(catalog: Catalog, operationId: string): Promi
   await catalog.query('update catalog.moves set wanted = null where operation_id = $1', [operationId]);
 }
 
-/** What the comparison after the switch has found. `differs`: a wish to complete was uttered without knowing of it, and is over. */
+/** What a comparison has found. `differs`: a wish to complete was uttered without knowing of it, and is over. */
 export async function recordComparison(
   catalog: Catalog,
   operationId: string,
@@ -158,7 +158,7 @@ export async function recordComparison(
   await catalog.query(
     `update catalog.moves set differs = $2, compared_at = case when $2::text is null then now() end,
             wanted = case when $2::text is not null and wanted = 'complete' then null else wanted end
-      where operation_id = $1 and phase = 'switched'`,
+      where operation_id = $1 and phase in ('moving', 'switched')`,
     [operationId, differs ?? null],
   );
 }

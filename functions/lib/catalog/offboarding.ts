@@ -132,6 +132,8 @@ export const buryTenant = (
   holdingTenant(catalog, tenant, async ({ status }) => {
     for (const table of ['api_keys', 'migration_pins'])
       await catalog.query(`delete from catalog.${table} where tenant_id = $1`, [tenant]);
+    // Keys of rows in which two homes differed.
+    await catalog.query('update catalog.moves set differs = null where tenant_id = $1', [tenant]);
     if (status !== 'offboarded')
       // Without its identity provider's ids: that organisation may come back, as another tenant.
       await catalog.query(

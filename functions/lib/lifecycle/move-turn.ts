@@ -67,15 +67,23 @@ export async function compareAgain(
   operationId: string,
   sides: Sides,
 ): Promise<void> {
-  try {
-    await compareInFull(sides);
-  } catch (error) {
-    if (!(error instanceof TenantryError) || error.code !== 'move_differs') throw error;
-    const text = error.message.replace(stays, isTheOperators);
-    await recordComparison(catalog, operationId, text);
-    throw new TenantryError('move_differs', text);
-  }
+  await compareInFull(sides).catch((error) => keepingKeys(catalog, operationId, error, isTheOperators));
   await recordComparison(catalog, operationId, undefined);
+}
+
+/** Keys are values of the tenant: its operators read them in the catalog, and the state machine's history holds none. */
+async function keepingKeys(
+  catalog: ControlConnection,
+  operationId: string,
+  error: unknown,
+  remedy: string,
+): Promise<never> {
+  if (!(error instanceof TenantryError) || error.code !== 'move_differs') throw error;
+  await recordComparison(catalog, operationId, error.message.replace(stays, remedy));
+  throw new TenantryError(
+    'move_differs',
+    `The two homes hold different rows, which \`npm run tenants -- move status\` names. ${remedy}`,
+  );
 }
 
 /** There or back. What the catalog says at the begin of an attempt is settled: earlier ones can't reach it any more (see `runStep`). */
@@ -125,7 +133,7 @@ export async function turnOver(
       if (isDecided === false) await reopen(mover, catalog, move, homes).catch(() => {});
       // Suspended while it was compared, the home can't be fenced any more.
       if (isDecided === false) await requireActive(catalog, move, isBack);
-      throw error;
+      await keepingKeys(catalog, operationId, error, isBack ? isTheOperators : stays);
     }
   } else if (move.phase === phase.to) {
     await withSides(mover, move, homes, (sides) => closeSource(sides.source));

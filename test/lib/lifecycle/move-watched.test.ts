@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buryTenant } from '../../../functions/lib/catalog/offboarding.ts';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
 import { openConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
@@ -92,6 +93,10 @@ describe.each(ways)('from %s to %s', (from, to) => {
     expect(await step(world, operation, 'follow')).toEqual({ next: 'complete' });
     await step(world, operation, 'complete');
     expect((await homeOf(world, tenant)).strategy).toBe(to);
+    // Keys are the tenant's: they go with it.
+    expect((await moveState(world, operation)).differs).toBeDefined();
+    await world.asProvisioner('catalog', (catalog) => buryTenant(catalog, tenant.id, []));
+    expect((await moveState(world, operation)).differs).toBeUndefined();
   });
 
   it('does not switch to a home that answers nothing', async () => {
