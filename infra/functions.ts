@@ -153,8 +153,8 @@ export const functions = [
   {
     name: 'batch-moves',
     entry: 'functions/batch-moves/handler.ts',
-    // A few rows of the catalog, and the start of a few executions.
-    timeoutSeconds: 60,
+    // It looks after its moves for five minutes at a time; the rest is for the one that it is beginning.
+    timeoutSeconds: 600,
     memoryMb: 256,
     streaming: false,
     inVpc: true,

@@ -3,6 +3,7 @@ import { type BatchState, haltBatch, readBatch } from '../catalog/move-batches.t
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { type BatchRequest, batchTenants, beginBatch, movesAtOnce } from '../lifecycle/move-batch.ts';
+import { readRoom } from '../lifecycle/move-begin.ts';
 import { tiers } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { destined, moving } from './move.ts';
@@ -55,9 +56,11 @@ export const planBatch = (admin: Admin, body: BatchingBody): Promise<BatchPlan> 
     const request = asked(body);
     const { tier, to, concurrency } = request;
     const { blocksOf } = await import('../lifecycle/move-plan.ts');
-    const tenants: { tenant: string; blocks: readonly string[] }[] = [];
-    for (const { slug } of await batchTenants(catalog, request))
-      tenants.push({ tenant: slug, blocks: await blocksOf(catalog, { ...request, slug }) });
+    const room = await readRoom(catalog);
+    const tenants = (await batchTenants(catalog, request)).map((candidate) => ({
+      tenant: candidate.slug,
+      blocks: blocksOf(candidate, request, room),
+    }));
     return { tier, to, concurrency, tenants };
   });
 

@@ -85,17 +85,13 @@ const clusterOf = (row: Row): Cluster => ({
   adminPort: row.admin_port,
 });
 
-/** Homes of these strategies in a cluster, whatever their state. */
-export async function countHomes(
-  catalog: Catalog,
-  clusterId: string,
-  of: readonly Strategy[],
-): Promise<number> {
-  const { rows } = await catalog.query<{ homes: number }>(
-    'select count(*)::integer as homes from catalog.homes where cluster_id = $1 and strategy = any ($2)',
-    [clusterId, [...of]],
+/** Homes of these strategies in each cluster, whatever their state. */
+export async function countHomes(catalog: Catalog, of: readonly Strategy[]): Promise<Map<string, number>> {
+  const { rows } = await catalog.query<{ cluster: string; homes: number }>(
+    'select cluster_id as cluster, count(*)::integer as homes from catalog.homes where strategy = any ($1) group by 1',
+    [[...of]],
   );
-  return rows[0]!.homes;
+  return new Map(rows.map(({ cluster, homes }) => [cluster, homes]));
 }
 
 export async function forgetCluster(catalog: Catalog, clusterId: string): Promise<void> {

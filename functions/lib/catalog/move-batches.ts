@@ -1,5 +1,5 @@
 import type { Queryable } from '../database/types.ts';
-import type { TenantId, Tier } from '../tenant/tenant.ts';
+import type { TenantId } from '../tenant/tenant.ts';
 
 /** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
 type Catalog = Pick<Queryable, 'query'>;
@@ -17,21 +17,7 @@ export interface Batch {
 /** A tenant that a batch is about, and what keeps it out. */
 export interface BatchTenant {
   readonly tenant: TenantId;
-  readonly slug: string;
   readonly skipped: string | undefined;
-}
-
-/** Of this tier, with a home, and none of the product's own. */
-export async function tenantsOfTier(
-  catalog: Catalog,
-  tier: Tier,
-): Promise<{ tenant: TenantId; slug: string; status: string }[]> {
-  const { rows } = await catalog.query(
-    `select tenant_id as tenant, slug, status from catalog.tenants
-      where tier = $1 and not is_canary and status in ('active', 'suspended') and home_id is not null order by slug`,
-    [tier],
-  );
-  return rows as { tenant: TenantId; slug: string; status: string }[];
 }
 
 export async function recordBatch(

@@ -141,7 +141,7 @@ export async function homesOf(
 const reachableHomes = `select h.*, c.admin_host, c.admin_port, t.home_id as used
   from catalog.homes h join catalog.clusters c using (cluster_id) join catalog.tenants t using (tenant_id)`;
 
-const reachable = (row: Row): ReachableHome => ({
+export const reachable = (row: Row): ReachableHome => ({
   homeId: row.home_id,
   tenant: row.tenant_id,
   clusterId: row.cluster_id,

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Batch,
   type BatchTenant,
@@ -7,8 +8,8 @@ import {
   recordBatch,
   recordBatchTenant,
   skipWaiting,
-  tenantsOfTier,
 } from '../catalog/move-batches.ts';
+import { type MoveCandidate, moveCandidates } from '../catalog/move-candidates.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import type { Tier } from '../tenant/tenant.ts';
@@ -19,6 +20,12 @@ import { failureOf, type Step } from './step.ts';
 
 /** Moves before their switch that the connection budget has room for: what `move-tenant` holds in `infra/functions.ts`. */
 export const movesAtOnce = 4;
+
+/** How long a step looks after its moves before it hands over, ms: so a week stays below Step Functions' 25,000 events. */
+const TURN_MS = 5 * 60_000;
+const LOOK_MS = 2_000;
+/** Between two turns, s. */
+const PAUSE_SECONDS = 10;
 
 export interface BatchRequest extends Omit<MoveRequest, 'slug'> {
   readonly tier: Tier;
@@ -42,17 +49,13 @@ export interface BatchOperation {
   readonly startedAt: Date;
 }
 
-/** The tenants of the tier that are not there yet; those that can't be moved now are skipped, with the reason. */
+/** The tenants of the tier that are not there yet. */
 export async function batchTenants(
   catalog: ControlConnection,
   request: Omit<BatchRequest, 'concurrency' | 'stopOnFailure' | 'windowSeconds'>,
-): Promise<BatchTenant[]> {
-  const found: BatchTenant[] = [];
-  for (const { tenant, slug, status } of await tenantsOfTier(catalog, request.tier)) {
-    if (await isThere(catalog, tenant, request)) continue;
-    found.push({ tenant, slug, skipped: status === 'active' ? undefined : `It is ${status}.` });
-  }
-  return found;
+): Promise<MoveCandidate[]> {
+  const candidates = await moveCandidates(catalog, { tier: request.tier }, request.cluster);
+  return candidates.filter(({ home }) => home !== undefined && !isThere(home, request));
 }
 
 /**
@@ -67,7 +70,11 @@ export async function beginBatch(
   const asked = { ...request };
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'batch', asked));
   if (known) return known;
-  const tenants = await batchTenants(catalog, request);
+  // Those that can't be moved now are skipped, with the reason.
+  const tenants = (await batchTenants(catalog, request)).map(({ tenant, status }) => ({
+    tenant,
+    skipped: status === 'active' ? undefined : `It is ${status}.`,
+  }));
   if (!tenants.some(({ skipped }) => skipped === undefined))
     throw new TenantryError(
       'move_refused',
@@ -84,27 +91,24 @@ export async function beginBatch(
 
 /** The steps of `stepfunctions/batch-moves.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
 export const batchSteps = {
-  /** Begins as many moves as there is room for. @returns whether to ask again, and after how many seconds */
+  /**
+   * Begins as many moves as there is room for, and the next one as soon as one has switched.
+   * @returns whether to ask again, and after how many seconds
+   */
   async advance(batcher, catalog, operation): Promise<{ more: boolean; seconds: number }> {
     const { operationId } = operation;
-    await followMoves(catalog, operationId);
+    const until = batcher.clock() + TURN_MS;
     for (;;) {
-      const batch = await batchOf(catalog, operationId);
-      const end = endOf(batch);
-      if (end !== undefined) await skipWaiting(catalog, operationId, end);
-      if (end !== undefined || batch.counts.moving >= batch.concurrency) break;
-      const next = await nextWaiting(catalog, operationId);
-      if (next === undefined || !(await beginNext(batcher, catalog, operation, next))) break;
+      const isHeldUp = await beginMoves(batcher, catalog, operation);
+      const { counts } = await batchOf(catalog, operationId);
+      if (counts.waiting + counts.moving === 0) {
+        await endBatch(catalog, operationId, counts);
+        return { more: false, seconds: 1 };
+      }
+      if (isHeldUp) return { more: true, seconds: pauseOf(batcher, operation) };
+      if (batcher.clock() > until) return { more: true, seconds: PAUSE_SECONDS };
+      await sleep(LOOK_MS);
     }
-    const { counts } = await batchOf(catalog, operationId);
-    if (counts.waiting + counts.moving > 0) return { more: true, seconds: pauseOf(batcher, operation) };
-    const left = counts.failed + counts.skipped;
-    if (left === 0) await endOperation(catalog, operationId, { state: 'done' }, counts);
-    else {
-      const reason = `${left} of ${left + counts.moved} tenants were not moved: npm run tenants -- move batch ${operationId}`;
-      await endOperation(catalog, operationId, { state: 'failed', step: 'advance', reason }, counts);
-    }
-    return { more: false, seconds: 1 };
   },
 
   /** Moves that were begun go on by themselves; nobody begins the others. */
@@ -120,6 +124,36 @@ export const batchSteps = {
     );
   },
 } as const satisfies Record<string, Step<Batcher, BatchOperation>>;
+
+/** @returns whether nobody can be moved now, whoever it is */
+async function beginMoves(
+  batcher: Batcher,
+  catalog: ControlConnection,
+  operation: BatchOperation,
+): Promise<boolean> {
+  const { operationId } = operation;
+  await followMoves(catalog, operationId);
+  for (;;) {
+    const batch = await batchOf(catalog, operationId);
+    const end = endOf(batch);
+    if (end !== undefined) await skipWaiting(catalog, operationId, end);
+    if (end !== undefined || batch.counts.moving >= batch.concurrency) return false;
+    const next = await nextWaiting(catalog, operationId);
+    if (next === undefined) return false;
+    if (!(await beginNext(batcher, catalog, operation, next))) return true;
+  }
+}
+
+async function endBatch(
+  catalog: ControlConnection,
+  operationId: string,
+  counts: Batch['counts'],
+): Promise<void> {
+  const left = counts.failed + counts.skipped;
+  if (left === 0) return endOperation(catalog, operationId, { state: 'done' }, counts);
+  const reason = `${left} of ${left + counts.moved} tenants were not moved: npm run tenants -- move batch ${operationId}`;
+  return endOperation(catalog, operationId, { state: 'failed', step: 'advance', reason }, counts);
+}
 
 /** Why no other move is begun. */
 function endOf({ isHalted, stopsOnFailure, counts }: Batch): string | undefined {
@@ -162,7 +196,7 @@ const refusals: ReadonlySet<string> = new Set([
   'unknown_tenant',
 ]);
 
-/** More seldom the longer it takes: a week of it stays below Step Functions' 25,000 events. s */
+/** While a migration run holds it up: more seldom the longer it takes, so that a week stays below Step Functions' 25,000 events. s */
 const pauseOf = ({ clock }: Batcher, { startedAt }: BatchOperation) =>
   Math.min(300, Math.max(10, Math.round((clock() - startedAt.getTime()) / 60_000)));
 

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { countHomes, sharedClusters } from '../catalog/clusters.ts';
+import { type Cluster, countHomes, type SharedDatabase, sharedClusters } from '../catalog/clusters.ts';
+import { type MoveCandidate, moveCandidates } from '../catalog/move-candidates.ts';
 import { recordMove } from '../catalog/moves.ts';
-import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
+import type { ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -42,7 +43,8 @@ export async function beginMove(
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'move', { ...request }));
   if (known) return { operation: known, isNew: false };
   const { slug, to, placement, windowSeconds } = request;
-  const { source, own, clusterId } = await requireMovable(catalog, request);
+  const candidate = await requireCandidate(catalog, request);
+  const { source, own, clusterId } = destinationOf(candidate, request, await readRoom(catalog));
   const { tenant } = source;
   const homeId = randomUUID();
   const input: MoveInput = {
@@ -72,6 +74,16 @@ export async function beginMove(
   );
 }
 
+/** @throws TenantryError `unknown_tenant` */
+export async function requireCandidate(
+  catalog: ControlConnection,
+  { slug, cluster }: Pick<MoveRequest, 'slug' | 'cluster'>,
+): Promise<MoveCandidate> {
+  const [candidate] = await moveCandidates(catalog, { slug }, cluster);
+  if (candidate === undefined) throw new TenantryError('unknown_tenant', `There is no tenant ${slug}.`);
+  return candidate;
+}
+
 /** What the state machine is told: whether there is an instance to make. */
 export const machineInput = ({ operationId, input }: Pick<Operation, 'operationId' | 'input'>) => {
   const { homeId, instances } = input as unknown as MoveInput;
@@ -81,33 +93,37 @@ export const machineInput = ({ operationId, input }: Pick<Operation, 'operationI
   };
 };
 
-/** Whether a tenant is where a move of this kind would take it. */
-export async function isThere(
-  catalog: ControlConnection,
-  tenant: TenantId,
+/** Whether this home is where a move of this kind would take its tenant. */
+export function isThere(
+  home: ReachableHome,
   { to, placement, cluster }: Pick<MoveRequest, 'to' | 'placement' | 'cluster'>,
-): Promise<boolean> {
-  const home = await presentHome(catalog, tenant);
+): boolean {
   const own = isolations[to].place(placement);
   if (home.strategy !== to || ownOf(home) !== own) return false;
   return own === 'instance' || cluster === undefined || home.clusterId === cluster;
 }
 
-/** Its present home, and where it goes. @throws TenantryError `unknown_tenant`, `wrong_status`, `move_refused` */
-export async function requireMovable(
-  catalog: ControlConnection,
-  { slug, to, placement, cluster }: Omit<MoveRequest, 'windowSeconds'>,
-): Promise<Destination> {
-  const { rows } = await catalog.query(
-    'select tenant_id, status, is_canary from catalog.tenants where slug = $1',
-    [slug],
-  );
-  const row = rows[0];
-  if (row === undefined) throw new TenantryError('unknown_tenant', `There is no tenant ${slug}.`);
-  if (row.status !== 'active')
-    throw new TenantryError('wrong_status', `Only an active tenant can be moved: ${slug} is ${row.status}.`);
-  if (row.is_canary) throw refused(`${slug} is the product's own: it watches its strategy.`);
-  const source = await presentHome(catalog, row.tenant_id as TenantId);
+/** The shared clusters, and how many homes with a login of their own each cluster has. */
+export interface Room {
+  readonly clusters: readonly (Cluster & SharedDatabase)[];
+  readonly homes: ReadonlyMap<string, number>;
+}
+
+export const readRoom = async (catalog: ControlConnection): Promise<Room> => ({
+  clusters: await sharedClusters(catalog),
+  homes: await countHomes(catalog, owning),
+});
+
+/** Its present home, and where it goes. @throws TenantryError `wrong_status`, `move_refused`, `tenant_not_served` */
+export function destinationOf(
+  { slug, status, isCanary, home: source }: MoveCandidate,
+  { to, placement, cluster }: Pick<MoveRequest, 'to' | 'placement' | 'cluster'>,
+  { clusters, homes }: Room,
+): Destination {
+  if (status !== 'active')
+    throw new TenantryError('wrong_status', `Only an active tenant can be moved: ${slug} is ${status}.`);
+  if (isCanary) throw refused(`${slug} is the product's own: it watches its strategy.`);
+  if (source === undefined) throw new TenantryError('tenant_not_served', 'This tenant has no home.');
   const own = isolations[to].place(placement);
   if (own === 'instance') {
     if (cluster !== undefined)
@@ -115,7 +131,6 @@ export async function requireMovable(
     if (ownOf(source) === 'instance') throw refused(`${slug} has an instance of its own already.`);
     return { source, own, clusterId: undefined };
   }
-  const clusters = await sharedClusters(catalog);
   const here = clusters.find(({ clusterId }) => clusterId === source.clusterId);
   const there =
     cluster === undefined ? (here ?? clusters[0]) : clusters.find(({ clusterId }) => clusterId === cluster);
@@ -129,10 +144,10 @@ export async function requireMovable(
     );
   // With one more home of the same cluster nothing changes there.
   if (isolations[to].ownsTables && there.clusterId !== source.clusterId) {
-    const homes = await countHomes(catalog, there.clusterId, owning);
-    if (homes >= homesPerCluster)
+    const count = homes.get(there.clusterId) ?? 0;
+    if (count >= homesPerCluster)
       throw refused(
-        `The cluster ${there.clusterId} has ${homes} homes with a login of their own, and room for ${homesPerCluster}. Name another cluster, or give it an instance of its own: --to database.`,
+        `The cluster ${there.clusterId} has ${count} homes with a login of their own, and room for ${homesPerCluster}. Name another cluster, or give it an instance of its own: --to database.`,
       );
   }
   return { source, own, clusterId: there.clusterId };

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { sharedCluster } from '../catalog/clusters.ts';
+import type { MoveCandidate } from '../catalog/move-candidates.ts';
 import { type PastMoves, pastMoves } from '../catalog/moves.ts';
-import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
+import type { ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { openCopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
@@ -10,9 +11,16 @@ import { requirePlausible } from '../move/identities.ts';
 import { tooMany } from '../move/limits.ts';
 import { quote, reading } from '../move/side.ts';
 import { readTables } from '../move/tables.ts';
-import { type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
+import { type Strategy, strategies } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
-import { type Destination, type MoveRequest, requireMovable } from './move-begin.ts';
+import {
+  type Destination,
+  destinationOf,
+  type MoveRequest,
+  type Room,
+  readRoom,
+  requireCandidate,
+} from './move-begin.ts';
 
 export interface MovePlan {
   readonly tenant: string;
@@ -52,16 +60,14 @@ export async function planMove(
   request: PlanRequest,
 ): Promise<MovePlan> {
   const { slug, to, placement } = request;
-  const blocks = [...(await blocksOf(catalog, request))];
-  const { rows } = await catalog.query('select tenant_id, home_id from catalog.tenants where slug = $1', [
-    slug,
-  ]);
-  const home =
-    rows[0]?.home_id == null ? undefined : await presentHome(catalog, rows[0].tenant_id as TenantId);
+  const candidate = await requireCandidate(catalog, request);
+  const room = await readRoom(catalog);
+  const { home } = candidate;
+  const blocks = blocksOf(candidate, request, room);
   const seen = home === undefined ? { tables: [], blocks: [] } : await look(plane, home);
   blocks.push(...seen.blocks);
-  const destination = await requireMovable(catalog, request).catch(unlessRefused);
-  if (destination !== undefined) blocks.push(...(await roomIn(plane, catalog, destination)));
+  const { destination } = tried(candidate, request, room);
+  if (destination !== undefined) blocks.push(...(await connectionsIn(plane, catalog, destination)));
   const past = await pastMoves(catalog, to, owning);
   const own = isolations[to].place(placement);
   const instanceSeconds = own === 'instance' ? instanceTakes : 0;
@@ -93,43 +99,42 @@ const basisOf = ({ moves, rowsPerSecond, pauseMs }: PastMoves): string => {
 const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
 
 /** What the catalog alone knows to be in its way. */
-export async function blocksOf(catalog: ControlConnection, request: PlanRequest): Promise<string[]> {
-  const { slug, to } = request;
-  const { rows } = await catalog.query(
-    `select h.strategy, p.version as pin, p.until, o.kind as running,
-            exists (select from catalog.operations m where m.kind = 'migrate' and m.state = 'running') as migrating,
-            h.schema_digest is distinct from c.schema_digest as differs
-       from catalog.tenants t left join catalog.homes h on h.home_id = t.home_id
-       left join catalog.clusters c on c.cluster_id = coalesce($2, case when exists (select from catalog.clusters s where s.cluster_id = h.cluster_id and s.database_id is not null)
-                                          then h.cluster_id else (select s.cluster_id from catalog.clusters s where s.kind = 'shared' and s.database_id is not null order by s.created_at, s.cluster_id limit 1) end)
-       left join catalog.migration_pins p on p.tenant_id = t.tenant_id and p.until > now()
-       left join catalog.operations o on o.tenant_id = t.tenant_id and o.state = 'running'
-      where t.slug = $1`,
-    [slug, request.cluster ?? null],
-  );
-  const row = rows[0];
+export function blocksOf(candidate: MoveCandidate, request: Omit<PlanRequest, 'slug'>, room: Room): string[] {
+  const { slug, home, pin, running, isMigrating, differs } = candidate;
   const blocks: string[] = [];
-  if (row?.running != null)
+  if (running !== undefined)
     blocks.push(
-      `An operation is under way: ${row.running}. Wait for its end: npm run tenants -- operations --watch`,
+      `An operation is under way: ${running}. Wait for its end: npm run tenants -- operations --watch`,
     );
-  if (row?.migrating)
+  if (isMigrating)
     blocks.push('A migration run is under way. Wait for its end: npm run tenants -- migrate status');
-  await requireMovable(catalog, request).catch((error: unknown) => {
-    if (!(error instanceof TenantryError)) throw error;
-    blocks.push(error.message);
-  });
+  const { refusal } = tried(candidate, request, room);
+  if (refusal !== undefined) blocks.push(refusal);
   const changesTables =
-    row?.strategy != null && isolations[row.strategy as Strategy].ownsTables && !isolations[to].ownsTables;
-  if (changesTables && row.pin !== null)
+    home !== undefined && isolations[home.strategy].ownsTables && !isolations[request.to].ownsTables;
+  if (changesTables && pin !== undefined)
     blocks.push(
-      `It is pinned to ${row.pin} until ${row.until.toISOString().slice(0, 10)}, and shared tables are all at one version: npm run tenants -- migrate unpin ${slug}`,
+      `It is pinned to ${pin.version} until ${pin.until.toISOString().slice(0, 10)}, and shared tables are all at one version: npm run tenants -- migrate unpin ${slug}`,
     );
-  if (changesTables && row.differs)
+  if (changesTables && differs)
     blocks.push(
       'Its home and the shared tables are not at the same schema version: npm run tenants -- migrate run',
     );
   return blocks;
+}
+
+/** Where it would go, or why it would be refused. */
+function tried(
+  candidate: MoveCandidate,
+  request: Omit<PlanRequest, 'slug'>,
+  room: Room,
+): { readonly destination?: Destination; readonly refusal?: string } {
+  try {
+    return { destination: destinationOf(candidate, request, room) };
+  } catch (error) {
+    if (!(error instanceof TenantryError)) throw error;
+    return { refusal: error.message };
+  }
 }
 
 /** What its own home says: what there is to carry, and what can't be. */
@@ -164,7 +169,7 @@ async function look(
 }
 
 /** Whether the server that it goes to has connections left. */
-async function roomIn(
+async function connectionsIn(
   plane: ControlPlane,
   catalog: ControlConnection,
   { clusterId }: Destination,
@@ -187,9 +192,4 @@ async function roomIn(
   return [
     `The cluster ${clusterId} has ${used} of ${all} connections in use: a move takes ${takesConnections}. Raise max_connections, or name another cluster.`,
   ];
-}
-
-function unlessRefused(error: unknown): undefined {
-  if (error instanceof TenantryError) return undefined;
-  throw error;
 }
