@@ -1,8 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { operationViews } from '../../functions/lib/admin/operations.ts';
 import { endStalled } from '../../functions/lib/admin/stalled.ts';
+import { buryTenant } from '../../functions/lib/catalog/offboarding.ts';
 import { withConnection } from '../../functions/lib/database/connect.ts';
+import { auditOperations } from '../../functions/lib/health/upkeep.ts';
 import { catalogEndpoint } from '../../functions/lib/lifecycle/control-plane.ts';
+import { releaseFences } from '../../functions/lib/lifecycle/move-fence.ts';
+import { endOperation } from '../../functions/lib/lifecycle/operations.ts';
 import { homeOf, notes, runMove } from '../lib/lifecycle/move.support.ts';
 import { type AdminWorld, code, startAdmin } from './support.ts';
 
@@ -166,6 +170,22 @@ describe('moves over the admin API', () => {
     expect((await ask('GET', '/tenants/rls-b/why')).body.run).toEqual([
       'npm run tenants -- move status rls-b',
     ]);
+    // Nothing happens in it for hours, and nothing is wrong with that.
+    const watched = await it_.world.asProvisioner('catalog', async (catalog) => {
+      await catalog.query('begin');
+      await catalog.query(
+        "update catalog.operations set started_at = now() - interval '3 hours' where operation_id = $1",
+        [id],
+      );
+      await catalog.query(
+        "update catalog.operation_steps set started_at = now() - interval '3 hours', finished_at = now() - interval '3 hours' where operation_id = $1",
+        [id],
+      );
+      const { findings } = await auditOperations(catalog);
+      await catalog.query('rollback');
+      return findings;
+    });
+    expect(watched.filter(({ object }) => object === 'move rls-b')).toEqual([]);
     // Its execution has ended long ago, as it shall.
     const { describe: original } = it_.admin.workflows;
     Object.assign(it_.admin.workflows, { describe: async () => ({ status: 'SUCCEEDED' }) });
@@ -192,5 +212,42 @@ describe('moves over the admin API', () => {
       await ask('POST', '/tenants/rls-b/move/complete', {});
     });
     expect((await ask('GET', '/tenants/rls-b/move')).body.phase).toBe('completed');
+  });
+
+  it('tells a second cancellation how it stands', async () => {
+    const { id } = (await ask('POST', '/tenants/schema-b/move', { to: 'rls' })).body.operation;
+    const phase = (name: string) =>
+      it_.world.asProvisioner('catalog', (catalog) =>
+        catalog.query('update catalog.moves set phase = $2 where operation_id = $1', [id, name]),
+      );
+    const refusal = async () => (await ask('POST', '/tenants/schema-b/move/cancel', {})).body.error.message;
+    await phase('cancelled');
+    expect(await refusal()).toBe('The move of schema-b is being cancelled.');
+    await phase('reversed');
+    expect(await refusal()).toContain('is reversed, and the home that it has left is being removed');
+    await phase('switched');
+    expect(await refusal()).toContain('lives in its new home already');
+    await phase('moving');
+    await ask('POST', '/tenants/schema-b/move/cancel', {});
+    await runMove(it_.world, id);
+    expect(await refusal()).toBe('No move of schema-b is under way.');
+  });
+
+  it('the watch leaves tenants alone that are gone, but tells of an offboarding that failed at its check', async () => {
+    const { id, slug } = await it_.world.addTenant('rls', 'gone-one');
+    const { operation } = (await ask('POST', `/tenants/${slug}/move`, { to: 'schema' })).body;
+    await it_.world.asProvisioner('catalog', async (catalog) => {
+      await endOperation(catalog, operation.id, { state: 'failed', step: 'prepare', reason: 'planned' });
+      await catalog.query(
+        "insert into catalog.operations (operation_id, kind, tenant_id, input, request_digest, state, failed_step, reason) values (gen_random_uuid(), 'offboard', $1, '{}', 'x', 'failed', 'check', 'planned')",
+        [id],
+      );
+      await buryTenant(catalog, id, []);
+      expect(await releaseFences(it_.world.plane, catalog)).toEqual([]);
+      const { findings } = await auditOperations(catalog);
+      expect(findings.filter(({ object }) => object.endsWith(slug))).toMatchObject([
+        { object: `offboard ${slug}`, finding: 'failed at check: planned' },
+      ]);
+    });
   });
 });

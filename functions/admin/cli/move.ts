@@ -101,11 +101,12 @@ async function finish(client: AdminClient, output: Output, begun: MoveView, wait
   const move = waits ? await followMove(client, output, begun) : begun;
   output.print(output.json ? json(move) : moveCard(move));
   const { state, failedStep, reason } = move.operation;
+  const livesInNewHome = move.phase === 'switched' || move.phase === 'completed';
   if (state === 'failed')
     throw new CommandFailure(
       1,
       'operation_failed',
-      `Failed at ${failedStep}: ${reason}\nThe tenant lives in its first home.`,
+      `Failed at ${failedStep}: ${reason}\nThe tenant lives in its ${livesInNewHome ? 'new' : 'first'} home.`,
     );
   hint(output, move);
 }

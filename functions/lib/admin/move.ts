@@ -119,9 +119,10 @@ export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
  */
 export async function askMove(admin: Admin, slug: string, wish: MoveWish): Promise<MoveView> {
   const operationId = await withCatalog(admin, async (catalog) => {
-    const { operation_id, phase, state, wanted } = await lastMove(catalog, slug);
-    if (state !== 'running' || !(await wishMove(catalog, operation_id, wish)))
-      throw new TenantryError('wrong_status', refusals[wish](slug, phase, state, wanted));
+    const { operation_id, state } = await lastMove(catalog, slug);
+    if (state !== 'running') throw new TenantryError('wrong_status', ended(slug));
+    if (!(await wishMove(catalog, operation_id, wish)))
+      throw new TenantryError('wrong_status', refusals[wish](slug, (await lastMove(catalog, slug)).phase));
     return operation_id as string;
   });
   // A paused one has none that could take it back.
@@ -146,20 +147,24 @@ export async function goOnMoving(admin: Admin, slug: string): Promise<MoveView> 
 const ended = (slug: string) => `No move of ${slug} is under way.`;
 const beforeSwitch = (slug: string) =>
   `${slug} still lives in its first home: wait for the switch, or cancel the move.`;
-const alreadySwitched = (slug: string) =>
-  `${slug} lives in its new home already: reverse the move, or complete it.`;
-const refusals: Record<
-  MoveWish,
-  (slug: string, phase: string, state: string, wanted: MoveWish | null) => string
-> = {
-  pause: (slug, phase, state, wanted) => {
-    if (state !== 'running') return ended(slug);
-    if (wanted === 'cancel') return `The move of ${slug} is being cancelled.`;
-    return phase === 'moving' ? ended(slug) : alreadySwitched(slug);
-  },
-  cancel: (slug, _, state) => (state === 'running' ? alreadySwitched(slug) : ended(slug)),
-  reverse: (slug, phase) => (phase === 'moving' ? beforeSwitch(slug) : ended(slug)),
-  complete: (slug, phase) => (phase === 'moving' ? beforeSwitch(slug) : ended(slug)),
+/** Where a move stands that is under way and can't do what is asked of it. */
+const standing = (slug: string, phase: Move['phase']) => {
+  switch (phase) {
+    case 'moving':
+    case 'cancelled':
+      return `The move of ${slug} is being cancelled.`;
+    case 'switched':
+      return `${slug} lives in its new home already: reverse the move, or complete it.`;
+    default:
+      return `The move of ${slug} is ${phase}, and the home that it has left is being removed.`;
+  }
+};
+const refusals: Record<MoveWish, (slug: string, phase: Move['phase']) => string> = {
+  // Before the switch only a cancellation is in the way of a pause.
+  pause: standing,
+  cancel: standing,
+  reverse: (slug, phase) => (phase === 'moving' ? beforeSwitch(slug) : standing(slug, phase)),
+  complete: (slug, phase) => (phase === 'moving' ? beforeSwitch(slug) : standing(slug, phase)),
 };
 
 async function lastMove(catalog: ControlConnection, slug: string) {

@@ -30,7 +30,10 @@ export async function auditOperations(
     `select o.operation_id as id, o.kind, t.slug, t.strategy, o.state, o.failed_step as step, o.reason
        from (select distinct on (kind, tenant_id) * from catalog.operations order by kind, tenant_id, started_at desc) o
        left join catalog.tenants t using (tenant_id)
-      where coalesce(t.status, '') <> 'offboarded' and (o.state = 'failed' or o.state = 'running'
+      -- An offboarding may fail when its tenant is gone already, at its own check.
+      where (coalesce(t.status, '') <> 'offboarded' or o.kind = 'offboard') and (o.state = 'failed' or o.state = 'running'
+             -- A paused move has no execution.
+             and not exists (select from catalog.moves m where m.operation_id = o.operation_id and m.paused_at is not null)
              -- An offboarding waits for its grace period first.
              and o.started_at < now() - make_interval(mins => $1, secs => coalesce((o.input ->> 'graceSeconds')::float8, 0))
              and not exists (select from catalog.operation_steps s where s.operation_id = o.operation_id
