@@ -1,13 +1,4 @@
-import {
-  Aws,
-  CfnOutput,
-  Duration,
-  Fn,
-  RemovalPolicy,
-  Stack,
-  type StackProps,
-  Validations,
-} from 'aws-cdk-lib';
+import { CfnOutput, Duration, Fn, RemovalPolicy, Stack, type StackProps, Validations } from 'aws-cdk-lib';
 import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
   CfnDBParameterGroup,
@@ -143,7 +134,7 @@ export class DataStack extends Stack {
    */
   private newKey(id: string, name: string, what: string, removal = RemovalPolicy.RETAIN): CfnSecret {
     const secret = new CfnSecret(this, id, {
-      name: `tenancy/${name}-${Fn.select(2, Fn.split('/', Aws.STACK_ID))}`,
+      name: `tenancy/${name}-${Fn.select(2, Fn.split('/', this.stackId))}`,
       description: `tenantry: ${what}`,
     });
     secret.applyRemovalPolicy(removal);

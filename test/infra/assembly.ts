@@ -16,8 +16,13 @@ const pseudo: Record<string, string> = {
   'AWS::AccountId': '111122223333',
   'AWS::Partition': 'aws',
   'AWS::URLSuffix': 'amazonaws.com',
-  'AWS::StackName': 'stack',
-  'AWS::StackId': 'arn:aws:cloudformation:eu-west-1:111122223333:stack/stack/0f1e2d3c',
+};
+
+/** What is another in each stack: handed over as text, it would silently become the receiver's own. */
+const ownPseudo = (name: string, stack: string): string | undefined => {
+  if (name === 'AWS::StackName') return stack;
+  if (name !== 'AWS::StackId') return undefined;
+  return `arn:aws:cloudformation:eu-west-1:111122223333:stack/${stack}/id-of-${stack.toLowerCase()}`;
 };
 
 /** Everything that the stacks would make, with what CloudFormation fills in written out. */
@@ -79,7 +84,7 @@ export class Assembly {
   }
 
   #reference(name: string, stack: string): string {
-    return pseudo[name] ?? this.#known[`${stack}.${name}`] ?? `<${name}>`;
+    return pseudo[name] ?? ownPseudo(name, stack) ?? this.#known[`${stack}.${name}`] ?? `<${name}>`;
   }
 
   #call(name: string, argument: unknown, stack: string): unknown {

@@ -312,6 +312,19 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
     });
   });
 
+  it('tells each function the name of a secret that is there', () => {
+    const names = assembly.of('AWS::SecretsManager::Secret').map(({ properties }) => properties.Name);
+    const told = assembly
+      .of('AWS::Lambda::Function')
+      .flatMap(({ properties }) => Object.entries<string>(properties.Environment?.Variables ?? {}))
+      .filter(([variable]) => variable.endsWith('_SECRET'));
+    expect(told.length).toBeGreaterThan(functions.length);
+    // RDS names the master's itself.
+    for (const [variable, name] of told)
+      if (variable === 'MASTER_SECRET') expect(name).toMatch(/^<Shared.*\.MasterUserSecret\.SecretArn>$/);
+      else expect(names, variable).toContain(name);
+  });
+
   it('puts no secret into an environment variable', () => {
     every('AWS::Lambda::Function', ({ properties }) =>
       expect(JSON.stringify(properties.Environment ?? {})).not.toMatch(
