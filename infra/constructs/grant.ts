@@ -64,6 +64,7 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
   });
   const tenantSecrets = secret('mcp-tenant-db/*');
   const instances = arn('rds', 'db', 'tenantry-*');
+  const finalSnapshots = arn('rds', 'snapshot', 'tenantry-*');
   return {
     // A policy of the stack that has the proxy.
     'enter-homes': () => [],
@@ -153,10 +154,13 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
     'delete-instances': () => [
       { actions: ['rds:DescribeDBInstances'], resources: [instances] },
       {
-        actions: ['rds:ModifyDBInstance', 'rds:DeleteDBInstance'],
+        // The last is asked for by RDS when an instance goes with a final snapshot: of the instance, and of the snapshot.
+        actions: ['rds:ModifyDBInstance', 'rds:DeleteDBInstance', 'rds:CreateDBSnapshot'],
         resources: [instances],
         conditions: { Null: { [`aws:ResourceTag/${tenantTag}`]: 'false' } },
       },
+      // It has no mark yet: RDS copies the instance's to it, in the caller's name too.
+      { actions: ['rds:CreateDBSnapshot', 'rds:AddTagsToResource'], resources: [finalSnapshots] },
     ],
     'list-secrets': () => [{ actions: ['secretsmanager:ListSecrets'], resources: ['*'] }],
     'list-instances': () => [{ actions: ['rds:DescribeDBInstances'], resources: [arn('rds', 'db', '*')] }],

@@ -50,6 +50,8 @@ const tenant = '0b8f6a52-1111-4222-8333-444455556666';
 const ours = { 'aws:RequestTag/tenantry:tenant': tenant, 'aws:TagKeys': ['tenantry:tenant'] };
 const marked = { 'aws:ResourceTag/tenantry:tenant': tenant };
 const instance = here('rds', 'db:tenantry-0b8f6a52');
+const key = here('kms', 'key/0b8f6a52-1111-4222-8333-444455556666');
+const finalSnapshot = here('rds', 'snapshot:tenantry-0b8f6a52-final');
 
 interface Question {
   readonly action: string;
@@ -249,6 +251,29 @@ const questions: Record<string, Question> = {
     context: ours,
     who: [],
   },
+  'a grant on a key to RDS, for the storage of an instance': {
+    action: 'kms:CreateGrant',
+    resource: () => key,
+    context: { 'kms:ViaService': 'rds.eu-west-1.amazonaws.com' },
+    who: ['provision-tenant'],
+  },
+  'a key by Secrets Manager, for the master’s secret of an instance': {
+    action: 'kms:GenerateDataKey',
+    resource: () => key,
+    context: { 'kms:ViaService': 'secretsmanager.eu-west-1.amazonaws.com' },
+    who: ['provision-tenant'],
+  },
+  'a key by RDS, for Performance Insights of an instance': {
+    action: 'kms:GenerateDataKey',
+    resource: () => key,
+    context: { 'kms:ViaService': 'rds.eu-west-1.amazonaws.com' },
+    who: ['provision-tenant'],
+  },
+  'a key without a service in between': {
+    action: 'kms:Decrypt',
+    resource: () => key,
+    who: [],
+  },
   'deleting a tenant’s instance': {
     action: 'rds:DeleteDBInstance',
     resource: () => instance,
@@ -264,6 +289,37 @@ const questions: Record<string, Question> = {
     action: 'rds:DeleteDBInstance',
     resource: () => here('rds', 'db:payroll'),
     context: marked,
+    who: [],
+  },
+  'a final snapshot of a tenant’s instance': {
+    action: 'rds:CreateDBSnapshot',
+    resource: () => instance,
+    context: marked,
+    who: ['provision-tenant'],
+  },
+  'a snapshot of an instance without a mark': {
+    action: 'rds:CreateDBSnapshot',
+    resource: () => instance,
+    who: [],
+  },
+  'keeping a final snapshot': {
+    action: 'rds:CreateDBSnapshot',
+    resource: () => finalSnapshot,
+    who: ['provision-tenant'],
+  },
+  'copying a mark to a final snapshot': {
+    action: 'rds:AddTagsToResource',
+    resource: () => finalSnapshot,
+    who: ['provision-tenant'],
+  },
+  'keeping a snapshot under another name': {
+    action: 'rds:CreateDBSnapshot',
+    resource: () => here('rds', 'snapshot:payroll'),
+    who: [],
+  },
+  'deleting a final snapshot': {
+    action: 'rds:DeleteDBSnapshot',
+    resource: () => finalSnapshot,
     who: [],
   },
   'deleting the shared cluster': {

@@ -26,9 +26,12 @@ export async function startGate(emulator: string, allowed: (call: Call) => boole
     const chunks: Buffer[] = [];
     for await (const chunk of incoming) chunks.push(chunk);
     const body = Buffer.concat(chunks);
-    const call = { context: {}, ...callOf(incoming, body.toString('utf8')) };
-    calls.push(call);
-    if (!allowed(call)) {
+    const text = body.toString('utf8');
+    const asked = { context: {}, ...callOf(incoming, text) };
+    const all = [asked, ...dependents(asked, text)];
+    calls.push(...all);
+    const call = all.find((each) => !allowed(each));
+    if (call !== undefined) {
       const message = `User ${call.caller} is not authorized to perform ${call.action} on ${call.target}`;
       response.writeHead(400, { 'content-type': 'application/x-amz-json-1.1' });
       return void response.end(JSON.stringify({ __type: 'AccessDeniedException', message }));
@@ -49,6 +52,31 @@ export async function startGate(emulator: string, allowed: (call: Call) => boole
       server.closeAllConnections();
     },
   };
+}
+
+/** What AWS asks of the caller besides, because the call does it too: the service authorization reference's "dependent actions". */
+function dependents({ caller, action, target, context }: Call, body: string): Call[] {
+  const form = new URLSearchParams(body);
+  const snapshot = form.get('FinalDBSnapshotIdentifier');
+  const none = {};
+  if (action === 'rds:CreateDBInstance')
+    return [
+      { caller, action: 'rds:AddTagsToResource', target, context },
+      ...['CreateSecret', 'TagResource'].map((name) => ({
+        caller,
+        action: `secretsmanager:${name}`,
+        target: 'rds!db-new',
+        context: none,
+      })),
+    ];
+  if (action !== 'rds:DeleteDBInstance' || snapshot === null) return [];
+  const kept = target.replace(/:db:.*/, `:snapshot:${snapshot}`);
+  return [
+    { caller, action: 'rds:CreateDBSnapshot', target, context: none },
+    { caller, action: 'rds:CreateDBSnapshot', target: kept, context: none },
+    // Instances copy their tags to it.
+    { caller, action: 'rds:AddTagsToResource', target: kept, context: none },
+  ];
 }
 
 const objectActions: Record<string, string> = { GET: 'GetObject', DELETE: 'AbortMultipartUpload' };

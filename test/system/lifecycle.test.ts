@@ -143,6 +143,7 @@ it('every call of AWS was within the rights of the function that made it', () =>
   for (const wanted of [
     'provision-tenant rds:CreateDBInstance',
     'provision-tenant rds:DeleteDBInstance',
+    'provision-tenant rds:CreateDBSnapshot',
     'transfer-tenant s3:PutObject',
     'transfer-tenant s3:GetObject',
     'migrate-tenants lambda:InvokeFunction',
