@@ -66,7 +66,7 @@ function keyFindings(
   const findings: HealthFinding[] = [];
   const wanted = new Map([...keys].map(([id, master]) => [id, digestOf(master, databaseId)]));
   const install =
-    'deploy again, and run `npm run tenants -- migrate run`: they bring the keys of the secret tenancy/context-key';
+    'run `npm run tenants -- migrate run`: it brings the keys of the secret tenancy/context-key';
   const risk = isShared ? 'service' : 'none';
   const object = (id: string) => `signing key ${id} of database ${database}`;
   if (there.find(({ id }) => id === current)?.digest !== wanted.get(current))
