@@ -85,6 +85,8 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       ISSUERS: facts.json(settings.issuers.map((issuer) => ({ audience: facts.publicUrl, ...issuer }))),
       API_KEY_JWKS: facts.apiKeyJwks!,
       API_KEY_ISSUER: facts.publicUrl!,
+      // Not read: the line above names where the keys stand, so that without this a deployment would not bring new ones.
+      SIGNING_KEY_GENERATION: String(settings.signingKeyGeneration),
       TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
     }),
     health: () => ({
@@ -100,6 +102,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       PROXY_HOST: facts.proxyHost,
       MASTER_SECRET: facts.masterSecret,
       SIGNING_KEY_SECRET: facts.signingKey,
+      SIGNING_KEY_GENERATION: String(settings.signingKeyGeneration),
     }),
     'batch-moves': () => ({ ...control(), MOVE_MACHINE: facts.machines!['move-tenant']! }),
     'health-canary': () => ({

@@ -38,6 +38,11 @@ const schema = z.strictObject({
       }),
     )
     .default([]),
+  /**
+   * Which pair signs the product's own API keys. Raised by one, a new pair signs, and keys of the one before stay good; raised
+   * by two, they do not. Never lowered.
+   */
+  signingKeyGeneration: z.int().min(1).default(1),
   /** PostgreSQL extensions that tenant migrations build on, e.g. pg_trgm: in a schema of their own, which is in every path. */
   extensions: z
     .array(

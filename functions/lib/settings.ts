@@ -316,6 +316,8 @@ const installSettings = z
     /** ARN of the secret in which RDS keeps the master's password. */
     MASTER_SECRET: z.string().min(1),
     SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
+    /** A higher one than the secret's has the pair that signs API keys replaced. */
+    SIGNING_KEY_GENERATION: z.coerce.number().int().min(1).default(1),
   })
   .transform((env) => ({
     catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
@@ -324,6 +326,7 @@ const installSettings = z
     credentials: env.CREDENTIALS,
     contextKeySecret: env.CONTEXT_KEY_SECRET,
     signingKeySecret: env.SIGNING_KEY_SECRET,
+    signingKeyGeneration: env.SIGNING_KEY_GENERATION,
     masterSecret: env.MASTER_SECRET,
     tls: env.DATABASE_TLS,
     region: env.AWS_REGION,

@@ -14,7 +14,7 @@ export interface InstallationProps {
 }
 
 /**
- * Runs the function `install` within the deployment, whenever its code or the migrations in it have changed. Whoever
+ * Runs the function `install` within the deployment, whenever one of its versions has changed. Whoever
  * takes a value from here waits for it: a deployment whose installation fails is rolled back before new code serves.
  */
 export class Installation extends Construct {

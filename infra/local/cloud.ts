@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ensureKeys } from '../../functions/lib/lifecycle/keys.ts';
+import { ensureKeys, trustedKeys } from '../../functions/lib/lifecycle/keys.ts';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { readRelease } from '../../functions/lib/migrations/migrator.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
@@ -89,7 +89,7 @@ export async function startCloud(
     accessKeyId,
     issuerUrl,
     extensions: settings.extensions,
-    apiKeyJwks: { keys: [signing.public] },
+    apiKeyJwks: { keys: trustedKeys(signing) },
     tools,
   });
   const host = startFunctions(root, folder, variables);

@@ -325,6 +325,20 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       else expect(names, variable).toContain(name);
   });
 
+  it('installs again when a setting of the installation changes, and brings the authorizer its keys anew', () => {
+    expect(assembly.only('Custom::TenantryInstallation', /./).properties).toMatchObject({
+      Code: expect.stringMatching(/^[0-9a-f]{64}$/),
+      Extensions: settings.extensions.join(','),
+      SigningKeyGeneration: String(settings.signingKeyGeneration),
+    });
+    for (const name of ['install', 'authorizer']) {
+      const { properties } = assembly.only('AWS::Lambda::Function', new RegExp(`^${name}Function`, 'i'));
+      expect(properties.Environment.Variables).toMatchObject({
+        SIGNING_KEY_GENERATION: String(settings.signingKeyGeneration),
+      });
+    }
+  });
+
   it('puts no secret into an environment variable', () => {
     every('AWS::Lambda::Function', ({ properties }) =>
       expect(JSON.stringify(properties.Environment ?? {})).not.toMatch(

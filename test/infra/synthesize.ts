@@ -27,6 +27,8 @@ export const variants: Readonly<Record<string, Record<string, unknown>>> = {
     concurrency: { reserved: 100, provisioned: 2, reservedFor: { authorizer: 50, health: 5, admin: 10 } },
     logRetentionDays: 90,
     ownKey: true,
+    extensions: ['pg_trgm'],
+    signingKeyGeneration: 2,
   },
   'an existing network without endpoints, an RDS instance': {
     network: {

@@ -52,7 +52,8 @@ export async function createKey(
     throw invalid(
       `No tool asks for ${unknown.join(', ')}. Scopes here: ${settings.scopes.join(', ') || 'none'}.`,
     );
-  const signing = JSON.parse(await plane.secrets.read(settings.signingKeySecret));
+  // Read anew: what a pair that was replaced in the meantime signs would be refused.
+  const signing = JSON.parse(await plane.secrets.read(settings.signingKeySecret, true));
   return withCatalog(admin, async (catalog) => {
     const { tenant_id: tenant, status } = await findTenant(catalog, slug);
     if (status === 'offboarding' || status === 'offboarded')

@@ -11,7 +11,7 @@ import { migrateHomes, readRelease, sharedHome } from '../migrations/migrator.ts
 import { newestState } from '../migrations/release.ts';
 import type { InstallSettings } from '../settings.ts';
 import { catalogEndpoint, createControlPlane } from './control-plane.ts';
-import { ensureKeys } from './keys.ts';
+import { ensureKeys, trustedKeys } from './keys.ts';
 import { prepareCatalog, preparePlace } from './place.ts';
 
 export interface Installed {
@@ -29,7 +29,7 @@ export async function install(
   files: readonly MigrationFile[],
   secrets = createSecrets(),
 ): Promise<Installed> {
-  const { signing } = await ensureKeys(secrets, settings);
+  const { signing } = await ensureKeys(secrets, settings, settings.signingKeyGeneration);
   const plane = await createControlPlane(settings, secrets);
   const { clusterId, host: adminHost, port: adminPort } = settings.catalog;
   const { region, proxy } = settings;
@@ -59,7 +59,7 @@ export async function install(
     if (isMigrated) await recordSchemaState(catalog, place, newestState(release));
     await catalog.query('commit');
   });
-  return { apiKeyJwks: { keys: [signing.public] } };
+  return { apiKeyJwks: { keys: trustedKeys(signing) } };
 }
 
 async function masterLogin(secret: string): Promise<Pick<Endpoint, 'login' | 'password'>> {

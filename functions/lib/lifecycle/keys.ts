@@ -9,27 +9,53 @@ export interface KeySecrets {
   readonly signingKeySecret: string;
 }
 
+/** The pair that signs API keys. Absent: of the first generation. */
+export interface SigningKeys {
+  readonly generation?: number;
+  readonly private: JWK;
+  readonly public: JWK;
+  /** Of the generation before: what it has signed is still accepted. */
+  readonly previous?: JWK;
+}
+
+/** What the authorizer trusts: the pair's own public key, and the one that it has replaced. */
+export const trustedKeys = ({ public: own, previous }: SigningKeys): JWK[] =>
+  previous === undefined ? [own] : [own, previous];
+
 /**
- * The key that contexts are signed with and the pair that API keys are signed with: made once, kept ever after. Two
- * installers at once are kept apart by whoever calls: a deployment runs one.
+ * The key that contexts are signed with and the pair that API keys are signed with: made once, and kept. Two installers
+ * at once are kept apart by whoever calls: a deployment runs one.
+ * @param generation of the pair: a higher one than the secret's replaces it, and trusts the one right before it alone.
+ * A lower one changes nothing: a deployment that falls back must not take keys away.
  */
 export async function ensureKeys(
   secrets: Secrets,
   { contextKeySecret, signingKeySecret }: KeySecrets,
-): Promise<{ context: string; signing: { private: JWK; public: JWK } }> {
-  const ensure = async (name: string, make: () => Promise<string> | string) => {
-    const known = await secrets.find(name);
-    if (known !== undefined) return known;
-    const value = await make();
-    await secrets.write(name, value);
-    return value;
+  generation = 1,
+): Promise<{ context: string; signing: SigningKeys }> {
+  const context =
+    (await secrets.find(contextKeySecret)) ??
+    (await write(secrets, contextKeySecret, {
+      current: 'k1',
+      keys: { k1: randomBytes(32).toString('base64') },
+    }));
+  const found = await secrets.find(signingKeySecret);
+  const known = found === undefined ? undefined : (JSON.parse(found) as SigningKeys);
+  const has = known?.generation ?? 1;
+  if (known !== undefined && has >= generation) return { context, signing: known };
+  const { privateKey, publicKey } = await newSigningKey();
+  const signing: SigningKeys = {
+    generation,
+    private: privateKey,
+    public: publicKey,
+    ...(known && has === generation - 1 && { previous: known.public }),
   };
-  const context = await ensure(contextKeySecret, () =>
-    JSON.stringify({ current: 'k1', keys: { k1: randomBytes(32).toString('base64') } }),
-  );
-  const signing = await ensure(signingKeySecret, async () => {
-    const { privateKey, publicKey } = await newSigningKey();
-    return JSON.stringify({ private: privateKey, public: publicKey });
-  });
-  return { context, signing: JSON.parse(signing) };
+  await write(secrets, signingKeySecret, signing);
+  return { context, signing };
+}
+
+async function write(secrets: Secrets, name: string, value: object): Promise<string> {
+  const text = JSON.stringify(value);
+  await secrets.write(name, text);
+  return text;
 }
