@@ -1,9 +1,10 @@
 import { challenge } from '../functions/lib/auth/challenge.ts';
+import { readableBy } from '../functions/lib/mcp/cross-origin.ts';
 import type { FunctionName } from './functions.ts';
 
 /**
- * What the public endpoint answers, as data: API Gateway is built from it (`infra/stacks/endpoint.ts`) and the local
- * gateway (`infra/local/gateway.ts`) reads it, so that a client meets the same status, header and body in both.
+ * What the public endpoint answers, as data: API Gateway is built from it (`infra/constructs/mcp-api.ts`) and the local
+ * gateway (`infra/local/gateway/gateway.ts`) reads it, so that a client meets the same status, header and body in both.
  */
 export interface Route {
   readonly method: 'POST' | 'GET' | 'DELETE';
@@ -34,6 +35,8 @@ export interface EndpointFacts {
   readonly issuers: readonly string[];
   /** Every scope that some tool needs. */
   readonly scopes: readonly string[];
+  /** Origins whose pages may call `/mcp`. None: nobody's, and preflight requests are not answered. */
+  readonly allowedOrigins: readonly string[];
 }
 
 /** RFC 9728. Public, the same for everybody. */
@@ -55,6 +58,10 @@ export const metadataHeaders = {
   'Access-Control-Allow-Origin': '*',
 } as const;
 
+/** Where pages may call from, browsers ask so before they do. */
+export const preflightPath = '/mcp';
+export const preflightMaxAgeSeconds = 600;
+
 export interface GatewayResponse {
   /** Absent: each response type's own. */
   readonly status?: number;
@@ -72,6 +79,18 @@ export interface GatewayResponse {
  * can't give them: API Gateway renames a function's own `WWW-Authenticate` header, which is where a client's login starts.
  */
 export function gatewayResponses(facts: EndpointFacts): Record<string, GatewayResponse> {
+  if (facts.allowedOrigins.length === 0) return responses(facts);
+  // These can't compare origins, and need not: they hold nothing of anybody's, and whoever is no allowed one's page sends no token.
+  const readable = Object.entries(readableBy('*')).map(([name, value]) => [name, `'${value}'`]);
+  return Object.fromEntries(
+    Object.entries(responses(facts)).map(([type, response]) => [
+      type,
+      { ...response, headers: { ...response.headers, ...Object.fromEntries(readable) } },
+    ]),
+  );
+}
+
+function responses(facts: EndpointFacts): Record<string, GatewayResponse> {
   return {
     UNAUTHORIZED: {
       ...plain(401, 'unauthorized', 'Send a valid access token of this resource as Authorization: Bearer.'),
@@ -96,7 +115,6 @@ export function gatewayResponses(facts: EndpointFacts): Record<string, GatewayRe
     ),
     REQUEST_TOO_LARGE: plain(413, 'request_too_large', 'The request body is too large.'),
     THROTTLED: retryable(429, 'throttled', 'Too many requests: wait and try again.'),
-    QUOTA_EXCEEDED: plain(429, 'quota_exceeded', 'The quota of this period is used up.'),
     WAF_FILTERED: plain(403, 'filtered', 'The request was refused by the firewall.'),
     // No Retry-After: whether a write was carried out is not known.
     INTEGRATION_TIMEOUT: plain(

@@ -55,8 +55,11 @@ const schema = z.strictObject({
         ),
     )
     .default([]),
-  /** Values of the Origin header that are let through. Agents send none, and need no entry; any other Origin is refused. */
-  allowedOrigins: z.array(z.url()).default([]),
+  /**
+   * Origins whose pages may call the endpoint from a browser, as browsers write them: `https://app.example.com`. Agents elsewhere
+   * send no Origin and need no entry; any other Origin is refused.
+   */
+  allowedOrigins: z.array(origin()).default([]),
   /** The strategy that each tier gets unless another one is asked for. */
   tiers: z
     .strictObject({
@@ -214,6 +217,15 @@ function publicAddress() {
   return z
     .url({ protocol: /^https$/, error: 'must be an https address' })
     .regex(/^[^$#]+$/, 'must not contain $ or #');
+}
+
+function origin() {
+  return z
+    .string()
+    .refine(
+      (text) => URL.parse(text)?.origin === text,
+      'must be an origin: https://app.example.com, without a path or a slash at its end',
+    );
 }
 
 function resourceId(kind: 'vpc' | 'subnet' | 'sg' | 'rtb') {

@@ -22,10 +22,13 @@ import { Certificate } from 'aws-cdk-lib/aws-certificatemanager';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
 import { Construct } from 'constructs';
+import { sendableHeaders } from '../../functions/lib/mcp/cross-origin.ts';
 import {
   type EndpointFacts,
   gatewayResponses,
   metadataHeaders,
+  preflightMaxAgeSeconds,
+  preflightPath,
   protectedResourceMetadata,
   type Route,
   routes,
@@ -122,6 +125,7 @@ export class McpApi extends Construct {
       else if (route.authorized) this.protect(route, lambda(route.target), authorizer);
       else this.open(route, lambda(route.target));
     }
+    if (facts.allowedOrigins.length > 0) this.answerPreflight(facts.allowedOrigins);
     for (const [type, response] of Object.entries(gatewayResponses(facts))) {
       this.api.addGatewayResponse(type, {
         type: ResponseType.of(type),
@@ -167,6 +171,23 @@ export class McpApi extends Construct {
       methodResponses: [{ statusCode: '200', responseParameters: Object.fromEntries(responseParameters) }],
     });
     const reason = 'RFC 9728 metadata is public: a client reads it to find out where to log in.';
+    Validations.of(method).acknowledge(
+      { id: 'AwsSolutions-APIG4', reason },
+      { id: 'AwsSolutions-COG4', reason },
+    );
+  }
+
+  /** Without a function and before any token: a browser asks whether its page may send one. */
+  private answerPreflight(allowedOrigins: readonly string[]): void {
+    const method = this.api.root.resourceForPath(preflightPath).addCorsPreflight({
+      allowOrigins: [...allowedOrigins],
+      allowMethods: (routes as readonly Route[])
+        .filter(({ path }) => path === preflightPath)
+        .map(({ method }) => method),
+      allowHeaders: [...sendableHeaders],
+      maxAge: Duration.seconds(preflightMaxAgeSeconds),
+    });
+    const reason = 'A browser asks without a token, and is told which origins may send one.';
     Validations.of(method).acknowledge(
       { id: 'AwsSolutions-APIG4', reason },
       { id: 'AwsSolutions-COG4', reason },

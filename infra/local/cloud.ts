@@ -89,6 +89,7 @@ export async function startCloud(
     accessKeyId,
     issuerUrl,
     extensions: settings.extensions,
+    allowedOrigins: settings.allowedOrigins,
     apiKeyJwks: { keys: trustedKeys(signing) },
     tools,
   });
@@ -129,7 +130,8 @@ export async function startCloud(
     tenants: tenants.map(({ slug, id }) => ({ slug, claim: id })),
   });
   onClose(issuer.close);
-  const facts = { publicUrl, issuers: [issuer.issuer], scopes };
+  const { allowedOrigins } = settings;
+  const facts = { publicUrl, issuers: [issuer.issuer], scopes, allowedOrigins };
   const gateway = await startGateway({ port, lambda: host, facts });
   onClose(gateway.close);
   const admin = await startAdminGateway(host, issuer.mint);

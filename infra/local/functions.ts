@@ -24,6 +24,7 @@ export interface FunctionFacts {
   accessKeyId: string;
   issuerUrl: string;
   extensions: readonly string[];
+  allowedOrigins: readonly string[];
   apiKeyJwks: { keys: JWK[] };
   tools: readonly Tool[];
 }
@@ -45,7 +46,7 @@ export function functionVariables(
     AWS_SECRET_ACCESS_KEY: 'not-checked',
   };
   return {
-    mcp: { PUBLIC_URL: publicUrl, ...data },
+    mcp: { PUBLIC_URL: publicUrl, ALLOWED_ORIGINS: facts.allowedOrigins.join(','), ...data },
     authorizer: {
       PUBLIC_URL: publicUrl,
       ISSUERS: JSON.stringify([{ issuer: issuerUrl, audience: publicUrl, jwksUri: `${issuerUrl}/jwks` }]),

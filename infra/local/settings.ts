@@ -16,6 +16,7 @@ export interface LocalSettings {
   readonly clockFactor: number;
   /** As a deployment has them: from `cdk.json`. */
   readonly extensions: readonly string[];
+  readonly allowedOrigins: readonly string[];
 }
 
 const usage =
@@ -51,14 +52,15 @@ export function readLocalSettings(
   } catch (error) {
     faults.push(`${(error as Error).message.split('. ')[0]}.`);
   }
-  let extensions: readonly string[] = [];
+  let deployment = readSettings({});
   try {
     const { context } = JSON.parse(readFileSync(join(root, 'cdk.json'), 'utf8'));
-    ({ extensions } = readSettings(context?.tenantry));
+    deployment = readSettings(context?.tenantry);
   } catch (error) {
     faults.push((error as Error).message);
   }
   if (faults.length > 0) throw new Refused([...faults, usage].join('\n'));
   const folder = environment.TENANTRY_STATE ? resolve(environment.TENANTRY_STATE) : join(root, '.tenantry');
-  return { port: port.data!, folder, fresh, clockFactor: clockFactor.data!, extensions };
+  const { extensions, allowedOrigins } = deployment;
+  return { port: port.data!, folder, fresh, clockFactor: clockFactor.data!, extensions, allowedOrigins };
 }

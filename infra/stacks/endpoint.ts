@@ -51,6 +51,7 @@ export class EndpointStack extends Stack {
       publicUrl,
       issuers: settings.issuers.map(({ issuer }) => issuer),
       scopes: scopesOf(tools),
+      allowedOrigins: settings.allowedOrigins,
     });
     new Firewall(this, 'Firewall', { stage: this.api.stage, settings });
   }

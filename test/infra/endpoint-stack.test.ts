@@ -78,6 +78,7 @@ describe('the API', () => {
       publicUrl,
       issuers: ['https://login.example.com/'],
       scopes: ['things:read', 'things:write'],
+      allowedOrigins: [],
     };
     template.hasResourceProperties('AWS::ApiGateway::Method', {
       HttpMethod: 'GET',
@@ -104,6 +105,41 @@ describe('the API', () => {
       StatusCode: '403',
       ResponseParameters: { 'gatewayresponse.header.WWW-Authenticate': 'context.authorizer.challenge' },
     });
+  });
+
+  it('lets pages of the allowed origins call, and none where no origin is', () => {
+    const origins = ['https://app.example.com', 'https://other.example.com'];
+    const open = synthesize({ domain, allowedOrigins: origins }).template('endpoint');
+    open.hasResourceProperties('AWS::ApiGateway::Method', {
+      HttpMethod: 'OPTIONS',
+      AuthorizationType: 'NONE',
+      Integration: {
+        Type: 'MOCK',
+        IntegrationResponses: [
+          {
+            StatusCode: '204',
+            ResponseParameters: {
+              'method.response.header.Access-Control-Allow-Origin': `'${origins[0]}'`,
+              'method.response.header.Access-Control-Allow-Methods': "'POST,GET,DELETE'",
+              'method.response.header.Access-Control-Allow-Headers': "'Authorization,*'",
+            },
+            ResponseTemplates: { 'application/json': Match.stringLikeRegexp(`== "${origins[1]}"`) },
+          },
+        ],
+      },
+    });
+    const readable = Match.objectLike({ 'gatewayresponse.header.Access-Control-Allow-Origin': "'*'" });
+    const answers = open.findResources('AWS::ApiGateway::GatewayResponse');
+    open.resourcePropertiesCountIs(
+      'AWS::ApiGateway::GatewayResponse',
+      { ResponseParameters: readable },
+      Object.keys(answers).length,
+    );
+    template.resourcePropertiesCountIs(
+      'AWS::ApiGateway::GatewayResponse',
+      { ResponseParameters: readable },
+      0,
+    );
   });
 
   it('logs no header, no query and no body', () => {

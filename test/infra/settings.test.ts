@@ -34,6 +34,7 @@ describe('settings', () => {
       cluster: { kind: 'aurora', engineVersion: '16.4', instanceClass: 'db.m7g.large' },
       concurrency: { reserved: 2, provisioned: 3 },
       alarmEmail: 'nobody',
+      allowedOrigins: ['https://app.example.com/', 'app.example.com', 'https://app.example.com'],
       tries: 3,
     };
     const message = (() => {
@@ -54,9 +55,12 @@ describe('settings', () => {
       /tenantry\.cluster: .*instanceClass/,
       /tenantry\.concurrency: provisioned must not be more/,
       /tenantry\.alarmEmail: /,
+      /tenantry\.allowedOrigins\.0: must be an origin/,
+      /tenantry\.allowedOrigins\.1: must be an origin/,
       /tenantry: .*tries/,
     ])
       expect(message).toMatch(fault);
+    expect(message).not.toMatch(/allowedOrigins\.2/);
   });
 
   it.each([

@@ -29,6 +29,7 @@ export const variants: Readonly<Record<string, Record<string, unknown>>> = {
     ownKey: true,
     extensions: ['pg_trgm'],
     signingKeyGeneration: 2,
+    allowedOrigins: ['https://app.example.com'],
   },
   'an existing network without endpoints, an RDS instance': {
     network: {

@@ -22,7 +22,12 @@ beforeAll(async () => {
       throw error;
     },
   });
-  const facts = { publicUrl: resource, issuers: ['https://id.example.com'], scopes: ['inventory:read'] };
+  const facts = {
+    publicUrl: resource,
+    issuers: ['https://id.example.com'],
+    scopes: ['inventory:read'],
+    allowedOrigins: ['https://app.example.com', 'https://other.example.com'],
+  };
   gateway = await startGateway({ port: 0, lambda, facts });
   base = `http://127.0.0.1:${gateway.port}`;
 });
@@ -50,6 +55,21 @@ describe('who may call', () => {
       expect(await response.json()).toMatchObject({ error: 'unauthorized' });
     }
     expect((await post({ does: 'show' }, { authorization: 'Bearer forged' })).status).toBe(401);
+  });
+
+  test('a page of an allowed origin may send a token, and read why it was refused', async () => {
+    const asked = (origin: string) => fetch(`${base}/mcp`, { method: 'OPTIONS', headers: { origin } });
+    const allowedFor = async (origin: string) => {
+      const { status, headers } = await asked(origin);
+      expect([status, headers.get('access-control-allow-methods')]).toEqual([204, 'POST,GET,DELETE']);
+      expect(headers.get('access-control-allow-headers')).toBe('Authorization,*');
+      return headers.get('access-control-allow-origin');
+    };
+    expect(await allowedFor('https://other.example.com')).toBe('https://other.example.com');
+    expect(await allowedFor('https://evil.example.com')).toBe('https://app.example.com');
+    const { headers } = await post({}, { authorization: 'Bearer forged', origin: 'https://app.example.com' });
+    expect(headers.get('access-control-allow-origin')).toBe('*');
+    expect(headers.get('access-control-expose-headers')).toContain('WWW-Authenticate');
   });
 
   test('with a token, GET and DELETE reach the function', async () => {
@@ -81,7 +101,7 @@ describe('who may call', () => {
       ['POST', '/health'],
       ['PUT', '/mcp'],
       ['POST', '/mcp/'],
-      ['OPTIONS', '/mcp'],
+      ['OPTIONS', '/health'],
     ]) {
       expect((await fetch(base + path, { method: method!, headers: good })).status).toBe(404);
     }

@@ -57,7 +57,11 @@ beforeAll(async () => {
       throw error;
     },
   });
-  gateway = await startGateway({ port, lambda, facts: { publicUrl, issuers: [issuer.issuer], scopes } });
+  gateway = await startGateway({
+    port,
+    lambda,
+    facts: { publicUrl, issuers: [issuer.issuer], scopes, allowedOrigins: [] },
+  });
 });
 afterAll(async () => {
   await gateway.close();

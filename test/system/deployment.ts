@@ -51,7 +51,7 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     },
   };
   // Where the public name leads to on this machine.
-  const facts = { publicUrl, issuers: [], scopes: scopesOf(tools) };
+  const facts = { publicUrl, issuers: [], scopes: scopesOf(tools), allowedOrigins: [] };
   const lambda = host as unknown as LambdaHost;
   let gateway = await startGateway({ port: 0, lambda, facts });
   const functionArn = (name: string) => `arn:aws:lambda:eu-west-1:${account}:function:tenantry-${name}`;

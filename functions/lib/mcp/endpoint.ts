@@ -4,6 +4,7 @@ import type { Principal } from '../auth/principal.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { isObject, type Message, parseMessage, readBody } from './bounds.ts';
 import type { AdmittedTenant, Log } from './call.ts';
+import { readableBy } from './cross-origin.ts';
 import { createExchange, type Family } from './exchange.ts';
 import type { LegacyExtension } from './legacy.ts';
 import type { ModernExtension } from './modern.ts';
@@ -24,7 +25,7 @@ export interface EndpointOptions {
   readonly info: ServerInfo;
   /** The resource identifier, for challenges. */
   readonly publicUrl: string;
-  /** Origins that may call from a browser. */
+  /** Origins whose pages may call; a gateway answers their preflight requests. */
   readonly allowedOrigins: readonly string[];
   /**
    * Finds the principal's tenant, before anything of the request is carried out.
@@ -57,7 +58,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     data: { scopes: needed },
   });
 
-  return async (request, principal, deadline, requestId = randomUUID()) => {
+  const answer: Endpoint = async (request, principal, deadline, requestId = randomUUID()) => {
     const started = performance.now();
     let tenant: AdmittedTenant | undefined;
     /** One line a call, and one for whatever was refused; these fields and no others. */
@@ -119,6 +120,14 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
       if (refusal === internal) log('error', 'a request failed', { requestId, ...faultFields(error) });
       return refuse(refusal, id);
     }
+  };
+
+  return async (request, ...more) => {
+    const response = await answer(request, ...more);
+    const origin = request.headers.get('origin');
+    if (origin !== null && options.allowedOrigins.includes(origin))
+      for (const [name, value] of Object.entries(readableBy(origin))) response.headers.set(name, value);
+    return response;
   };
 }
 

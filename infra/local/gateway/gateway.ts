@@ -1,11 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { APIGatewayAuthorizerResult, APIGatewayProxyResult } from 'aws-lambda';
+import { sendableHeaders } from '../../../functions/lib/mcp/cross-origin.ts';
 import {
   type EndpointFacts,
   type GatewayResponse,
   gatewayResponses,
   metadataHeaders,
+  preflightMaxAgeSeconds,
+  preflightPath,
   protectedResourceMetadata,
   type Route,
   routes,
@@ -90,6 +93,9 @@ async function serve(
     return;
   }
   const [path = '', search = ''] = (message.url ?? '').split('?', 2);
+  const { allowedOrigins } = options.facts;
+  if (message.method === 'OPTIONS' && path === preflightPath && allowedOrigins.length > 0)
+    return answerPreflight(allowedOrigins, message, response);
   const route = routes.find(
     (candidate: Route) => candidate.path === path && candidate.method === message.method,
   );
@@ -119,6 +125,23 @@ async function serve(
     console.error(`${route.target}: ${error instanceof Error ? error.message : error}`);
     refuse(error instanceof IntegrationTimeout ? 'INTEGRATION_TIMEOUT' : 'INTEGRATION_FAILURE');
   }
+}
+
+/** As the library has API Gateway do it: the first origin for whoever is none of them. */
+function answerPreflight(
+  allowedOrigins: readonly string[],
+  { headers: { origin = '' } }: IncomingMessage,
+  response: ServerResponse,
+): void {
+  const methods = (routes as readonly Route[]).filter(({ path }) => path === preflightPath);
+  response.writeHead(204, {
+    'Access-Control-Allow-Origin': allowedOrigins.includes(origin) ? origin : allowedOrigins[0],
+    'Access-Control-Allow-Methods': methods.map(({ method }) => method).join(','),
+    'Access-Control-Allow-Headers': sendableHeaders.join(','),
+    'Access-Control-Max-Age': String(preflightMaxAgeSeconds),
+    Vary: 'Origin',
+  });
+  response.end();
 }
 
 /** Passes a streamed answer on as it comes: a JSON head, eight NULs, then the body. */

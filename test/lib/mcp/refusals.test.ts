@@ -38,6 +38,20 @@ describe('HTTP', () => {
     expect([answer.status, answer.body.error.data.code]).toEqual([403, 'origin_refused']);
   });
 
+  test('a page may read answers of its own origin alone, refusals too', async () => {
+    const origin = 'https://app.example.com';
+    const readable = async (request: Request) => {
+      const { headers } = await testEndpoint().endpoint(request, principalFor(acme), soon());
+      return [headers.get('access-control-allow-origin'), headers.get('access-control-expose-headers')];
+    };
+    const exposed = expect.stringContaining('MCP-Protocol-Version');
+    const asking = (headers: Record<string, string>) => legacyPost(call('whoami', { text: 'a' }), headers);
+    expect(await readable(asking({ origin }))).toEqual([origin, exposed]);
+    expect(await readable(asking({ origin, 'content-type': 'text/plain' }))).toEqual([origin, exposed]);
+    expect(await readable(asking({}))).toEqual([null, null]);
+    expect(await readable(asking({ origin: 'https://evil.example.com' }))).toEqual([null, null]);
+  });
+
   test('an allowed Origin is served', async () => {
     const answer = await answerTo(
       legacyPost(call('whoami', { text: 'a' }), { origin: 'https://app.example.com' }),
