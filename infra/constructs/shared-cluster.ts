@@ -24,7 +24,7 @@ import type { Settings } from '../settings.ts';
 import type { Network } from './tenancy-function.ts';
 
 /** Used by the installation once, to make tenancy_provisioner. */
-export const masterLogin = 'tenantry_master';
+const masterLogin = 'tenantry_master';
 
 /** What every server says to itself: TLS only, and no value of a statement in the log. */
 export const serverParameters = {
@@ -101,6 +101,8 @@ export class SharedCluster extends Construct {
       deletionProtection: cluster.deletionProtection,
       removalPolicy: RemovalPolicy.SNAPSHOT,
       copyTagsToSnapshot: true,
+      // The settings name an exact version.
+      autoMinorVersionUpgrade: false,
       // What the machine does beside the database, which CloudWatch's own figures of a server don't tell.
       monitoringInterval: Duration.minutes(1),
       monitoringRole: monitoring,
@@ -121,6 +123,7 @@ export class SharedCluster extends Construct {
         caCertificate: CaCertificate.RDS_CA_RSA2048_G1,
         publiclyAccessible: false,
         enablePerformanceInsights: true,
+        autoMinorVersionUpgrade: false,
       };
       const aurora = new DatabaseCluster(this, 'Cluster', {
         ...common,

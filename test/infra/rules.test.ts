@@ -121,6 +121,7 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
         settings.cluster.kind === 'aurora' ? ['postgresql'] : ['postgresql', 'upgrade'],
       CopyTagsToSnapshot: true,
       EngineVersion: settings.cluster.engineVersion,
+      AutoMinorVersionUpgrade: false,
     });
     expect(server.properties).not.toHaveProperty('MasterUserPassword');
     expect(server.deletionPolicy).toBe('Snapshot');
@@ -128,6 +129,7 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       expect(properties).toMatchObject({
         PubliclyAccessible: false,
         EnablePerformanceInsights: true,
+        AutoMinorVersionUpgrade: false,
         MonitoringInterval: 60,
         MonitoringRoleArn: expect.stringMatching(/^<SharedMonitoring.*\.Arn>$/),
         CACertificateIdentifier: 'rds-ca-rsa2048-g1',
