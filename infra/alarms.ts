@@ -17,6 +17,8 @@ export type AlarmName =
 export type Source =
   | { readonly own: (typeof metricNames)[keyof typeof metricNames] }
   | { readonly proxy: string }
+  /** Of calls alone, not of `/health`, which says 503 by itself. */
+  | { readonly call: string }
   | { readonly api: string }
   | { readonly throttledEndpoint: true }
   /** Executions that ended so, of all machines: an alarm adds up ten figures at most. */
@@ -97,7 +99,7 @@ export const alarms: readonly AlarmRow[] = [
   {
     name: 'errors-5xx',
     says: 'The endpoint answers with 5xx.',
-    source: { api: '5XXError' },
+    source: { call: '5XXError' },
     statistic: 'Sum',
     periodMinutes: 5,
     threshold: 5,

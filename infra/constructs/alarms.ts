@@ -66,11 +66,15 @@ export function metricOf(
       dimensionsMap: { ProxyName: watched.proxyName },
       ...common,
     });
-  if ('api' in source)
+  if ('api' in source || 'call' in source)
     return new Metric({
       namespace: 'AWS/ApiGateway',
-      metricName: source.api,
-      dimensionsMap: { ApiName: watched.api.name, Stage: watched.api.stage },
+      metricName: 'api' in source ? source.api : source.call,
+      dimensionsMap: {
+        ApiName: watched.api.name,
+        Stage: watched.api.stage,
+        ...('call' in source && { Method: 'POST', Resource: '/mcp' }),
+      },
       ...common,
     });
   if ('throttledEndpoint' in source)

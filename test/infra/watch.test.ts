@@ -75,6 +75,21 @@ it('wakes somebody in the minute in which isolation is in doubt, and when nobody
   });
 });
 
+it('takes no health check that says 503 for a failing call', () => {
+  const { Dimensions } = assembly
+    .of('AWS::CloudWatch::Alarm')
+    .find(({ properties }) => properties.AlarmName === 'tenantry-errors-5xx')!.properties;
+  expect(Dimensions).toEqual(
+    expect.arrayContaining([
+      { Name: 'Method', Value: 'POST' },
+      { Name: 'Resource', Value: '/mcp' },
+    ]),
+  );
+  // Metrics by method exist where a stage has the detailed ones on.
+  const { MethodSettings } = assembly.only('AWS::ApiGateway::Stage', /^McpApi/).properties;
+  for (const { MetricsEnabled } of MethodSettings) expect(MetricsEnabled).toBe(true);
+});
+
 it('watches things that the other stacks make', () => {
   const dimensions = assembly
     .of('AWS::CloudWatch::Alarm')
@@ -91,7 +106,7 @@ it('watches things that the other stacks make', () => {
     if (Name === 'ApiName') {
       const names = assembly.of('AWS::ApiGateway::RestApi').map(({ properties }) => properties.Name);
       expect(names).toContain(Value);
-    } else expect(ids).toContain(Value);
+    } else if (Name !== 'Method' && Name !== 'Resource') expect(ids).toContain(Value);
   }
 });
 
