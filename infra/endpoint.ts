@@ -139,7 +139,7 @@ function responses(facts: EndpointFacts): Record<string, GatewayResponse> {
   };
 }
 
-const json = (error: string, message: string) => JSON.stringify({ error, message });
+export const json = (error: string, message: string) => JSON.stringify({ error, message });
 
 function plain(status: number, error: string, message: string): GatewayResponse {
   return { status, headers: {}, body: json(error, message) };

@@ -3,6 +3,7 @@ import type { Stage } from 'aws-cdk-lib/aws-apigateway';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
 import { CfnLoggingConfiguration, CfnWebACL, CfnWebACLAssociation } from 'aws-cdk-lib/aws-wafv2';
 import { Construct } from 'constructs';
+import { json } from '../endpoint.ts';
 import type { Settings } from '../settings.ts';
 
 /**
@@ -20,6 +21,12 @@ export class Firewall extends Construct {
       scope: 'REGIONAL',
       defaultAction: { allow: {} },
       visibilityConfig: visibility('all'),
+      customResponseBodies: {
+        [tooMany]: {
+          contentType: 'APPLICATION_JSON',
+          content: json('throttled', 'Too many requests: wait and try again.'),
+        },
+      },
       rules: [
         limit(0, 'per-address', {
           limit: perAddress,
@@ -32,7 +39,16 @@ export class Firewall extends Construct {
           evaluationWindowSec: 300,
           aggregateKeyType: 'CUSTOM_KEYS',
           customKeys: [
-            { header: { name: 'authorization', textTransformations: [{ priority: 0, type: 'NONE' }] } },
+            // As the authorizer reads it: however many spaces, in any case.
+            {
+              header: {
+                name: 'authorization',
+                textTransformations: [
+                  { priority: 0, type: 'COMPRESS_WHITE_SPACE' },
+                  { priority: 1, type: 'LOWERCASE' },
+                ],
+              },
+            },
           ],
         }),
         managed(2, 'AWSManagedRulesAmazonIpReputationList'),
@@ -75,6 +91,10 @@ export class Firewall extends Construct {
   }
 }
 
+const tooMany = 'too-many';
+/** A part of the five minutes that are counted: enough for a loop to slow down. */
+const retryAfterSeconds = 60;
+
 const visibility = (metricName: string) => ({
   cloudWatchMetricsEnabled: true,
   // Samples would hold the token.
@@ -89,7 +109,16 @@ const limit = (
 ): CfnWebACL.RuleProperty => ({
   priority,
   name,
-  action: { block: {} },
+  // In place of the gateway's answer to what is filtered: an agent that is told to wait comes back, one that is refused gives up.
+  action: {
+    block: {
+      customResponse: {
+        responseCode: 429,
+        customResponseBodyKey: tooMany,
+        responseHeaders: [{ name: 'Retry-After', value: String(retryAfterSeconds) }],
+      },
+    },
+  },
   statement: { rateBasedStatement },
   visibilityConfig: visibility(name),
 });

@@ -298,6 +298,18 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       'per-token',
       'AWSManagedRulesAmazonIpReputationList',
     ]);
+    for (const { Action } of properties.Rules.slice(0, 2))
+      expect(Action.Block.CustomResponse).toMatchObject({
+        ResponseCode: 429,
+        ResponseHeaders: [{ Name: 'Retry-After', Value: '60' }],
+        CustomResponseBodyKey: Object.keys(properties.CustomResponseBodies)[0],
+      });
+    // The authorizer takes any number of spaces and "bearer" in any case: the same token all the same.
+    const [key] = properties.Rules[1].Statement.RateBasedStatement.CustomKeys;
+    expect(key.Header.TextTransformations.map(({ Type }: { Type: string }) => Type)).toEqual([
+      'COMPRESS_WHITE_SPACE',
+      'LOWERCASE',
+    ]);
     for (const { VisibilityConfig } of properties.Rules)
       expect(VisibilityConfig.SampledRequestsEnabled).toBe(false);
     const { RedactedFields } = assembly.only('AWS::WAFv2::LoggingConfiguration', /./).properties;
