@@ -72,7 +72,10 @@ const schema = z.strictObject({
     .strictObject({
       /** Of the VPC that is made for it. */
       cidr: z.cidrv4('must be an IPv4 range, e.g. 10.40.0.0/16').default('10.40.0.0/16'),
-      /** In place of a VPC of its own: subnets in at least two zones, without a way out to the internet. */
+      /**
+       * In place of a VPC of its own: subnets without a way out to the internet, one in each of at least two zones. Never two
+       * in one zone: an endpoint takes one subnet a zone, and the deployment would fail.
+       */
       existing: z
         .strictObject({
           vpcId: resourceId('vpc'),

@@ -54,7 +54,7 @@ export class NetworkStack extends Stack implements Network {
         : this.newGroup('endpoints'),
     );
     this.letIn();
-    if (!existing?.endpointSecurityGroupId) this.addEndpoints(existing?.routeTableIds);
+    if (!existing?.endpointSecurityGroupId) this.addEndpoints();
   }
 
   fixedGroup(scope: Construct, name: string): ISecurityGroup {
@@ -100,7 +100,7 @@ export class NetworkStack extends Stack implements Network {
   }: NonNullable<Settings['network']['existing']>): IVpc {
     const vpc = Vpc.fromVpcAttributes(this, 'Vpc', {
       vpcId,
-      // The subnets decide, but CDK wants a zone for each; asking AWS for them would need credentials.
+      // The subnets decide, one a zone as the setting asks; CDK wants the zones' names, and asking AWS would need credentials.
       availabilityZones: subnetIds.map((_, index) => Fn.select(index, Fn.getAzs())),
       isolatedSubnetIds: subnetIds,
       ...(routeTableIds && {
@@ -134,7 +134,7 @@ export class NetworkStack extends Stack implements Network {
     let_('proxy', 'cluster', postgresPort);
   }
 
-  private addEndpoints(routeTableIds: readonly string[] | undefined): void {
+  private addEndpoints(): void {
     // Nobody else's credentials are good for anything from in here.
     const policy = new PolicyStatement({
       principals: [new AnyPrincipal()],
@@ -151,14 +151,12 @@ export class NetworkStack extends Stack implements Network {
         open: false,
       }).addToPolicy(policy);
     }
-    if (services.includes('s3')) {
-      if (routeTableIds === undefined || routeTableIds.length > 0)
-        new GatewayVpcEndpoint(this, 's3-endpoint', {
-          vpc: this.vpc,
-          service: GatewayVpcEndpointAwsService.S3,
-          subnets: [this.subnets],
-        }).addToPolicy(policy);
-    }
+    if (services.includes('s3'))
+      new GatewayVpcEndpoint(this, 's3-endpoint', {
+        vpc: this.vpc,
+        service: GatewayVpcEndpointAwsService.S3,
+        subnets: [this.subnets],
+      }).addToPolicy(policy);
   }
 }
 
