@@ -261,7 +261,7 @@ function anyCluster() {
     backupDays: backupDays(),
     /** While true, neither a deployment nor `cdk destroy` can take the data away. */
     deletionProtection: z.boolean().default(true),
-    /** `max_connections`; the budget is counted against it. */
+    /** `max_connections`; the budget is counted against it. A server takes another number when it is rebooted. */
     maxConnections: z.int().min(100).max(5_000).default(1_000),
     /** RDS Proxy's share of them, percent. */
     proxyPercent: z.int().min(10).max(90).default(80),
