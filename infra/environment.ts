@@ -40,6 +40,16 @@ const certificateAuthority = 'rds-ca-rsa2048-g1';
 export const scopesOf = (tools: DeploymentFacts['tools']) =>
   [...new Set(tools.flatMap(({ scopes }) => scopes))].sort();
 
+/** Tools by the scopes that they need, separated by spaces: most share theirs, and Lambda has little room. */
+export function toolsByScopes(tools: DeploymentFacts['tools']): Record<string, string[]> {
+  const groups = new Map<string, string[]>();
+  for (const { name, scopes } of tools) {
+    const key = scopes.join(' ');
+    if (key !== '') groups.set(key, [...(groups.get(key) ?? []), name]);
+  }
+  return Object.fromEntries(groups);
+}
+
 /** A function's environment variables: what `functions/lib/settings.ts` parses, as `infra/local/functions.ts` has it for one machine. */
 export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<string, string> {
   const { settings, tools } = facts;
@@ -87,7 +97,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       API_KEY_ISSUER: facts.publicUrl!,
       // Not read: the line above names where the keys stand, so that without this a deployment would not bring new ones.
       SIGNING_KEY_GENERATION: String(settings.signingKeyGeneration),
-      TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
+      TOOLS_BY_SCOPES: JSON.stringify(toolsByScopes(tools)),
     }),
     health: () => ({
       CATALOG_HOST: facts.proxyHost,

@@ -95,15 +95,19 @@ const authorizerSettings = z
     /** Public keys of the product's own API keys; none is fine, the issuers' tokens then serve. */
     API_KEY_JWKS: json(jwks),
     API_KEY_ISSUER: z.string().min(1),
-    /** Scopes by tool, for the 403 that a missing scope gets before any function of ours runs. */
-    TOOL_SCOPES: json(z.record(z.string(), z.array(z.string()))).default({}),
+    /** Tools by the scopes that they need, separated by spaces: for the 403 that a missing one gets before any function of ours runs. */
+    TOOLS_BY_SCOPES: json(z.record(z.string().min(1), z.array(z.string()))).default({}),
   })
   .transform((env) => ({
     publicUrl: env.PUBLIC_URL,
     issuers: env.ISSUERS,
     apiKeyJwks: env.API_KEY_JWKS,
     apiKeyIssuer: env.API_KEY_ISSUER,
-    toolScopes: env.TOOL_SCOPES,
+    toolScopes: Object.fromEntries(
+      Object.entries(env.TOOLS_BY_SCOPES).flatMap(([scopes, names]) =>
+        names.map((name) => [name, scopes.split(' ')]),
+      ),
+    ),
   }));
 
 /** A state machine lives for a year at most, and the removal after it takes its time. */

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
+import { Duration, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
 import type { ISecurityGroup, IVpc, SubnetSelection } from 'aws-cdk-lib/aws-ec2';
 import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
@@ -15,6 +15,7 @@ import { Construct } from 'constructs';
 import type { FunctionRow } from '../functions.ts';
 import type { Settings } from '../settings.ts';
 import { bundle, bundleHandler } from './bundle.ts';
+import { checkEnvironmentSize } from './environment-size.ts';
 import { grant, type Places } from './grant.ts';
 
 /** The project's; a row's entry is relative to it. */
@@ -70,6 +71,12 @@ export class TenancyFunction extends Construct {
         reason: "Lambda's own network interfaces; EC2 cannot narrow these actions to one function.",
       });
     }
+    const environment = {
+      ...props.environment,
+      // Lambda's Node trusts the public authorities only; this file of the runtime also holds those of RDS.
+      ...(row.inVpc && { NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem' }),
+    };
+    checkEnvironmentSize(Stack.of(this), row.name, environment);
     const { code, digest } = bundle(this, row.entry, root);
     this.digest = digest;
     this.lambda = new LambdaFunction(this, 'Function', {
@@ -83,11 +90,7 @@ export class TenancyFunction extends Construct {
       logGroup: this.logGroup,
       loggingFormat: LoggingFormat.JSON,
       tracing: Tracing.ACTIVE,
-      environment: {
-        ...props.environment,
-        // Lambda's Node trusts the public authorities only; this file of the runtime also holds those of RDS.
-        ...(row.inVpc && { NODE_EXTRA_CA_CERTS: '/var/runtime/ca-cert.pem' }),
-      },
+      environment,
       ...(props.reservedConcurrency !== undefined && {
         reservedConcurrentExecutions: props.reservedConcurrency,
       }),

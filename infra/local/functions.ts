@@ -2,6 +2,7 @@ import { createWriteStream, mkdirSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import type { JWK } from 'jose';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
+import { toolsByScopes } from '../environment.ts';
 import { type FunctionName, functions } from '../functions.ts';
 import { canaryKeysSecret, contextKeySecret, region, signingKeySecret } from './control-plane.ts';
 import { LambdaHost } from './lambda/host.ts';
@@ -52,7 +53,7 @@ export function functionVariables(
       ISSUERS: JSON.stringify([{ issuer: issuerUrl, audience: publicUrl, jwksUri: `${issuerUrl}/jwks` }]),
       API_KEY_JWKS: JSON.stringify(facts.apiKeyJwks),
       API_KEY_ISSUER: publicUrl,
-      TOOL_SCOPES: JSON.stringify(Object.fromEntries(tools.map(({ name, scopes }) => [name, scopes]))),
+      TOOLS_BY_SCOPES: JSON.stringify(toolsByScopes(tools)),
     },
     health: data,
     'health-canary': {

@@ -25,8 +25,8 @@ beforeAll(async () => {
   vi.stubEnv('API_KEY_JWKS', JSON.stringify({ keys: [signing.publicKey] }));
   vi.stubEnv('API_KEY_ISSUER', 'tenantry-keys');
   vi.stubEnv(
-    'TOOL_SCOPES',
-    JSON.stringify({ get_item: ['inventory:read'], adjust_stock: ['inventory:read', 'inventory:write'] }),
+    'TOOLS_BY_SCOPES',
+    JSON.stringify({ 'inventory:read': ['get_item'], 'inventory:read inventory:write': ['adjust_stock'] }),
   );
   ({ handler } = await import('../../functions/authorizer/handler.ts'));
   token = await sign(key, { exp: Date.now() / 1000 + 600 });

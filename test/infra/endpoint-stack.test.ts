@@ -156,9 +156,9 @@ it('gives each function the settings that it reads', () => {
     CREDENTIALS: 'iam',
     DATABASE_TLS: 'verify',
   });
-  expect(JSON.parse(environment(/^authorizerFunction/).TOOL_SCOPES)).toEqual({
-    look: ['things:read'],
-    change: ['things:read', 'things:write'],
+  expect(JSON.parse(environment(/^authorizerFunction/).TOOLS_BY_SCOPES)).toEqual({
+    'things:read': ['look'],
+    'things:read things:write': ['change'],
   });
   expect(JSON.parse(environment(/^authorizerFunction/).ISSUERS)).toEqual([
     {
@@ -167,6 +167,23 @@ it('gives each function the settings that it reads', () => {
       jwksUri: 'https://login.example.com/.well-known/jwks.json',
     },
   ]);
+});
+
+describe('an environment', () => {
+  const many = (count: number, scopes: (index: number) => string[]) =>
+    Array.from({ length: count }, (_, index) => ({ name: `adjust_thing_${index}`, scopes: scopes(index) }));
+
+  it('has room for a hundred tools that share scopes', () => {
+    const tools = many(100, (index) => (index % 2 === 0 ? ['things:read'] : ['things:read', 'things:write']));
+    expect(() => synthesize({}, tools)).not.toThrow();
+  });
+
+  it('that Lambda would refuse fails synthesis, with the sum and what to do', () => {
+    const tools = many(100, (index) => ['things:read', `things:write:${index}`]);
+    expect(() => synthesize({}, tools)).toThrow(
+      /environment of authorizer[\s\S]*TOOLS_BY_SCOPES[\s\S]*together[\s\S]*shorter names/,
+    );
+  });
 });
 
 it('says what agents are given and where the name must point', () => {

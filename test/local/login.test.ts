@@ -22,7 +22,7 @@ const tenants = Object.entries(ids).map(([slug, claim]) => ({ slug, claim }));
 const redirectUrl = 'http://127.0.0.1:9/callback';
 
 const scopes = ['inventory:read', 'inventory:write'];
-const toolScopes = { who_reads: ['inventory:read'], who_writes: scopes };
+const toolsByScopes = { 'inventory:read': ['who_reads'], [scopes.join(' ')]: ['who_writes'] };
 
 let folder: string;
 let publicUrl: string;
@@ -44,7 +44,7 @@ beforeAll(async () => {
     ISSUERS: JSON.stringify([trusted]),
     API_KEY_JWKS: JSON.stringify({ keys: [(await newSigningKey()).publicKey] }),
     API_KEY_ISSUER: 'keys',
-    TOOL_SCOPES: JSON.stringify(toolScopes),
+    TOOLS_BY_SCOPES: JSON.stringify(toolsByScopes),
   };
   lambda = new LambdaHost({
     root: fileURLToPath(new URL('../..', import.meta.url)),
