@@ -356,58 +356,29 @@ export type ControlSettings = z.output<typeof controlSettings>;
 export type OffboardSettings = z.output<typeof offboardSettings>;
 export type AuthorizerSettings = z.output<typeof authorizerSettings>;
 
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readMcpSettings = (env: Environment = process.env): McpSettings => read(mcpSettings, env);
+export const readMcpSettings = reader(mcpSettings);
+export const readAuthorizerSettings = reader(authorizerSettings);
+export const readControlSettings = reader(controlSettings);
+export const readMigrateSettings = reader(migrateSettings);
+export const readBatchSettings = reader(batchSettings);
+export const readOffboardSettings = reader(offboardSettings);
+export const readAdminSettings = reader(adminSettings);
+export const readCanarySettings = reader(canarySettings);
+export const readEndpointCanarySettings = reader(endpointCanarySettings);
+export const readHealthSettings = reader(healthSettings);
+export const readInstallSettings = reader(installSettings);
+/** Of the command line. */
+export const readCliSettings = reader(cliSettings);
 
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readAuthorizerSettings = (env: Environment = process.env): AuthorizerSettings =>
-  read(authorizerSettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readControlSettings = (env: Environment = process.env): ControlSettings =>
-  read(controlSettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readMigrateSettings = (env: Environment = process.env): z.output<typeof migrateSettings> =>
-  read(migrateSettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readBatchSettings = (env: Environment = process.env): z.output<typeof batchSettings> =>
-  read(batchSettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readOffboardSettings = (env: Environment = process.env): OffboardSettings =>
-  read(offboardSettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readAdminSettings = (env: Environment = process.env): AdminSettings => read(adminSettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readCanarySettings = (env: Environment = process.env): CanarySettings =>
-  read(canarySettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readEndpointCanarySettings = (
-  env: Environment = process.env,
-): z.output<typeof endpointCanarySettings> => read(endpointCanarySettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readHealthSettings = (env: Environment = process.env): HealthSettings =>
-  read(healthSettings, env);
-
-/** @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readInstallSettings = (env: Environment = process.env): InstallSettings =>
-  read(installSettings, env);
-
-/** Of the command line. @throws TenantryError `invalid_settings` that names every faulty variable */
-export const readCliSettings = (env: Environment = process.env): CliSettings => read(cliSettings, env);
-
-function read<T extends z.ZodType>(schema: T, env: Environment): z.output<T> {
-  const result = schema.safeParse(env);
-  if (result.success) return result.data;
-  const faults = result.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`);
-  throw new TenantryError(
-    'invalid_settings',
-    `These environment variables need attention:\n${faults.join('\n')}`,
-  );
+/** @returns a function that throws TenantryError `invalid_settings`, which names every faulty variable */
+function reader<T extends z.ZodType>(schema: T) {
+  return (env: Environment = process.env): z.output<T> => {
+    const result = schema.safeParse(env);
+    if (result.success) return result.data;
+    const faults = result.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`);
+    throw new TenantryError(
+      'invalid_settings',
+      `These environment variables need attention:\n${faults.join('\n')}`,
+    );
+  };
 }
