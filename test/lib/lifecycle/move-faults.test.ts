@@ -80,8 +80,8 @@ describe.each(directions)('from %s to %s', (from, to) => {
     await untilSwitched(world, operation, (name) => twice(name));
     await twice('follow');
     await twice('complete');
+    // Each with all that the machine reads of an answer: one that comes too late must not fail its execution.
     for (const name of [...steps, 'follow', 'cancel', 'complete'] as const)
-      // Each with all that the machine reads of an answer: one that comes too late must not fail its execution.
       expect(await step(world, operation, name)).toEqual({
         more: false,
         instance: false,
