@@ -98,13 +98,22 @@ export async function recordFirstHome(catalog: Catalog, home: CatalogHome): Prom
   };
 }
 
-/** The home is the tenant's from now on, and open. Only a tenant on its way in becomes active: a suspended one stays suspended. */
-export async function activateTenant(catalog: Catalog, tenant: TenantId, homeId: string): Promise<void> {
+/**
+ * The home is the tenant's from now on, and open. Only a tenant on its way in becomes active: a suspended one stays suspended.
+ * The operation that made it is done in the same statement: one that still ran would be taken back, with the tenant in it.
+ */
+export async function activateTenant(
+  catalog: Catalog,
+  tenant: TenantId,
+  homeId: string,
+  operationId?: string,
+): Promise<void> {
   await catalog.query(
-    `with opened as (update catalog.homes set state = 'open' where home_id = $2 and tenant_id = $1 and state = 'provisioning')
+    `with opened as (update catalog.homes set state = 'open' where home_id = $2 and tenant_id = $1 and state = 'provisioning'),
+          ended as (update catalog.operations set state = 'done', finished_at = now() where operation_id = $3 and state = 'running')
      update catalog.tenants set home_id = $2, status = 'active', updated_at = now()
       where tenant_id = $1 and status in ('provisioning', 'failed')`,
-    [tenant, homeId],
+    [tenant, homeId, operationId ?? null],
   );
 }
 

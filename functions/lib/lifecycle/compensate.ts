@@ -1,26 +1,44 @@
 import { instanceName } from '../aws/rds.ts';
 import { forgetCluster, sharedCluster } from '../catalog/clusters.ts';
-import { changeTenantStatus, forgetFirstHome } from '../catalog/tenants.ts';
-import { withConnection } from '../database/connect.ts';
+import { changeTenantStatus, forgetFirstHome, homesOf } from '../catalog/tenants.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
+import type { TenantId } from '../tenant/tenant.ts';
 import { adminEndpoint } from './control-plane.ts';
 import { ownDatabase } from './new-place.ts';
 import { endOperation } from './operations.ts';
-import type { Provisioner, ProvisionOperation } from './provision.ts';
+import type { Provisioner, ProvisionInput, ProvisionOperation } from './provision.ts';
 import { failureOf, type Step } from './step.ts';
 
 /**
- * Takes back what this operation made, and nothing else: everything carries the home's id, an instance this tenant's tag.
- * The tenant stays, `failed`, and can be provisioned again.
+ * Takes back what this operation made, and nothing else. The tenant stays, `failed`, and can be provisioned again. A home
+ * that the tenant lives in is not touched: then the operation had done its work before it could say so.
  */
 export const compensate: Step<Provisioner, ProvisionOperation> = async (
-  { plane, instances },
+  provisioner,
   catalog,
   { operationId, tenant, input },
   failure,
 ) => {
-  const { homeId, strategy, placement } = input;
+  const homes = await homesOf(catalog, tenant);
+  if (homes.some(({ homeId, isInUse }) => isInUse && homeId === input.homeId))
+    return endOperation(catalog, operationId, { state: 'done' });
+  await takeBack(provisioner, catalog, tenant, input);
+  await changeTenantStatus(catalog, tenant, ['provisioning'], 'failed');
+  await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
+};
+
+/**
+ * Removes what was made for a home that never opened: everything carries the home's id, an instance this tenant's tag.
+ * Safe to repeat. @throws TenantryError `instance_pending` while an instance can't be deleted yet
+ */
+export async function takeBack(
+  { plane, instances }: Pick<Provisioner, 'plane' | 'instances'>,
+  catalog: ControlConnection,
+  tenant: TenantId,
+  { homeId, strategy, placement }: Pick<ProvisionInput, 'homeId' | 'strategy' | 'placement'>,
+): Promise<void> {
   const isolation = isolations[strategy];
   const named = { homeId, tenant, strategy, ...isolation.name(homeId), epoch: 1 };
   const own = isolation.place(placement);
@@ -46,9 +64,7 @@ export const compensate: Step<Provisioner, ProvisionOperation> = async (
   if (secret) await plane.secrets.remove(secret.name);
   await forgetFirstHome(catalog, homeId);
   if (own === 'instance') await forgetCluster(catalog, homeId);
-  await changeTenantStatus(catalog, tenant, ['provisioning'], 'failed');
-  await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
-};
+}
 
 /** Compensation itself failed, again and again: the operation says so, and its id leads to what may be left. */
 export const abandon: Step<Provisioner, ProvisionOperation> = async (

@@ -19,7 +19,7 @@ import type { Placement, TenantId } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { makeHome } from './home.ts';
 import { placeFor } from './new-place.ts';
-import { beginOperation, endOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
+import { beginOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
 import type { Step } from './step.ts';
 
 export interface ProvisionRequest extends NewTenant {
@@ -132,8 +132,7 @@ export const provisionSteps = {
     await withConnection(adminOf(plane, home), (connection) =>
       changeHomeState(connection, home.homeId, ['provisioning'], 'open'),
     );
-    await activateTenant(catalog, tenant, home.homeId);
-    await endOperation(catalog, operationId, { state: 'done' });
+    await activateTenant(catalog, tenant, home.homeId, operationId);
   },
 } as const satisfies Record<string, Step<Provisioner, ProvisionOperation>>;
 

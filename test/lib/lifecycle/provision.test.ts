@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { readOperation, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
 import { beginProvisioning, provisionOperation } from '../../../functions/lib/lifecycle/provision.ts';
 import type { Placement, Strategy } from '../../../functions/lib/tenant/tenant.ts';
@@ -77,6 +78,56 @@ describe.each(kinds)('%s, %s', (strategy, placement) => {
     },
     120_000,
   );
+});
+
+describe('the end', () => {
+  const endedAs = async (operation: string) =>
+    (await world.asProvisioner('catalog', (catalog) => readOperation(catalog, operation))).state;
+
+  it.each(kinds)(
+    '%s, %s: a tenant that is active is not taken back, whoever tries',
+    async (strategy, placement) => {
+      const { operation, tenant } = await begin(strategy, placement);
+      for (const step of order(strategy, placement)) await run(operation, step);
+      // As a process leaves it that dies behind the activation, and an execution that is killed there.
+      await world.asProvisioner('catalog', (catalog) =>
+        catalog.query(
+          "update catalog.operations set state = 'running', finished_at = null where operation_id = $1",
+          [operation],
+        ),
+      );
+      const before = await inventory();
+      await fail(operation, 'activate');
+      expect(await endedAs(operation)).toBe('done');
+      expect(await inventory()).toEqual(before);
+      expect(await answers(tenant)).toBe(1);
+    },
+    60_000,
+  );
+
+  it('is one statement: the tenant is not active while its operation still runs', async () => {
+    const { operation, tenant } = await begin('schema', 'dedicated');
+    const steps = order('schema', 'dedicated');
+    for (const step of steps.slice(0, -1)) await run(operation, step);
+    const asOwner = (statement: string) =>
+      withConnection(world.superuser('tenantry_catalog'), (connection) => connection.query(statement));
+    await asOwner(
+      `create function catalog.planned() returns trigger language plpgsql as $$ begin raise exception 'planned'; end $$;
+       create trigger planned before update on catalog.operations for each row
+         when (new.state = 'done' and new.operation_id = '${operation}') execute function catalog.planned()`,
+    );
+    try {
+      await expect(run(operation, 'activate')).rejects.toThrow('planned');
+    } finally {
+      await asOwner('drop trigger planned on catalog.operations; drop function catalog.planned()');
+    }
+    const { rows } = await world.asProvisioner('catalog', (catalog) =>
+      catalog.query('select status from catalog.tenants where tenant_id = $1', [tenant]),
+    );
+    expect([rows[0]!.status, await endedAs(operation)]).toEqual(['provisioning', 'running']);
+    await run(operation, 'activate');
+    expect([await answers(tenant), await endedAs(operation)]).toEqual([1, 'done']);
+  }, 60_000);
 });
 
 it('survives PostgreSQL being killed in the middle of each step', async () => {
