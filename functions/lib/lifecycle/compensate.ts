@@ -66,7 +66,7 @@ export async function takeBack(
   if (own === 'instance') await forgetCluster(catalog, homeId);
 }
 
-/** Compensation itself failed, again and again: the operation says so, and its id leads to what may be left. */
+/** Compensation itself failed, again and again: the operation says so, and the next provisioning takes back what is left. */
 export const abandon: Step<Provisioner, ProvisionOperation> = async (
   _,
   catalog,
@@ -75,6 +75,6 @@ export const abandon: Step<Provisioner, ProvisionOperation> = async (
 ) => {
   const { step, reason } = failureOf(failure);
   await changeTenantStatus(catalog, tenant, ['provisioning'], 'failed');
-  const both = `${reason} (What had been made could not be taken back: run \`npm run tenants -- why\`.)`;
+  const both = `${reason} (What had been made could not be taken back yet: creating the tenant again begins with that, offboarding it does it too.)`;
   await endOperation(catalog, operationId, { state: 'failed', step, reason: both });
 };

@@ -5,6 +5,7 @@ import {
   activateTenant,
   changeTenantStatus,
   findHome,
+  homesOf,
   type NewTenant,
   type ReachableHome,
   recordTenant,
@@ -16,6 +17,7 @@ import { isolations } from '../isolation/isolation.ts';
 import { migrateHome } from '../migrations/migrator.ts';
 import { newestState, type Release } from '../migrations/release.ts';
 import type { Placement, TenantId } from '../tenant/tenant.ts';
+import { takeBack } from './compensate.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { makeHome } from './home.ts';
 import { placeFor } from './new-place.ts';
@@ -95,9 +97,17 @@ async function unlessGone(catalog: ControlConnection, operation: Operation): Pro
 
 /** The steps of `stepfunctions/provision-tenant.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
 export const provisionSteps = {
-  /** Takes the tenant (back) into provisioning. */
-  async reserve(_, catalog, { tenant }) {
+  /**
+   * Takes the tenant (back) into provisioning, and back what an earlier one could not take back: a tenant has one first home.
+   * @throws TenantryError `instance_pending` while an instance can't be deleted yet
+   */
+  async reserve(provisioner, catalog, { tenant, input }) {
     await changeTenantStatus(catalog, tenant, ['failed'], 'provisioning');
+    for (const { homeId, strategy, clusterId, isInUse } of await homesOf(catalog, tenant)) {
+      if (isInUse || homeId === input.homeId) continue;
+      const placement = clusterId === homeId ? 'dedicated' : 'shared-cluster';
+      await takeBack(provisioner, catalog, tenant, { homeId, strategy, placement });
+    }
   },
 
   /** The identifier is the home's, so that a repetition finds what the first run made. */

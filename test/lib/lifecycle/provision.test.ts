@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { homesOf } from '../../../functions/lib/catalog/tenants.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { endSessions } from '../../../functions/lib/isolation/homes.ts';
 import { readOperation, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
 import { beginProvisioning, provisionOperation } from '../../../functions/lib/lifecycle/provision.ts';
 import type { Placement, Strategy } from '../../../functions/lib/tenant/tenant.ts';
@@ -78,6 +80,61 @@ describe.each(kinds)('%s, %s', (strategy, placement) => {
     },
     120_000,
   );
+});
+
+describe('after a compensation that failed', () => {
+  /** Provisioned up to `migrate`, then given up with everything, or the half of it, still there. */
+  const abandoned = async (strategy: Strategy, placement: Placement, isHalf: boolean) => {
+    const first = await begin(strategy, placement);
+    const steps = order(strategy, placement);
+    for (const step of steps.slice(0, steps.indexOf('verify'))) await run(first.operation, step);
+    const { home_id, login } = await world.asProvisioner('catalog', async (catalog) => {
+      const { rows } = await catalog.query('select home_id, login from catalog.homes where tenant_id = $1', [
+        first.tenant,
+      ]);
+      return rows[0]!;
+    });
+    if (isHalf && placement === 'dedicated' && strategy === 'database')
+      await lifecycle.provisioner.instances.remove(`tenantry-${home_id.replaceAll('-', '')}`, first.tenant);
+    else if (isHalf)
+      await world.asProvisioner(world.tenants.rls.a, (connection) => endSessions(connection, login));
+    await run(first.operation, 'abandon', { failedStep: 'migrate', failure: { Error: 'Planned' } });
+    return first;
+  };
+
+  it.each(
+    kinds.flatMap(([strategy, placement]) =>
+      [false, true].map((isHalf) => [strategy, placement, isHalf] as const),
+    ),
+  )(
+    '%s, %s: the tenant can be provisioned, and nothing of the first time is left (half: %s)',
+    async (strategy, placement, isHalf) => {
+      await settled();
+      const before = await inventory();
+      const first = await abandoned(strategy, placement, isHalf);
+      const second = await begin(strategy, placement, first.slug);
+      expect(second.tenant).toBe(first.tenant);
+      for (const step of order(strategy, placement).slice(0, -1)) await run(second.operation, step);
+      await fail(second.operation, 'activate');
+      await settled();
+      expect(await inventory()).toEqual(before);
+
+      const third = await begin(strategy, placement, first.slug);
+      for (const step of order(strategy, placement)) await run(third.operation, step);
+      expect(await answers(third.tenant)).toBe(1);
+    },
+    120_000,
+  );
+
+  it('it may be put somewhere else', async () => {
+    const first = await abandoned('database', 'dedicated', false);
+    const second = await begin('database', 'shared-cluster', first.slug);
+    for (const step of order('database', 'shared-cluster')) await run(second.operation, step);
+    expect(await answers(first.tenant)).toBe(1);
+    await settled();
+    const homes = await world.asProvisioner('catalog', (catalog) => homesOf(catalog, first.tenant));
+    expect(homes.map(({ clusterId }) => clusterId)).toEqual([world.plane.catalog.clusterId]);
+  }, 60_000);
 });
 
 describe('the end', () => {
