@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { ControlConnection } from '../database/connect.ts';
+import type { Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { compensate } from '../lifecycle/compensate.ts';
@@ -32,7 +33,7 @@ export type NewTenantBody = z.output<typeof newTenant>;
 /**
  * Creates a tenant, or continues what an earlier call has begun. One on shared tables is there when this returns; the
  * others are provisioned by the state machine, which the operation follows.
- * @throws TenantryError `slug_invalid`, `slug_taken`, `name_taken`, `idempotency_conflict`, `operation_running`, `invalid_request`
+ * @throws TenantryError `slug_invalid`, `slug_taken`, `name_taken`, `wrong_strategy`, `idempotency_conflict`, `operation_running`, `invalid_request`
  */
 export async function createTenant(
   admin: Admin,
@@ -143,17 +144,38 @@ async function begin(
       throw new TenantryError('name_taken', 'This external id of this issuer belongs to another tenant.', {
         cause: error,
       });
-    // The same request again, of a caller that died or was impatient: it goes on with what runs.
     const isRunning = error instanceof TenantryError && error.code === 'operation_running';
-    const known = isRunning && !idempotencyKey ? await runningOperation(catalog, request.slug) : undefined;
-    if (known?.kind !== 'provision' || !isSame(known.input as unknown as ProvisionInput, request))
-      throw error;
+    const known = isRunning ? await runningOperation(catalog, request.slug) : undefined;
+    if (known?.kind !== 'provision') throw error;
+    const differing = await differences(catalog, known, request);
+    if (differing.length > 0)
+      throw new TenantryError(
+        'operation_running',
+        `The tenant ${request.slug} is being created with another ${differing.join(', ')}. Wait until that has ended: \`npm run tenants -- operations\`.`,
+        { cause: error },
+      );
+    // The same request again, of a caller that died or was impatient: it goes on with what runs.
+    if (idempotencyKey) throw error;
     return known;
   }
 }
 
-const isSame = (input: ProvisionInput, { tier, strategy, placement = 'dedicated' }: ProvisionRequest) =>
-  input.tier === tier && input.strategy === strategy && input.placement === placement;
+/** In what this request is not the one that is being carried out. */
+async function differences(
+  catalog: ControlConnection,
+  { tenant, input }: Operation,
+  { tier, strategy, issuer, externalId, placement = 'dedicated' }: ProvisionRequest,
+): Promise<string[]> {
+  const { rows } = await catalog.query(
+    'select tier, strategy, issuer, external_id from catalog.tenants where tenant_id = $1',
+    [tenant],
+  );
+  const made: Row = { ...rows[0], placement: (input as unknown as ProvisionInput).placement };
+  const asked = { tier, strategy, issuer, external_id: externalId, placement };
+  return Object.entries(asked)
+    .filter(([field, value]) => made[field] !== (value ?? null))
+    .map(([field]) => field.replace('_', ' '));
+}
 
 /** Safe to repeat: the execution has the operation's name, and every step may run twice. */
 async function advance(admin: Admin, { operationId, input }: Operation): Promise<void> {

@@ -16,7 +16,11 @@ export interface NewTenant {
   readonly externalId?: string;
 }
 
-/** @throws TenantryError `slug_invalid`, or `slug_taken` by a tenant of another strategy */
+/**
+ * Records a tenant. One that never opened becomes what is asked for now, and its row is held: whoever begins an operation on
+ * it does so in the same transaction, so that it can't come to serve as somebody else has asked.
+ * @throws TenantryError `slug_invalid`, or `slug_taken` by a tenant of another strategy
+ */
 export async function recordTenant(catalog: Catalog, tenant: NewTenant): Promise<TenantId> {
   const slug = slugForm.safeParse(tenant.slug);
   if (!slug.success)
@@ -25,7 +29,9 @@ export async function recordTenant(catalog: Catalog, tenant: NewTenant): Promise
       `The slug can't be used: ${slug.error.issues.map((i) => i.message).join('; ')}.`,
     );
   await catalog.query(
-    `insert into catalog.tenants (slug, tier, strategy, issuer, external_id) values ($1, $2, $3, $4, $5) on conflict (slug) do nothing`,
+    `insert into catalog.tenants as t (slug, tier, strategy, issuer, external_id) values ($1, $2, $3, $4, $5)
+     on conflict (slug) do update set tier = excluded.tier, strategy = excluded.strategy, issuer = excluded.issuer,
+       external_id = excluded.external_id, updated_at = now() where t.status in ('provisioning', 'failed')`,
     [slug.data, tenant.tier, tenant.strategy, tenant.issuer ?? null, tenant.externalId ?? null],
   );
   const { rows } = await catalog.query<{ tenant_id: TenantId; strategy: Strategy; status: TenantStatus }>(

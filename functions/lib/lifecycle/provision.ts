@@ -47,8 +47,9 @@ export interface Provisioner {
 }
 
 /**
- * Begins to provision a tenant, or answers the operation that this key or slug has begun.
- * @throws TenantryError `slug_invalid`, `slug_taken`, `idempotency_conflict`, `operation_running`
+ * Begins to provision a tenant, or answers the operation that this key or slug has begun. A tenant that could not be
+ * provisioned before becomes what is asked for now.
+ * @throws TenantryError `slug_invalid`, `slug_taken`, `wrong_strategy`, `idempotency_conflict`, `operation_running`
  */
 export async function beginProvisioning(
   catalog: ControlConnection,
@@ -58,27 +59,50 @@ export async function beginProvisioning(
   const asked = { ...request };
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'provision', asked));
   if (known) return { operation: await unlessGone(catalog, known), isNew: false };
-  const tenant = await recordTenant(catalog, request);
-  const { rows } = await catalog.query('select status from catalog.tenants where tenant_id = $1', [tenant]);
-  if (!['provisioning', 'failed'].includes(rows[0]!.status))
-    throw new TenantryError(
-      'slug_taken',
-      `There is a tenant ${request.slug} already: it is ${rows[0]!.status}.`,
-    );
   const { slug, tier, strategy, placement = 'dedicated' } = request;
   const input: ProvisionInput = { homeId: randomUUID(), slug, tier, strategy, placement };
-  return beginOperation(catalog, {
-    kind: 'provision',
-    tenant,
-    request: asked,
-    input: { ...input },
-    idempotencyKey,
-    whileTenantIs: ['provisioning', 'failed'],
-  }).catch((error) => {
+  // What the tenant is recorded as goes with the operation that makes it so: another one that runs undoes both.
+  await catalog.query('begin');
+  try {
+    const tenant = await recordTenant(catalog, request);
+    await requireNew(catalog, tenant, request);
+    const begun = await beginOperation(catalog, {
+      kind: 'provision',
+      tenant,
+      request: asked,
+      input: { ...input },
+      idempotencyKey,
+      whileTenantIs: ['provisioning', 'failed'],
+    });
+    await catalog.query('commit');
+    return begun;
+  } catch (error) {
+    await catalog.query('rollback').catch(() => {});
     if (error instanceof TenantryError && error.code === 'wrong_status')
       throw new TenantryError('slug_taken', `There is a tenant ${slug} already: it has just been made.`);
     throw error;
-  });
+  }
+}
+
+/** @throws TenantryError `slug_taken`; `wrong_strategy` while there is something to take back that only the other strategy's way can */
+async function requireNew(
+  catalog: ControlConnection,
+  tenant: TenantId,
+  { slug, strategy }: ProvisionRequest,
+): Promise<void> {
+  const { rows } = await catalog.query(
+    `select t.status, h.strategy as left from catalog.tenants t
+       left join catalog.homes h on h.tenant_id = t.tenant_id and h.strategy <> $2 where t.tenant_id = $1`,
+    [tenant, strategy],
+  );
+  const { status, left } = rows[0]!;
+  if (!['provisioning', 'failed'].includes(status))
+    throw new TenantryError('slug_taken', `There is a tenant ${slug} already: it is ${status}.`);
+  if (left !== null)
+    throw new TenantryError(
+      'wrong_strategy',
+      `What was made for ${slug} as ${left} could not be taken back yet. Create it as ${left} again, which does that, and move it then; or offboard it.`,
+    );
 }
 
 /** What an old key has made and is gone stays gone. @throws TenantryError `slug_taken` */
