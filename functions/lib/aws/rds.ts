@@ -1,6 +1,7 @@
 import type { DBInstance, RDSClient } from '@aws-sdk/client-rds';
 import { TenantryError } from '../errors.ts';
 import type { TenantId } from '../tenant/tenant.ts';
+import { awsFailure, failsAs } from './failure.ts';
 
 /** What every dedicated instance is made of; decided once per deployment. */
 export interface InstanceSettings {
@@ -84,7 +85,7 @@ async function describe(identifier: string): Promise<DBInstance | undefined> {
     return answer.DBInstances?.[0];
   } catch (error) {
     if (error instanceof sdk.DBInstanceNotFoundFault) return undefined;
-    throw error;
+    throw awsFailure('RDS', error);
   }
 }
 
@@ -148,7 +149,7 @@ export function createInstances(settings: InstanceSettings): Instances {
             'The account may have no more database instances. Ask AWS to raise the quota, then retry this operation.',
             { cause },
           );
-        throw cause;
+        throw awsFailure('RDS', cause);
       }
     },
 
@@ -222,7 +223,7 @@ export function createInstances(settings: InstanceSettings): Instances {
           throw new TenantryError('instance_pending', `The instance ${identifier} can't be deleted yet.`, {
             cause: error,
           });
-        throw error;
+        throw awsFailure('RDS', error);
       }
     },
   };
@@ -235,7 +236,9 @@ export async function listInstances(): Promise<KnownInstance[]> {
   const known: KnownInstance[] = [];
   let Marker: string | undefined;
   do {
-    const page = await client.send(new sdk.DescribeDBInstancesCommand({ Marker, MaxRecords: 100 }));
+    const page = await client
+      .send(new sdk.DescribeDBInstancesCommand({ Marker, MaxRecords: 100 }))
+      .catch(failsAs('RDS'));
     for (const { DBInstanceIdentifier, DBInstanceStatus, Endpoint, TagList } of page.DBInstances ?? [])
       known.push({
         identifier: DBInstanceIdentifier!,

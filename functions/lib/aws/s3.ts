@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { S3Client } from '@aws-sdk/client-s3';
+import { awsFailure } from './failure.ts';
 
 /** A folder of a bucket. */
 export interface Bucket {
@@ -32,7 +33,10 @@ export function openBucket(bucket: string, folder: string): Bucket {
     async write(name, bytes) {
       const { storage, client } = await load();
       const params = { Bucket: bucket, Key: key(name), Body: bytes };
-      await new storage.Upload({ client, params, partSize, queueSize: 2 }).done();
+      await new storage.Upload({ client, params, partSize, queueSize: 2 }).done().catch((error) => {
+        // What was to be written could not be read: that is not S3's failure.
+        throw bytes.errored === error ? error : awsFailure('S3', error);
+      });
     },
     async read(name) {
       const { sdk, client } = await load();
@@ -41,7 +45,7 @@ export function openBucket(bucket: string, folder: string): Bucket {
         return Body as Readable;
       } catch (error) {
         if (error instanceof sdk.NoSuchKey) return undefined;
-        throw error;
+        throw awsFailure('S3', error);
       }
     },
   };

@@ -1,14 +1,17 @@
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { RetryableError, TenantryError } from '../errors.ts';
+import { awsFailure, failsAs } from './failure.ts';
+
+const service = 'Secrets Manager';
 
 export interface Secrets {
   /** The secret's text; from memory when it was read before. `fresh`: what was read before was refused. @throws RetryableError `unavailable`, TenantryError `internal` when there is none */
   read(name: string, fresh?: boolean): Promise<string>;
   /** As `read`, but undefined when there is no such secret. */
   find(name: string): Promise<string | undefined>;
-  /** Creates the secret or puts a new version of it. */
+  /** Creates the secret or puts a new version of it. @throws RetryableError `unavailable` */
   write(name: string, value: string): Promise<void>;
-  /** At once, without a recovery window: for what was never used. Done when there is none. */
+  /** At once, without a recovery window: for what was never used. Done when there is none. @throws RetryableError `unavailable` */
   remove(name: string): Promise<void>;
   /** Names that begin with `prefix`, at most `limit` of them. @throws RetryableError `unavailable` */
   list(prefix: string, limit: number): Promise<string[]>;
@@ -51,8 +54,8 @@ export function createSecrets(): Secrets {
       await client.send(new sdk.CreateSecretCommand({ Name: name, SecretString: value }));
     } catch (error) {
       // Somebody else was first.
-      if (!(error instanceof sdk.ResourceExistsException)) throw error;
-      await put();
+      if (!(error instanceof sdk.ResourceExistsException)) throw awsFailure(service, error);
+      await put().catch(failsAs(service));
     }
   }
 
@@ -78,9 +81,9 @@ export function createSecrets(): Secrets {
         if (error instanceof sdk.ResourceNotFoundException) await create(name, value, put);
         // Deleted not long ago: the name is free only after its recovery window, but the secret can be taken back.
         else if (error instanceof sdk.InvalidRequestException) {
-          await client.send(new sdk.RestoreSecretCommand({ SecretId: name }));
-          await put();
-        } else throw error;
+          await client.send(new sdk.RestoreSecretCommand({ SecretId: name })).catch(failsAs(service));
+          await put().catch(failsAs(service));
+        } else throw awsFailure(service, error);
       }
       known.delete(name);
     },
@@ -90,7 +93,7 @@ export function createSecrets(): Secrets {
       await client
         .send(new sdk.DeleteSecretCommand({ SecretId: name, ForceDeleteWithoutRecovery: true }))
         .catch((error) => {
-          if (!(error instanceof sdk.ResourceNotFoundException)) throw error;
+          if (!(error instanceof sdk.ResourceNotFoundException)) throw awsFailure(service, error);
         });
     },
     async list(prefix, limit) {

@@ -1,5 +1,8 @@
 import type { SFNClient } from '@aws-sdk/client-sfn';
-import { RetryableError, TenantryError } from '../errors.ts';
+import { TenantryError } from '../errors.ts';
+import { awsFailure, failsAs } from './failure.ts';
+
+const service = 'Step Functions';
 
 export interface WorkflowState {
   status: 'RUNNING' | 'SUCCEEDED' | 'FAILED' | 'TIMED_OUT' | 'ABORTED';
@@ -40,10 +43,12 @@ export function createWorkflows(): Workflows {
         );
         return started.executionArn!;
       } catch (error) {
-        if (!(error instanceof sdk.ExecutionAlreadyExists)) throw failure(error);
+        if (!(error instanceof sdk.ExecutionAlreadyExists)) throw awsFailure(service, error);
       }
       const executionArn = `${machineArn.replace(':stateMachine:', ':execution:')}:${name}`;
-      const known = await client.send(new sdk.DescribeExecutionCommand({ executionArn })).catch(rethrow);
+      const known = await client
+        .send(new sdk.DescribeExecutionCommand({ executionArn }))
+        .catch(failsAs(service));
       if (known.input === text) return executionArn;
       throw new TenantryError('internal', `The execution ${name} exists and has another input.`);
     },
@@ -52,7 +57,7 @@ export function createWorkflows(): Workflows {
       const { sdk, client } = await load();
       const found = await client
         .send(new sdk.DescribeExecutionCommand({ executionArn }))
-        .catch((error) => (error instanceof sdk.ExecutionDoesNotExist ? undefined : rethrow(error)));
+        .catch((error) => (error instanceof sdk.ExecutionDoesNotExist ? undefined : failsAs(service)(error)));
       if (found === undefined) return undefined;
       const { status, output, error, cause } = found;
       return {
@@ -63,17 +68,4 @@ export function createWorkflows(): Workflows {
       };
     },
   };
-}
-
-function failure(cause: unknown): TenantryError {
-  // Throttling is the client's fault in name only.
-  const { $fault, $retryable, name } = cause as { $fault?: string; $retryable?: object; name?: string };
-  if ($fault === 'client' && !$retryable && !/Throttl/.test(name ?? '')) {
-    return new TenantryError('internal', `Step Functions refused the call (${name}).`, { cause });
-  }
-  return new RetryableError('unavailable', 'Step Functions could not be reached. Try again.', 2, { cause });
-}
-
-function rethrow(cause: unknown): never {
-  throw failure(cause);
 }
