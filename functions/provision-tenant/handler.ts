@@ -23,11 +23,12 @@ const current = renewed(async (): Promise<Provisioner> => {
     probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
   };
 });
-await current();
+// While it loads. What fails here the first step tries again, and tells under a name that its machine knows.
+await current().catch(() => {});
 
 /** The steps of `stepfunctions/provision-tenant.asl.json`, and those of `offboard-tenant` and `move-tenant` that make and delete instances. */
-export async function handler(event: StepEvent): Promise<unknown> {
-  const provisioner = await current();
+export function handler(event: StepEvent): Promise<unknown> {
+  const provisioner = current();
   if (Object.hasOwn(instanceSteps, event.step))
     return runStep(provisioner, event, offboardOperation, instanceSteps);
   if (Object.hasOwn(moveInstanceSteps, event.step))

@@ -8,8 +8,9 @@ const settings = readOffboardSettings();
 const current = renewed(
   async (): Promise<Transferrer> => ({ plane: await createControlPlane(settings), now: Date.now }),
 );
-await current();
+// While it loads. What fails here the first step tries again, and tells under a name that its machine knows.
+await current().catch(() => {});
 
 /** The steps of the state machines that export and import: the only hand on the storage of exports. */
-export const handler = async (event: StepEvent): Promise<unknown> =>
-  runStep(await current(), event, transferOperation, transferSteps);
+export const handler = (event: StepEvent): Promise<unknown> =>
+  runStep(current(), event, transferOperation, transferSteps);

@@ -52,7 +52,8 @@ export async function runStep<
   Context extends { readonly plane: Parameters<typeof catalogEndpoint>[0] },
   O extends Pick<Operation, 'operationId' | 'state'>,
 >(
-  context: Context,
+  /** While it is still being made, what keeps it from it is named too. */
+  context: Context | Promise<Context>,
   event: StepEvent,
   read: (catalog: ControlConnection, operationId: string) => Promise<O>,
   steps: Readonly<Record<string, Step<Context, O>>>,
@@ -60,9 +61,10 @@ export async function runStep<
   turnOf: (event: StepEvent) => string = () => '',
 ): Promise<unknown> {
   try {
+    const made = await context;
     const step = Object.hasOwn(steps, event.step) ? steps[event.step] : undefined;
     if (step === undefined) throw new TenantryError('internal', `There is no step ${event.step}.`);
-    return await withConnection(catalogEndpoint(context.plane), async (catalog) => {
+    return await withConnection(catalogEndpoint(made.plane), async (catalog) => {
       // A step that runs in parallel with itself takes turns: the lock goes with the connection, whatever becomes of us.
       const lock = operationLock(event.operation, turnOf(event));
       await catalog.query(`select pg_advisory_lock(${lock.sql})`, lock.values);
@@ -74,7 +76,7 @@ export async function runStep<
       }
       if (operation.state === 'cancelled')
         throw new TenantryError('operation_cancelled', 'This operation has been undone.');
-      const work = () => step(context, catalog, operation, event.input);
+      const work = () => step(made, catalog, operation, event.input);
       return recorded(catalog, operation.operationId, event.step, work);
     });
   } catch (error) {
