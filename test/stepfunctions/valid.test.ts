@@ -35,7 +35,50 @@ describe('every machine of stepfunctions/ is valid and runs here as on AWS', () 
   test('each task of them has time enough for the function it calls', () => {
     expect(files.flatMap((file) => shortTasks(readFileSync(`${folder}/${file}`, 'utf8')))).toEqual([]);
   });
+
+  test('each task of them outlasts the failover of a database', () => {
+    expect(files.flatMap((file) => impatientTasks(readFileSync(`${folder}/${file}`, 'utf8')))).toEqual([]);
+  });
 });
+
+/** A Multi-AZ failover takes one to two minutes: five are enough, s. */
+const failoverSeconds = 300;
+
+interface Retrier {
+  readonly ErrorEquals: readonly string[];
+  readonly IntervalSeconds?: number;
+  readonly MaxAttempts?: number;
+  readonly BackoffRate?: number;
+  readonly MaxDelaySeconds?: number;
+  readonly JitterStrategy?: string;
+}
+
+/** For how long it is tried again on average, s. */
+function triedFor(retrier: Retrier | undefined): number {
+  if (retrier === undefined) return 0;
+  const { IntervalSeconds = 1, MaxAttempts = 3, BackoffRate = 2, MaxDelaySeconds = Infinity } = retrier;
+  const delays = Array.from({ length: MaxAttempts }, (_, n) =>
+    Math.min(MaxDelaySeconds, IntervalSeconds * BackoffRate ** n),
+  );
+  const sum = delays.reduce((total, delay) => total + delay, 0);
+  return retrier.JitterStrategy === 'FULL' ? sum / 2 : sum;
+}
+
+/** Tasks that give up earlier when a database is away. */
+function impatientTasks(text: string): string[] {
+  const found: string[] = [];
+  JSON.stringify(JSON.parse(text), (key, value) => {
+    if (value?.Type !== 'Task') return value;
+    const retriers: Retrier[] = value.Retry ?? [];
+    const first = retriers.find(({ ErrorEquals }) =>
+      ErrorEquals.some((name) => name === 'Unavailable' || name === 'States.ALL'),
+    );
+    const seconds = triedFor(first);
+    if (seconds < failoverSeconds) found.push(`${key}: ${seconds} s`);
+    return value;
+  });
+  return found;
+}
 
 /** A task that gives up before its function's own timeout would start a retry beside it. */
 function shortTasks(text: string): string[] {
@@ -78,5 +121,13 @@ describe('planted faults are found', () => {
 
   test('a task that is shorter than its function', () => {
     expect(shortTasks(machine({ TimeoutSeconds: 3 }))).toEqual(['one: 3 s']);
+  });
+
+  test('a task that gives up before a failover has ended', () => {
+    const retrier = { ErrorEquals: ['Unavailable'], IntervalSeconds: 2, MaxDelaySeconds: 30 };
+    const retried = (more: object) => impatientTasks(machine({ Retry: [{ ...retrier, ...more }] }));
+    expect(impatientTasks(machine({}))).toEqual(['one: 0 s']);
+    expect(retried({ MaxAttempts: 5, JitterStrategy: 'FULL' })).toEqual(['one: 30 s']);
+    expect(retried({ MaxAttempts: 30, JitterStrategy: 'FULL' })).toEqual([]);
   });
 });
