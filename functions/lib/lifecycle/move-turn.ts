@@ -19,6 +19,7 @@ import type { Mover } from './move.ts';
 import { openState } from './move-end.ts';
 import { withSides } from './move-sides.ts';
 import { tellSecret } from './move-target.ts';
+import { tryPath } from './probe.ts';
 
 /** How often long work looks up what the operator wants, ms. */
 const LOOK_MS = 1_000;
@@ -115,7 +116,7 @@ export async function turnOver(
         await unfence(sides, 'open');
         // The way back leads to a home that has served before.
         if (isBack) await prepareStaging(sides.target, sides.tables, true);
-        else await tryTarget(mover, move);
+        else await tryPath(mover.probe, move.tenant);
         const switched = await switchOver(sides, epoch, async () => {
           isDecided = 'asked';
           isDecided = await switchHome(catalog, move, phase, { from, to, epoch });
@@ -147,16 +148,6 @@ async function requireActive(catalog: ControlConnection, move: Move, isBack: boo
   if (isBack)
     throw new RetryableError('busy', 'The tenant is suspended: once it is resumed, it is moved back.', 5);
   throw new TenantryError('wrong_status', 'The tenant is suspended: resume it, then move it again.');
-}
-
-/** @throws RetryableError `unavailable`: after hours of copying one call that fails is tried again */
-async function tryTarget(mover: Mover, { tenant }: Move): Promise<void> {
-  try {
-    await mover.probe(tenant);
-  } catch (error) {
-    if (!(error instanceof TenantryError)) throw error;
-    throw new RetryableError('unavailable', error.message, 5, { cause: error });
-  }
 }
 
 async function reopen(

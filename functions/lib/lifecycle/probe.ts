@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { productAuth } from '../auth/principal.ts';
 import { invokeFunction, type StreamedAnswer } from '../aws/lambda.ts';
-import { TenantryError } from '../errors.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 
 /**
@@ -41,4 +41,17 @@ export async function probeTenant(functionName: string, tenant: TenantId): Promi
     'probe_failed',
     `A call through the tenant's data path failed: ${error?.message ?? result?.content[0]?.text ?? 'no answer'}`,
   );
+}
+
+/**
+ * One call that fails is tried again: what took minutes or hours to make is not given up for it.
+ * @throws RetryableError `unavailable`, with what the probe said
+ */
+export async function tryPath(probe: (tenant: TenantId) => Promise<void>, tenant: TenantId): Promise<void> {
+  try {
+    await probe(tenant);
+  } catch (error) {
+    if (!(error instanceof TenantryError)) throw error;
+    throw new RetryableError('unavailable', error.message, 5, { cause: error });
+  }
 }

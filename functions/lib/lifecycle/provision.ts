@@ -22,6 +22,7 @@ import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { makeHome } from './home.ts';
 import { placeFor } from './new-place.ts';
 import { beginOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
+import { tryPath } from './probe.ts';
 import type { Step } from './step.ts';
 
 export interface ProvisionRequest extends NewTenant {
@@ -157,8 +158,9 @@ export const provisionSteps = {
     await recordSchemaState(catalog, home, newestState(release));
   },
 
+  /** @throws RetryableError `unavailable` until a call through the data path holds */
   async verify({ probe }, _, { tenant }) {
-    await probe(tenant);
+    await tryPath(probe, tenant);
   },
 
   async activate({ plane }, catalog, { operationId, tenant, input }) {

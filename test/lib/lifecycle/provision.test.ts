@@ -1,9 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { homesOf } from '../../../functions/lib/catalog/tenants.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { RetryableError, TenantryError } from '../../../functions/lib/errors.ts';
 import { endSessions } from '../../../functions/lib/isolation/homes.ts';
 import { readOperation, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
-import { beginProvisioning, provisionOperation } from '../../../functions/lib/lifecycle/provision.ts';
+import {
+  beginProvisioning,
+  type Provisioner,
+  provisionOperation,
+  provisionSteps,
+} from '../../../functions/lib/lifecycle/provision.ts';
+import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import type { Placement, Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, startWorld, type World } from '../../support/world.ts';
 import { type Lifecycle, lifecycleOf, stepsOf as order } from './support.ts';
@@ -185,6 +192,26 @@ describe('the end', () => {
     await run(operation, 'activate');
     expect([await answers(tenant), await endedAs(operation)]).toEqual([1, 'done']);
   }, 60_000);
+});
+
+it('tries again when a call through the data path fails once, and says what it said', async () => {
+  const { operation } = await begin('schema', 'dedicated');
+  for (const step of ['reserve', 'createHome', 'migrate']) await run(operation, step);
+  const busy = async () => {
+    throw new TenantryError('probe_failed', 'A call failed: busy.');
+  };
+  const verify = (context: Provisioner | Promise<Provisioner>) =>
+    runStep(context, { operation, step: 'verify', input: {} }, provisionOperation, provisionSteps);
+  await expect(verify({ ...lifecycle.provisioner, probe: busy })).rejects.toMatchObject({
+    name: 'Unavailable',
+    message: 'A call failed: busy.',
+  });
+  // And what a step works with may not be there yet: its machine knows the name.
+  const away = Promise.reject(
+    new RetryableError('unavailable', 'A credential could not be read. Try again.'),
+  );
+  await expect(verify(away)).rejects.toMatchObject({ name: 'Unavailable' });
+  await verify(lifecycle.provisioner);
 });
 
 it('survives PostgreSQL being killed in the middle of each step', async () => {
