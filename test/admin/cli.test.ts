@@ -180,9 +180,10 @@ describe('npm run tenants', () => {
       const items = written.result.tables.find(({ table }: { table: string }) => table === 'items').rows;
       expect([written.state, items > 0]).toEqual(['done', true]);
       await json('create taker --tier pro --wait');
-      const refused = await tenants(`import taker --from ${to}`);
+      const from = written.result.url;
+      const refused = await tenants(`import taker --from ${from}`);
       expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('--other-tenant')]);
-      const taken = await json(`import taker --from ${to} --other-tenant`);
+      const taken = await json(`import taker --from ${from} --other-tenant`);
       expect([taken.state, taken.result.rows.items]).toEqual(['done', items]);
       const left = await json('offboard taker --grace 0 --yes --wait');
       expect(readFileSync(new URL(`${left.operation.result.url}/manifest.json`), 'utf8')).toContain(

@@ -109,12 +109,14 @@ describe('an export', () => {
   it('writes a tenant’s rows into the bucket, from where another tenant takes them', async () => {
     const bucket = deployed.assembly.only('AWS::S3::Bucket', /^Exports/).id.toLowerCase();
     const folder = `s3://${bucket}/by-hand/acme`;
-    await operator.done(await operator.admin('POST', '/tenants/acme/export', { to: folder }));
+    const out = await operator.admin('POST', '/tenants/acme/export', { to: folder });
+    await operator.done(out);
+    const from = `${folder}/${out.body.operation.id}`;
     expect(readdirSync(join(deployed.exports, bucket)).join()).toMatch(/by-hand.*acme/);
     await operator.create('hooli', { tier: 'pro' });
     tokens.hooli = await operator.keyOf('hooli');
     await operator.done(
-      await operator.admin('POST', '/tenants/hooli/import', { from: folder, otherTenant: true }),
+      await operator.admin('POST', '/tenants/hooli/import', { from, otherTenant: true }),
     );
     expect(await stock('hooli')).toEqual(await stock('acme'));
   });

@@ -24,7 +24,7 @@ export function transferCommands(program: Command, client: AdminClient, output: 
     .description('write all rows of a tenant to a folder or to S3')
     .requiredOption(
       '--to <place>',
-      'a folder, file:///folder or s3://bucket/folder; it has to hold no export yet',
+      'a folder, file:///folder or s3://bucket/folder; each export makes one of its own there, and says which',
       placeOf,
     )
     .option('--idempotency-key <key>', 'the same key and request: the same answer')

@@ -65,7 +65,7 @@ async function transfer(
         // The same request again, of a caller that died or was impatient: it goes on with what runs.
         const isRunning = error instanceof TenantryError && error.code === 'operation_running';
         const known = isRunning ? await runningOperation(catalog, slug) : undefined;
-        if (known?.kind !== kind || known.input.url !== url) throw error;
+        if (known?.kind !== kind || (known.input.exportTo ?? known.input.url) !== url) throw error;
         return known;
       }
     }),

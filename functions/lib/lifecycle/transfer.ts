@@ -62,7 +62,7 @@ export const beginExport = (
     kind: 'export',
     tenant,
     request: { slug, to },
-    input: { slug, url: to },
+    input: { slug, exportTo: to },
     idempotencyKey,
   });
 
@@ -137,7 +137,10 @@ export const transferSteps = {
       throw importRefused('The tenant has no home to take rows.');
     const store = openStore(input.url);
     const manifest = await readManifest(store);
-    if (manifest === undefined) throw importRefused(`There is no manifest.json at ${input.url}.`);
+    if (manifest === undefined)
+      throw importRefused(
+        `There is no manifest.json at ${input.url}. An export is in a folder of its own there, which its operation names.`,
+      );
     if (manifest.tenant !== undefined && manifest.tenant.id !== tenant && !input.otherTenant)
       throw importRefused(
         `These are the rows of the tenant ${manifest.tenant.slug}. If they shall become this one's, say --other-tenant.`,
@@ -184,7 +187,7 @@ export async function transferOperation(
   if (!['export', 'import', 'offboard'].includes(kind) || tenant === undefined)
     throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
   const { exportTo, ...given } = input as unknown as TransferInput & { readonly exportTo?: string };
-  // Each offboarding's own: one that was undone has exported rows that have changed since.
+  // Each operation's own: beside another tenant's files, or those of one that failed, an export would pass for more than it is.
   const url = exportTo === undefined ? given.url : `${exportTo}/${operationId}`;
   return { operationId, tenant, state, kind, result, input: { ...given, url } };
 }
