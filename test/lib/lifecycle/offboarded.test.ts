@@ -37,6 +37,35 @@ it('removes or resumes, never both, when both come at once', async () => {
 }, 60_000);
 
 describe('a tombstone', () => {
+  it.each([
+    [
+      'an API key',
+      `insert into catalog.api_keys (key_id, tenant_id, name, scopes, expires_at) values (gen_random_uuid(), $1, 'k', '{}', now())`,
+    ],
+    [
+      'a home',
+      `insert into catalog.homes (home_id, tenant_id, cluster_id, strategy, database_name, database_id, schema_name, login, state)
+     select gen_random_uuid(), $1, cluster_id, 'schema', 'd', gen_random_uuid(), 's', 'l', 'open' from catalog.clusters limit 1`,
+    ],
+  ])('is waited for by %s while it is being recorded', async (_, statement) => {
+    const { id: tenant } = await leaving.world.addTenant('rls');
+    const late = await leaving.catalog(async (burying) => {
+      await burying.query('begin');
+      await burying.query('select from catalog.tenants where tenant_id = $1 for update', [tenant]);
+      await burying.query(
+        "update catalog.tenants set status = 'offboarded', offboarded_at = now(), home_id = null where tenant_id = $1",
+        [tenant],
+      );
+      const late = leaving
+        .catalog((connection) => connection.query(statement, [tenant]))
+        .catch((error) => error.code);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await burying.query('commit');
+      return late;
+    });
+    expect(late).toBe('TN010');
+  });
+
   it('brings nothing back: no old key, no same slug, no late step, no statement', async () => {
     const slug = 'buried-for-good';
     const request = { slug, tier: 'pro', strategy: 'schema' } as const;
