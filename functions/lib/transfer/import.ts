@@ -25,17 +25,10 @@ export async function importTables(
 ): Promise<Record<string, number> | undefined> {
   const known = await asRole(connection, 'tenancy_owner', async () => {
     await connection.query("select set_config('search_path', $1, true)", [`${rows.schema}, pg_temp`]);
-    const newest = await connection.query('select max(name) as name from _migrations');
-    return {
-      version: String(newest.rows[0]?.name).replace(/\.sql$/, ''),
-      tables: await tablesOf(connection, rows.schema),
-    };
+    await requireVersion(connection, schemaVersion);
+    return tablesOf(connection, rows.schema);
   });
-  if (known.version !== schemaVersion)
-    throw importRefused(
-      `The rows are of schema version ${schemaVersion}, the tenant's home has ${known.version}. Migrate the home, or export again from one of that version.`,
-    );
-  const pairs = tables.map((given) => ({ given, table: fitting(known.tables, given) }));
+  const pairs = tables.map((given) => ({ given, table: fitting(known, given) }));
 
   await connection.query('begin');
   try {
@@ -65,6 +58,8 @@ export async function importTables(
       await stage(connection, index, given, table, store, () => now() >= readUntil);
     await connection.query('set local role tenancy_owner');
     await takeContext(connection, rows);
+    // Files take minutes to read.
+    await requireVersion(connection, schemaVersion);
     await connection.query('set constraints all deferred');
     const counted: Record<string, number> = {};
     for (const [index, { given, table }] of pairs.entries()) {
@@ -74,12 +69,24 @@ export async function importTables(
     }
     await inTime();
     await connection.query('set constraints all immediate');
+    // Whoever changes a table that has got rows waits for us; before that it may have been changed.
+    await requireVersion(connection, schemaVersion);
     await connection.query('commit');
     return counted;
   } catch (error) {
     await connection.query('rollback').catch(() => {});
     throw refusalOf(error);
   }
+}
+
+/** @throws TenantryError `import_refused` when the home has another schema version than the rows */
+async function requireVersion(connection: ControlConnection, schemaVersion: string): Promise<void> {
+  const { rows } = await connection.query('select max(name) as name from _migrations');
+  const version = String(rows[0]?.name).replace(/\.sql$/, '');
+  if (version !== schemaVersion)
+    throw importRefused(
+      `The rows are of schema version ${schemaVersion}, the tenant's home has ${version}. Migrate the home, or export again from one of that version.`,
+    );
 }
 
 /** @throws TenantryError `import_refused` when the home has no such table, or it has no such column */

@@ -1,9 +1,10 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { createReadStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
@@ -13,6 +14,8 @@ import {
   transferOperation,
   transferSteps,
 } from '../../../functions/lib/lifecycle/transfer.ts';
+import { importTables } from '../../../functions/lib/transfer/import.ts';
+import { openStore, type Store } from '../../../functions/lib/transfer/store.ts';
 import { startAwsEmulator } from '../../../infra/local/emulator/server.ts';
 import { strategies, type TestTenant } from '../../support/world.ts';
 import { type Leaving, startLeaving, steps } from '../lifecycle/leaving.ts';
@@ -417,6 +420,32 @@ it('keeps tenants apart that are exported to one place at once, and what a faile
     ]);
   }
   expect(readdirSync(join(place, failed))).not.toContain('manifest.json');
+}, 60_000);
+
+it('refuses rows of a version that the home had when their reading began', async () => {
+  const path = await exported(await leaving.world.addTenant('schema'));
+  const { home, place } = await leaving.world.addTenant('schema');
+  const asOwner = (statement: string) =>
+    withConnection(place.admin, (connection) =>
+      connection.query(`begin; set local role tenancy_owner; ${statement}; commit`),
+    );
+  const files = openStore(address(path));
+  const meanwhile: Store = {
+    ...files,
+    async read(name) {
+      if (name === 'notes.csv')
+        await asOwner(
+          `insert into ${home.schema}._migrations (name, checksum) values ('9999-meanwhile.sql', 'x')`,
+        );
+      return files.read(name);
+    },
+  };
+  const rows = { ...home, keys: leaving.world.plane.keys };
+  await expect(
+    withConnection(place.admin, (connection) =>
+      importTables(connection, rows, meanwhile, manifestOf(path), randomUUID(), Date.now() + 60_000),
+    ),
+  ).rejects.toMatchObject({ code: 'import_refused', message: expect.stringContaining('has 9999-meanwhile') });
 }, 60_000);
 
 it('goes through S3 as through a folder', async () => {
