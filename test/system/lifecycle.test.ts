@@ -115,9 +115,7 @@ describe('an export', () => {
     expect(readdirSync(join(deployed.exports, bucket)).join()).toMatch(/by-hand.*acme/);
     await operator.create('hooli', { tier: 'pro' });
     tokens.hooli = await operator.keyOf('hooli');
-    await operator.done(
-      await operator.admin('POST', '/tenants/hooli/import', { from, otherTenant: true }),
-    );
+    await operator.done(await operator.admin('POST', '/tenants/hooli/import', { from, otherTenant: true }));
     expect(await stock('hooli')).toEqual(await stock('acme'));
   });
 });

@@ -1,5 +1,5 @@
 import { type Instances, instanceName } from '../aws/rds.ts';
-import { sharedCluster } from '../catalog/clusters.ts';
+import { sharedClusters } from '../catalog/clusters.ts';
 import type { ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
@@ -37,28 +37,30 @@ export async function remains(
     look('catalog', 1, rows.length > 0 ? [table] : []);
   }
 
-  const shared = await sharedCluster(catalog);
-  const at = { clusterId: shared.clusterId, host: shared.adminHost, port: shared.adminPort };
-  await withConnection(adminEndpoint(plane, { ...at, database: shared.database }), async (connection) => {
-    const rows = {
-      tenant,
-      schema: sharedHome.schema,
-      epoch: 1,
-      databaseId: shared.databaseId,
-      keys: plane.keys,
-    };
-    const tables = await homeTables(connection, rows.schema);
-    const withRows = await maintaining(connection, rows, () => tablesOf(connection, tables, tenant));
-    look('rows in', tables.length, withRows);
-    const own = [{ table: 'tenancy.homes' }, { table: 'tenancy.changes' }, { table: 'tenancy.imports' }];
-    look(
-      'rows in',
-      own.length,
-      await asRole(connection, 'tenancy_keeper', () => tablesOf(connection, own, tenant)),
-    );
-    const schemas = names(homes, (home) => ownOf(home) === 'shared' && home.schema);
-    look('schema', schemas.length, await existing(connection, 'nspname', 'pg_namespace', schemas));
-  });
+  // It may have lived in any of them.
+  for (const shared of await sharedClusters(catalog)) {
+    const at = { clusterId: shared.clusterId, host: shared.adminHost, port: shared.adminPort };
+    await withConnection(adminEndpoint(plane, { ...at, database: shared.database }), async (connection) => {
+      const rows = {
+        tenant,
+        schema: sharedHome.schema,
+        epoch: 1,
+        databaseId: shared.databaseId,
+        keys: plane.keys,
+      };
+      const tables = await homeTables(connection, rows.schema);
+      const withRows = await maintaining(connection, rows, () => tablesOf(connection, tables, tenant));
+      look('rows in', tables.length, withRows);
+      const own = [{ table: 'tenancy.homes' }, { table: 'tenancy.changes' }, { table: 'tenancy.imports' }];
+      look(
+        'rows in',
+        own.length,
+        await asRole(connection, 'tenancy_keeper', () => tablesOf(connection, own, tenant)),
+      );
+      const schemas = names(homes, (home) => ownOf(home) === 'shared' && home.schema);
+      look('schema', schemas.length, await existing(connection, 'nspname', 'pg_namespace', schemas));
+    });
+  }
 
   // Roles and databases are a cluster's: those of an instance have gone with it.
   const clusters = new Map(

@@ -3,12 +3,13 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { recordCluster } from '../../../functions/lib/catalog/clusters.ts';
 import { recordSchemaState } from '../../../functions/lib/catalog/migration-runs.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { remains } from '../../../functions/lib/lifecycle/offboard-check.ts';
 import { type Place, preparePlace } from '../../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../../functions/lib/migrations/install.ts';
 import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { newestState } from '../../../functions/lib/migrations/release.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
-import { startCluster, type TestCluster } from '../../support/cluster.ts';
+import { endpoint, startCluster, type TestCluster } from '../../support/cluster.ts';
 import { startWorld, type World } from '../../support/world.ts';
 import {
   begin,
@@ -137,3 +138,17 @@ it('refuses a cluster that is not there, the same place, and a cluster without r
   );
   await refused({ cluster: place.clusterId }, 'and room for 2000. Name another cluster');
 }, 30_000);
+
+it('an offboarding looks for rows in every shared cluster', async () => {
+  const { id: tenant } = await world.addTenant('rls');
+  const { host, port, superuserPassword } = second.server;
+  const superuser = endpoint({ host, port, database: tenantsDatabase, login: 'postgres' }, superuserPassword);
+  await withConnection(superuser, (connection) =>
+    connection.query("insert into shared.notes (tenant_id, body) values ($1, 'left by a move')", [tenant]),
+  );
+  const instances = { status: async () => undefined };
+  const { found } = await world.asProvisioner('catalog', (catalog) =>
+    remains({ plane: world.plane, instances }, catalog, tenant, []),
+  );
+  expect(found).toContain('rows in shared.notes');
+}, 60_000);
