@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 
 /** One row of an audit; `login` says whose wall it is, null: everybody's in that database or on that server. */
@@ -110,6 +111,9 @@ select 'replication', null, format('prepared transaction %s', gid), format('hold
   from pg_catalog.pg_prepared_xacts
 limit ${mostRows}`;
 
+/** Longer than a commit lets go of its locks. */
+const LOOK_AGAIN_MS = 50;
+
 export interface SessionLock {
   readonly login: string;
   readonly database: string;
@@ -118,9 +122,18 @@ export interface SessionLock {
 
 /**
  * Sessions of tenants' logins that hold an advisory lock outside any transaction: a call never does, and it can hold up
- * a neighbour. Outside a transaction a session's virtual transaction is number 0.
+ * a neighbour. Looked at twice: one that is just committing has no transaction any more, and its locks still.
  */
 export async function sessionLocks(connection: ControlConnection): Promise<SessionLock[]> {
+  const first = await locksOutside(connection);
+  if (first.length === 0) return [];
+  await sleep(LOOK_AGAIN_MS);
+  const pids = new Set(first.map(({ pid }) => pid));
+  return (await locksOutside(connection)).filter(({ pid }) => pids.has(pid));
+}
+
+/** Outside a transaction a session's virtual transaction is number 0. */
+async function locksOutside(connection: ControlConnection): Promise<SessionLock[]> {
   const { rows } = await connection.query<SessionLock>(`
     select distinct a.usename as login, a.datname as database, a.pid
       from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a using (pid)

@@ -5,7 +5,7 @@ import { isolations } from '../isolation/isolation.ts';
 import { releaseFences } from '../lifecycle/move-fence.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
-import type { Picture, Server } from './picture.ts';
+import { type Picture, readBusy, type Server } from './picture.ts';
 import type { Watch } from './watch.ts';
 
 /** More names than this are looked at in sixteenths, one a run. */
@@ -197,11 +197,10 @@ export async function auditSecrets(
        from catalog.homes h join catalog.tenants t using (tenant_id) join catalog.clusters c using (cluster_id)
       where h.strategy <> 'rls' and h.state <> 'moved'`,
   );
-  const wanted = new Map<string, { slug: string; strategy: Strategy; isSure: boolean }>();
+  const wanted = new Map<string, (typeof rows)[number]>();
   for (const home of rows) {
     const secret = isolations[home.strategy].secret(home, home, plane.loginsUse);
-    if (secret)
-      wanted.set(secret.name, { slug: home.slug, strategy: home.strategy, isSure: !busy.has(home.tenant) });
+    if (secret) wanted.set(secret.name, home);
   }
   const findings: HealthFinding[] = [];
   const prefixes = ['mcp-tenant-db/', ...(plane.loginsUse === 'secret' ? ['tenancy-login/'] : [])];
@@ -215,17 +214,23 @@ export async function auditSecrets(
       if (names.length === 16 * secretsAtOnce) continue;
     }
     const there = new Set(names);
-    for (const [name, { slug, strategy, isSure }] of wanted)
-      if (isSure && name.startsWith(prefix) && !there.has(name))
-        findings.push(
-          finding(
-            'secrets',
-            [strategy],
-            `secret ${name} of ${slug}`,
-            'is not there: new connections fail',
-            `npm run tenants -- why ${slug}`,
-          ),
-        );
+    const missing = [...wanted].filter(
+      ([name, { tenant }]) => name.startsWith(prefix) && !there.has(name) && !busy.has(tenant),
+    );
+    const busyNow = missing.length > 0 ? await readBusy(catalog) : busy;
+    for (const [name, { slug, strategy, tenant }] of missing) {
+      // Begun since the catalog was read, or made since the names were.
+      if (busyNow.has(tenant) || (await secrets.list(name, 1)).length > 0) continue;
+      findings.push(
+        finding(
+          'secrets',
+          [strategy],
+          `secret ${name} of ${slug}`,
+          'is not there: new connections fail',
+          `npm run tenants -- why ${slug}`,
+        ),
+      );
+    }
     const strangers = names.filter(
       (name) => !wanted.has(name) && !isOfCluster(name, servers) && ![...busy].some((id) => holds(name, id)),
     );
