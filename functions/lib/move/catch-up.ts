@@ -16,8 +16,12 @@ import { quote, reading, type Side, superseded, writing } from './side.ts';
 import { isStaged, landing, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
-/** A few rows among many are found by their keys, whatever the planner thinks how many there are: writers wait. */
-export const byKey = 'set local enable_hashjoin = off; set local enable_mergejoin = off';
+/**
+ * A few rows among many are found by their keys, whatever the planner thinks how many there are: writers wait. The start
+ * of parallel workers alone takes 30 ms.
+ */
+export const byKey = `set local enable_hashjoin = off; set local enable_mergejoin = off; set local enable_seqscan = off;
+  set local enable_material = off; set local max_parallel_workers_per_gather = 0`;
 /** Log entries read at a time while the target has not landed: some 20 MB with their keys. */
 const PIECE = 100_000;
 const PIECES = 200;

@@ -41,6 +41,10 @@ const groupOf = (table: MovedTable) =>
 export async function digest(side: Side, tables: readonly MovedTable[]): Promise<Map<MovedTable, Digest>> {
   const digests = new Map<MovedTable, Digest>();
   const pace = new Pace(side.connection);
+  // All rows, even where keys are looked up in the same transaction.
+  await side.connection.query(
+    'set local enable_seqscan = on; set local max_parallel_workers_per_gather to default',
+  );
   for (const table of tables) {
     const { rows } = await pace.after(() =>
       side.connection.query<Group>(

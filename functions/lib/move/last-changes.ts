@@ -16,7 +16,7 @@ import {
   rowText,
   sameKey,
 } from './rows.ts';
-import { quote, writing } from './side.ts';
+import { quote, reading, type Side, writing } from './side.ts';
 import { landing, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -41,18 +41,47 @@ export interface LastChange {
 
 export const areTooMany = (changes: readonly LastChange[]) => changes.some(({ place }) => place === TOO_MANY);
 
-/** What has changed since the last time, with its rows, as one question: for the script that keeps writers out. */
-export function lastChanges({ source, tables }: Sides): string {
-  const { tenant, schema } = source.home;
+/** A prepared statement's plan at its first use is the one that it keeps. */
+const planned = `${byKey}; set local plan_cache_mode = force_generic_plan`;
+
+/** What is asked at the fence: `LastChange`s. Prepared by `prepareLast`. */
+export const readLast = `${planned}; execute last_changes`;
+
+/** Planning took half of the pause: each statement of it is planned ahead, by doing nothing. */
+export async function prepareLast({ source, target, tables }: Sides): Promise<void> {
+  await reading(
+    source,
+    () => source.connection.query(`prepare last_changes as ${lastChanges(source, tables)}; ${readLast}`),
+    planned,
+  );
+  const statements = tables.flatMap((table, place) => {
+    const columns = list(table.columns);
+    return [
+      `prepare last_deleted_${place} (jsonb) as delete from ${quote(table.name)} t using ${fromKeys(table, '$1')} where ${sameKey(table)}`,
+      // A staged table has these columns and no others, in this order.
+      `prepare last_inserted_${place} (text[]) as insert into ${quote(table.name)} (${columns}) overriding system value
+         select ${list(table.columns, '(r).')} from (select line::${stagedName(target, place)} as r from unnest($1) line offset 0) t`,
+      `execute last_deleted_${place} ('[]'); execute last_inserted_${place} ('{}')`,
+    ];
+  });
+  const all: Keys = new Map(tables.map((table) => [table, new Set()]));
+  const compared = hashes(all, (place) => `$${place + 1}`);
+  const nothing = tables.map(() => "'[]'").join(', ');
+  await writing(target, landing, async () => {}, {
+    first: `${planned}; ${statements.join(';')}; prepare last_compared as ${compared}; execute last_compared (${nothing})`,
+  });
+}
+
+/** What has changed since the last time, with its rows, as one question. */
+function lastChanges({ home }: Side, tables: readonly MovedTable[]): string {
   const changed = (table: MovedTable) =>
     `coalesce((select jsonb_agg(distinct key) from log where table_name ${isOf(table)}), '[]')`;
   const ofTable = (table: MovedTable, place: number) =>
     `select ${place}, ${keyObject(table, 'k')}, case when t.tenant_id is not null then ${keyObject(table)} end, ${rowHash(table)},
             case when octet_length(${rowText(table)}) <= ${LONGEST_ROW} then ${rowText(table)} end
        from ${fromKeys(table, changed(table))} left join ${quote(table.name)} t on ${sameKey(table)}`;
-  return `${byKey};
-    with log as materialized (
-      select table_name, key from tenancy.changes where tenant_id = '${tenant}' and schema_name = '${schema}' limit ${MOST_ENTRIES + 1})
+  return `with log as materialized (
+      select table_name, key from tenancy.changes where tenant_id = '${home.tenant}' and schema_name = '${home.schema}' limit ${MOST_ENTRIES + 1})
     select ${TOO_MANY} as place, null as key, null as own, null as hash, null as text from log having count(*) > ${MOST_ENTRIES}
     union all ${tables.map(ofTable).join(' union all ')}`;
 }
@@ -100,28 +129,21 @@ export async function carryLast(
   // All deletions first: two rows may have exchanged what is unique.
   const deletions = inOrder
     .toReversed()
-    .map(
-      ([, table]) =>
-        `delete from ${quote(table.name)} t using ${fromKeys(table, keyLiteral(keys.get(table)!))} where ${sameKey(table)}`,
-    );
-  const insertions = inOrder.flatMap(([index, table]) => {
-    const rows = [...texts.get(table)!.values()].map(literal);
-    const columns = list(table.columns);
-    // A staged table has these columns and no others, in this order.
-    return rows.length === 0
-      ? []
-      : [
-          `insert into ${quote(table.name)} (${columns}) overriding system value
-           select ${list(table.columns, '(r).')} from (select line::${stagedName(target, index)} as r from unnest(array[${rows.join(', ')}]) line offset 0) t`,
-        ];
-  });
-  const compared = hashes(keys, (_, of) => keyLiteral(of));
+    .map(([place, table]) => `execute last_deleted_${place} (${keyLiteral(keys.get(table)!)})`);
+  const insertions = inOrder
+    .filter(([, table]) => texts.get(table)!.size > 0)
+    .map(([place, table]) => {
+      const lines = [...texts.get(table)!.values()].map(literal);
+      return `execute last_inserted_${place} (array[${lines.join(', ')}])`;
+    });
+  const ofAll: Keys = new Map(tables.map((table) => [table, keys.get(table) ?? new Set()]));
+  const compared = `execute last_compared (${[...ofAll.values()].map(keyLiteral).join(', ')})`;
   await writing(
     target,
     landing,
-    async (rows) => requireSame(keys, here, hashesByTable(keys, rows as readonly HashRow[])),
+    async (rows) => requireSame(keys, here, hashesByTable(ofAll, rows as readonly HashRow[])),
     {
-      first: [byKey, 'set constraints all deferred', ...deletions, ...insertions, compared].join(';'),
+      first: [planned, 'set constraints all deferred', ...deletions, ...insertions, compared].join(';'),
       last: becoming(target, landing, 'open', opening),
     },
   );

@@ -2,7 +2,7 @@ import { catchUp, type Sides, tooFast } from './catch-up.ts';
 import { type Digest, digest, requireSame, suspects } from './diff.ts';
 import { type Fenced, fence, letWritersIn, setState } from './hold.ts';
 import { carryIdentities, identitiesOf } from './identities.ts';
-import { areTooMany, carryLast, type LastChange, lastChanges } from './last-changes.ts';
+import { areTooMany, carryLast, type LastChange, prepareLast, readLast } from './last-changes.ts';
 import { hashesOf } from './rows.ts';
 import { reading, type Side } from './side.ts';
 import { landing } from './staging.ts';
@@ -62,9 +62,10 @@ export async function switchOver(
 
 /** Writers that were let in until the fence may have left more than they should now wait for: then they go on, and so do we. */
 async function fenceWithFew(sides: Sides): Promise<Fenced<LastChange>> {
+  await prepareLast(sides);
   for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
     await follow(sides);
-    const fenced = await fence<LastChange>(sides.source, lastChanges(sides));
+    const fenced = await fence<LastChange>(sides.source, readLast);
     if (!areTooMany(fenced.rows)) return fenced;
     await fenced.isKept;
     await letWritersIn(sides.source, 'open', true);

@@ -8,7 +8,8 @@ import {
   areTooMany,
   carryLast,
   type LastChange,
-  lastChanges,
+  prepareLast,
+  readLast,
 } from '../../../functions/lib/move/last-changes.ts';
 import { reading } from '../../../functions/lib/move/side.ts';
 import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
@@ -32,7 +33,8 @@ describe.each(ways)('the last changes from %s to %s', (from, to) => {
       return await world.asProvisioner('catalog', (catalog) =>
         moving(moverOf(world), catalog, operation, async (sides) => {
           await last(world.database(tenant));
-          const { rows, isKept } = await fence<LastChange>(sides.source, lastChanges(sides));
+          await prepareLast(sides);
+          const { rows, isKept } = await fence<LastChange>(sides.source, readLast);
           await isKept;
           const { epoch } = sides.source.home;
           const isCarried = await carryLast(sides, rows, { capturing: true, epoch: epoch + 1 });
@@ -91,12 +93,10 @@ describe.each(ways)('the last changes from %s to %s', (from, to) => {
       .database(tenant)
       .query(sql`insert into nodes (label) select 'many ' || n from generate_series(1, 1001) n`);
     const found = await world.asProvisioner('catalog', (catalog) =>
-      moving(
-        moverOf(world),
-        catalog,
-        operation,
-        async (sides) => (await fence<LastChange>(sides.source, lastChanges(sides))).rows,
-      ),
+      moving(moverOf(world), catalog, operation, async (sides) => {
+        await prepareLast(sides);
+        return (await fence<LastChange>(sides.source, readLast)).rows;
+      }),
     );
     expect(areTooMany(found)).toBe(true);
     // What a fence has left is where the next attempt begins.
