@@ -43,7 +43,7 @@ export async function digest(side: Side, tables: readonly MovedTable[]): Promise
   const pace = new Pace(side.connection);
   // All rows, even where keys are looked up in the same transaction.
   await side.connection.query(
-    'set local enable_seqscan = on; set local max_parallel_workers_per_gather to default',
+    'set local enable_seqscan = on; set local enable_bitmapscan = on; set local max_parallel_workers_per_gather to default',
   );
   for (const table of tables) {
     const { rows } = await pace.after(() =>
