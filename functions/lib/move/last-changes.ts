@@ -4,7 +4,6 @@ import { requireSame } from './diff.ts';
 import { becoming, setState } from './hold.ts';
 import {
   fromKeys,
-  type Hashes,
   type HashRow,
   hashes,
   hashesByTable,
@@ -102,22 +101,10 @@ export async function carryLast(
   changes: readonly LastChange[],
   opening: { readonly capturing: boolean; readonly epoch: number },
 ): Promise<boolean> {
-  const keys: Keys = new Map();
-  const here: Hashes = new Map();
-  const texts = new Map<MovedTable, Map<string, string>>();
-  for (const { place, key, own, hash, text } of changes) {
-    const table = tables[place]!;
-    if (!keys.has(table)) {
-      keys.set(table, new Set());
-      here.set(table, new Map());
-      texts.set(table, new Map());
-    }
-    keys.get(table)!.add(key);
-    if (own === null) continue;
-    if (text === null) return false;
-    here.get(table)!.set(own, hash!);
-    texts.get(table)!.set(own, text);
-  }
+  const there = changes.filter(({ own }) => own !== null);
+  if (there.some(({ text }) => text === null)) return false;
+  const byTable = Map.groupBy(changes, ({ place }) => tables[place]!);
+  const keys: Keys = new Map([...byTable].map(([table, of]) => [table, new Set(of.map(({ key }) => key))]));
   const touched = new Set([...keys.keys()].map(({ name }) => name));
   if (tables.some(({ actsOn }) => actsOn.some(({ parent }) => touched.has(parent)))) return false;
   if (keys.size === 0) {
@@ -130,14 +117,21 @@ export async function carryLast(
   const deletions = inOrder
     .toReversed()
     .map(([place, table]) => `execute last_deleted_${place} (${keyLiteral(keys.get(table)!)})`);
-  const insertions = inOrder
-    .filter(([, table]) => texts.get(table)!.size > 0)
-    .map(([place, table]) => {
-      const lines = [...texts.get(table)!.values()].map(literal);
-      return `execute last_inserted_${place} (array[${lines.join(', ')}])`;
-    });
+  const insertions = inOrder.flatMap(([place]) => {
+    // Two keys that are equal, and written in two ways, are one row's.
+    const rows = new Map(
+      there.filter((row) => row.place === place).map(({ own, text }) => [own, literal(text!)]),
+    );
+    return rows.size === 0
+      ? []
+      : [`execute last_inserted_${place} (array[${[...rows.values()].join(', ')}])`];
+  });
   const ofAll: Keys = new Map(tables.map((table) => [table, keys.get(table) ?? new Set()]));
   const compared = `execute last_compared (${[...ofAll.values()].map(keyLiteral).join(', ')})`;
+  const here = hashesByTable(
+    ofAll,
+    there.map(({ place, own, hash }) => ({ place, key: own!, hash: hash! })),
+  );
   await writing(
     target,
     landing,
