@@ -19,3 +19,10 @@ export function renewed<T>(make: () => Promise<T>, now = Date.now): (fresh?: boo
     return made;
   };
 }
+
+/** The same, first made while the function loads. What fails there is tried again, and told, by whoever needs it first. */
+export async function renewedFromStart<T>(make: () => Promise<T>): Promise<() => Promise<T>> {
+  const current = renewed(make);
+  await current().catch(() => {});
+  return current;
+}

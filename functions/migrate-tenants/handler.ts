@@ -4,11 +4,11 @@ import { workers } from '../lib/lifecycle/migrate-work.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
-import { renewed } from '../lib/renewed.ts';
+import { renewedFromStart } from '../lib/renewed.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 
 const settings = readMigrateSettings();
-const current = renewed(async (): Promise<Migrator> => {
+const current = await renewedFromStart(async (): Promise<Migrator> => {
   const plane = await createControlPlane(settings);
   return {
     plane,
@@ -18,8 +18,6 @@ const current = renewed(async (): Promise<Migrator> => {
     clock: Date.now,
   };
 });
-// While it loads. What fails here the first step tries again, and tells under a name that its machine knows.
-await current().catch(() => {});
 
 /** The steps of `stepfunctions/migrate-tenants.asl.json`. Workers run beside each other, each slot once. */
 export const handler = (event: StepEvent): Promise<unknown> =>

@@ -3,11 +3,11 @@ import { type Mover, moveOperation, moveSteps } from '../lib/lifecycle/move.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
-import { renewed } from '../lib/renewed.ts';
+import { renewedFromStart } from '../lib/renewed.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 
 const settings = readMigrateSettings();
-const current = renewed(async (): Promise<Mover> => {
+const current = await renewedFromStart(async (): Promise<Mover> => {
   const plane = await createControlPlane(settings);
   return {
     plane,
@@ -16,8 +16,6 @@ const current = renewed(async (): Promise<Mover> => {
     clock: Date.now,
   };
 });
-// While it loads. What fails here the first step tries again, and tells under a name that its machine knows.
-await current().catch(() => {});
 
 /** The steps of `stepfunctions/move-tenant.asl.json`. */
 export const handler = (event: StepEvent): Promise<unknown> =>

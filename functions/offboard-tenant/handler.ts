@@ -2,19 +2,17 @@ import { seenInstances } from '../lib/aws/rds.ts';
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { type Offboarder, offboardOperation, offboardSteps } from '../lib/lifecycle/offboard.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
-import { renewed } from '../lib/renewed.ts';
+import { renewedFromStart } from '../lib/renewed.ts';
 import { readOffboardSettings } from '../lib/settings.ts';
 
 const settings = readOffboardSettings();
-const current = renewed(
+const current = await renewedFromStart(
   async (): Promise<Offboarder> => ({
     plane: await createControlPlane(settings),
     instances: seenInstances,
     now: Date.now,
   }),
 );
-// While it loads. What fails here the first step tries again, and tells under a name that its machine knows.
-await current().catch(() => {});
 
 /** The steps of `stepfunctions/offboard-tenant.asl.json`. */
 export const handler = (event: StepEvent): Promise<unknown> =>

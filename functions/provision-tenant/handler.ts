@@ -8,12 +8,12 @@ import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { type Provisioner, provisionOperation, provisionSteps } from '../lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
-import { renewed } from '../lib/renewed.ts';
+import { renewedFromStart } from '../lib/renewed.ts';
 import { readControlSettings } from '../lib/settings.ts';
 
 const settings = readControlSettings();
 const instances = createInstances(settings.instance);
-const current = renewed(async (): Promise<Provisioner> => {
+const current = await renewedFromStart(async (): Promise<Provisioner> => {
   const plane = await createControlPlane(settings);
   return {
     plane,
@@ -23,8 +23,6 @@ const current = renewed(async (): Promise<Provisioner> => {
     probe: (tenant) => probeTenant(settings.mcpFunction, tenant),
   };
 });
-// While it loads. What fails here the first step tries again, and tells under a name that its machine knows.
-await current().catch(() => {});
 
 /** The steps of `stepfunctions/provision-tenant.asl.json`, and those of `offboard-tenant` and `move-tenant` that make and delete instances. */
 export function handler(event: StepEvent): Promise<unknown> {

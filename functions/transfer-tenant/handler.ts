@@ -1,15 +1,13 @@
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { type Transferrer, transferOperation, transferSteps } from '../lib/lifecycle/transfer.ts';
-import { renewed } from '../lib/renewed.ts';
+import { renewedFromStart } from '../lib/renewed.ts';
 import { readOffboardSettings } from '../lib/settings.ts';
 
 const settings = readOffboardSettings();
-const current = renewed(
+const current = await renewedFromStart(
   async (): Promise<Transferrer> => ({ plane: await createControlPlane(settings), now: Date.now }),
 );
-// While it loads. What fails here the first step tries again, and tells under a name that its machine knows.
-await current().catch(() => {});
 
 /** The steps of the state machines that export and import: the only hand on the storage of exports. */
 export const handler = (event: StepEvent): Promise<unknown> =>
