@@ -1,4 +1,4 @@
-import type { ControlConnection } from '../database/connect.ts';
+import { type ControlConnection, inTransaction } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import type { TenantId, TenantStatus } from '../tenant/tenant.ts';
 
@@ -18,21 +18,15 @@ async function holdingTenant<T>(
   work: (held: Held) => Promise<T>,
   before?: () => Promise<void>,
 ): Promise<T> {
-  await catalog.query('begin');
-  try {
+  return inTransaction(catalog, async () => {
     await before?.();
     const { rows } = await catalog.query(
       'select status, removal_begun_at, home_id from catalog.tenants where tenant_id = $1 for update',
       [tenant],
     );
     const { status, removal_begun_at, home_id } = rows[0]!;
-    const result = await work({ status, isRemoving: removal_begun_at !== null, hasHome: home_id !== null });
-    await catalog.query('commit');
-    return result;
-  } catch (error) {
-    await catalog.query('rollback').catch(() => {});
-    throw error;
-  }
+    return work({ status, isRemoving: removal_begun_at !== null, hasHome: home_id !== null });
+  });
 }
 
 const isRunning = async (catalog: ControlConnection, operationId: string): Promise<boolean> =>

@@ -74,6 +74,24 @@ export async function withConnection<T>(
   }
 }
 
+/** Does `work` in one transaction: all of it, or nothing. @param begin the statement that begins it, and what goes with it */
+export async function inTransaction<T>(
+  connection: Pick<ControlConnection, 'query'>,
+  work: () => Promise<T>,
+  begin = 'begin',
+): Promise<T> {
+  await connection.query(begin);
+  try {
+    const result = await work();
+    await connection.query('commit');
+    return result;
+  } catch (error) {
+    // A lost connection has rolled back by itself; its first error is the one to tell.
+    await connection.query('rollback').catch(() => {});
+    throw error;
+  }
+}
+
 async function query<R>(
   client: pg.Client,
   text: string,

@@ -1,27 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ControlConnection, literal } from '../database/connect.ts';
+import { type ControlConnection, inTransaction, literal } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import type { HomeState } from '../tenant/tenant.ts';
 import type { Finding, Home, Scope } from './isolation.ts';
 
 /** Runs `work` in one transaction with another role's rights: the provisioner has an owner's power only where it says so. */
-export async function asRole<T>(
+export const asRole = <T>(
   connection: ControlConnection,
   role: 'tenancy_keeper' | 'tenancy_owner',
   work: () => Promise<T>,
   begin = 'begin',
-): Promise<T> {
-  await connection.query(`${begin}; set local role ${role}`);
-  try {
-    const result = await work();
-    await connection.query('commit');
-    return result;
-  } catch (error) {
-    // A lost connection has rolled back by itself; its first error is the one to tell.
-    await connection.query('rollback').catch(() => {});
-    throw error;
-  }
-}
+): Promise<T> => inTransaction(connection, work, `${begin}; set local role ${role}`);
 
 /** Values of a script, which takes no parameters: ids, names and states that we made, and no other text. */
 const listed = (values: readonly string[]) => values.map((value) => `'${value}'`).join(', ');

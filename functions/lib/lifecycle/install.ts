@@ -2,7 +2,7 @@ import type { JWK } from 'jose';
 import { createSecrets } from '../aws/secrets.ts';
 import { recordCluster } from '../catalog/clusters.ts';
 import { recordSchemaState } from '../catalog/migration-runs.ts';
-import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { type ControlConnection, inTransaction, withConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
 import { asRole } from '../isolation/homes.ts';
 import { tenantsDatabase } from '../migrations/install.ts';
@@ -53,12 +53,12 @@ export async function install(
   await prepareCatalog(plane);
   const release = { ...(await readRelease(plane)), home: files };
   // Last: from here on tenants can be made. Together, because shared tables that have tenants are not looked at again.
-  await withConnection(catalogEndpoint(plane), async (catalog) => {
-    await catalog.query('begin');
-    await recordCluster(catalog, cluster, place);
-    if (isMigrated) await recordSchemaState(catalog, place, newestState(release));
-    await catalog.query('commit');
-  });
+  await withConnection(catalogEndpoint(plane), (catalog) =>
+    inTransaction(catalog, async () => {
+      await recordCluster(catalog, cluster, place);
+      if (isMigrated) await recordSchemaState(catalog, place, newestState(release));
+    }),
+  );
   return { apiKeyJwks: { keys: trustedKeys(signing) } };
 }
 

@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
-import type { ControlConnection } from '../database/connect.ts';
+import { type ControlConnection, inTransaction } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import type { TenantId, TenantStatus } from '../tenant/tenant.ts';
 
@@ -88,22 +88,16 @@ export async function beginOperation(
 }
 
 /** Begins an operation together with what else the catalog records of it: whoever dies in between has begun nothing. */
-export async function beginRecorded(
+export const beginRecorded = (
   catalog: ControlConnection,
   wanted: NewOperation,
   record: (operation: Operation) => Promise<void>,
-): Promise<{ operation: Operation; isNew: boolean }> {
-  await catalog.query('begin');
-  try {
+): Promise<{ operation: Operation; isNew: boolean }> =>
+  inTransaction(catalog, async () => {
     const begun = await beginOperation(catalog, wanted);
     await record(begun.operation);
-    await catalog.query('commit');
     return begun;
-  } catch (error) {
-    await catalog.query('rollback').catch(() => {});
-    throw error;
-  }
-}
+  });
 
 /** The operation that an idempotency key has begun. @throws TenantryError `idempotency_conflict` when it came with another request */
 export async function operationOfKey(

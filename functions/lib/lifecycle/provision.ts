@@ -10,7 +10,7 @@ import {
   type ReachableHome,
   recordTenant,
 } from '../catalog/tenants.ts';
-import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { type ControlConnection, inTransaction, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -63,11 +63,10 @@ export async function beginProvisioning(
   const { slug, tier, strategy, placement = 'dedicated' } = request;
   const input: ProvisionInput = { homeId: randomUUID(), slug, tier, strategy, placement };
   // What the tenant is recorded as goes with the operation that makes it so: another one that runs undoes both.
-  await catalog.query('begin');
-  try {
+  return inTransaction(catalog, async () => {
     const tenant = await recordTenant(catalog, request);
     await requireNew(catalog, tenant, request);
-    const begun = await beginOperation(catalog, {
+    return beginOperation(catalog, {
       kind: 'provision',
       tenant,
       request: asked,
@@ -75,14 +74,11 @@ export async function beginProvisioning(
       idempotencyKey,
       whileTenantIs: ['provisioning', 'failed'],
     });
-    await catalog.query('commit');
-    return begun;
-  } catch (error) {
-    await catalog.query('rollback').catch(() => {});
+  }).catch((error) => {
     if (error instanceof TenantryError && error.code === 'wrong_status')
       throw new TenantryError('slug_taken', `There is a tenant ${slug} already: it has just been made.`);
     throw error;
-  }
+  });
 }
 
 /** @throws TenantryError `slug_taken`; `wrong_strategy` while there is something to take back that only the other strategy's way can */
