@@ -1,22 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Release } from '../../../functions/lib/migrations/release.ts';
-import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
-import { begin, ended, file, migratorOf, notesColumns, releaseWith, run, step } from './migrate.support.ts';
+import { strategies, type TestTenant, type World } from '../../support/world.ts';
+import { begin, ended, Fleet, migratorOf, notesColumns, run, step } from './migrate.support.ts';
 
 let world: World;
-let more: TestTenant[];
-/** Grows with every test: a home is at one release only. */
-let release: Release;
-let number = 9_500;
-const next = (name: string, sql: string) => {
-  release = releaseWith({ ...world, release }, file(`${++number}-${name}.sql`, sql));
-  return release;
-};
+let more: readonly TestTenant[];
+let fleet: Fleet;
+const next = (name: string, sql: string) => fleet.next(name, sql);
 
 beforeAll(async () => {
-  world = await startWorld();
-  release = world.release;
-  more = await Promise.all(Array.from({ length: 6 }, () => world.addTenant('schema')));
+  fleet = await Fleet.start();
+  ({ world, more } = fleet);
 }, 120_000);
 afterAll(() => world?.close());
 
@@ -49,7 +42,7 @@ describe('whatever happens to a step', () => {
     const { state, targets } = await ended(world, operation);
     expect(state).toBe('done');
     expect(targets.map(({ state }) => state)).toEqual(targets.map(() => 'done'));
-    for (const target of targets) expect(target.applied).toEqual([`${number}-twice.sql`]);
+    for (const target of targets) expect(target.applied).toEqual([`${fleet.number}-twice.sql`]);
   });
 
   it.each(['plan', 'nextRing', 'work', 'gate', 'finish'])(

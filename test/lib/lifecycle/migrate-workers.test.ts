@@ -2,35 +2,18 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { leaseTargets, passOver, recordOutcomes } from '../../../functions/lib/catalog/migration-targets.ts';
 import type { ControlConnection } from '../../../functions/lib/database/connect.ts';
-import type { Release } from '../../../functions/lib/migrations/release.ts';
-import { startWorld, type TestTenant, type World } from '../../support/world.ts';
-import {
-  begin,
-  ended,
-  file,
-  migrate,
-  migratorOf,
-  notesColumns,
-  releaseWith,
-  request,
-  step,
-} from './migrate.support.ts';
+import type { TestTenant, World } from '../../support/world.ts';
+import { begin, ended, Fleet, migrate, migratorOf, notesColumns, request, step } from './migrate.support.ts';
 
 /** What a ring's workers take, how much at once, and for how long. */
 let world: World;
-let more: TestTenant[];
-/** Grows with every test: a home is at one release only. */
-let release: Release;
-let number = 9_500;
-const next = (...sql: string[]) => {
-  const files = sql.map((text) => file(`${++number}-next.sql`, text));
-  release = releaseWith({ ...world, release }, ...files);
-  return release;
-};
+let more: readonly TestTenant[];
+let fleet: Fleet;
+const next = (...sql: string[]) => fleet.next('next', ...sql);
+
 beforeAll(async () => {
-  world = await startWorld();
-  release = world.release;
-  more = await Promise.all(Array.from({ length: 6 }, () => world.addTenant('schema')));
+  fleet = await Fleet.start();
+  ({ world, more } = fleet);
 }, 120_000);
 afterAll(() => world?.close());
 
@@ -83,7 +66,7 @@ describe('a batch', () => {
         slug: more[2]!.slug,
         state: 'quarantined',
         reason: expect.stringMatching(
-          new RegExp(`^${number}-next.sql takes longer than a function has for it .*several files`),
+          new RegExp(`^${fleet.number}-next.sql takes longer than a function has for it .*several files`),
         ),
       },
     ]);
@@ -119,7 +102,7 @@ describe('a batch', () => {
     expect((await ended(world, operation)).targets.at(-1)).toMatchObject({
       kind: 'shared',
       state: 'done',
-      applied: [3, 2, 1, 0].map((back) => `${number - back}-next.sql`),
+      applied: [3, 2, 1, 0].map((back) => `${fleet.number - back}-next.sql`),
     });
   }, 60_000);
 });

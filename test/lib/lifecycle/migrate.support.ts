@@ -17,7 +17,7 @@ import { FunctionError } from '../../../infra/local/lambda/environment.ts';
 import { loadMachine } from '../../../infra/local/state-machines/definition.ts';
 import { runMachine } from '../../../infra/local/state-machines/engine.ts';
 import type { HistoryEvent } from '../../../infra/local/state-machines/history.ts';
-import type { TestTenant, World } from '../../support/world.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
 
 const machine = loadMachine(
   'migrate-tenants.asl.json',
@@ -39,6 +39,33 @@ export const releaseWith = ({ release }: World, ...files: MigrationFile[]): Rele
 });
 
 export const file = parseMigration;
+
+/** A world with six homes more, whose release grows with every test: a home is at one release only. */
+export class Fleet {
+  readonly world: World;
+  readonly more: readonly TestTenant[];
+  release: Release;
+  /** Of the newest file. */
+  number = 9_500;
+
+  private constructor(world: World, more: readonly TestTenant[]) {
+    this.world = world;
+    this.more = more;
+    this.release = world.release;
+  }
+
+  static async start(): Promise<Fleet> {
+    const world = await startWorld();
+    return new Fleet(world, await Promise.all(Array.from({ length: 6 }, () => world.addTenant('schema'))));
+  }
+
+  /** With a new file for each of these texts. */
+  next(name: string, ...sql: string[]): Release {
+    const files = sql.map((text) => file(`${++this.number}-${name}.sql`, text));
+    this.release = releaseWith({ ...this.world, release: this.release }, ...files);
+    return this.release;
+  }
+}
 
 export const migratorOf = (world: World, release: Release, more: Partial<Migrator> = {}): Migrator => ({
   plane: world.plane,

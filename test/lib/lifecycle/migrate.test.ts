@@ -3,35 +3,29 @@ import { pinTenant, unpinTenant } from '../../../functions/lib/catalog/migration
 import { haltRun } from '../../../functions/lib/catalog/migration-runs.ts';
 import { RetryableError } from '../../../functions/lib/errors.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
-import { newestState, type Release } from '../../../functions/lib/migrations/release.ts';
-import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
+import { newestState } from '../../../functions/lib/migrations/release.ts';
+import { strategies, type TestTenant, type World } from '../../support/world.ts';
 import {
   begin,
   ended,
+  Fleet,
   file,
   migrate,
   migratorOf,
   notesColumns,
-  releaseWith,
   request,
   run,
   versionOf,
 } from './migrate.support.ts';
 
 let world: World;
-let more: TestTenant[];
-/** Grows with every test: a home is at one release only. */
-let release: Release;
-let number = 9_500;
-const next = (name: string, sql: string) => {
-  release = releaseWith({ ...world, release }, file(`${++number}-${name}.sql`, sql));
-  return release;
-};
+let more: readonly TestTenant[];
+let fleet: Fleet;
+const next = (name: string, sql: string) => fleet.next(name, sql);
 
 beforeAll(async () => {
-  world = await startWorld();
-  release = world.release;
-  more = await Promise.all(Array.from({ length: 6 }, () => world.addTenant('schema')));
+  fleet = await Fleet.start();
+  ({ world, more } = fleet);
 }, 120_000);
 afterAll(() => world?.close());
 
@@ -50,11 +44,11 @@ describe('a run', () => {
     expect(targets.filter(({ ring }) => ring === 0)).toHaveLength(2);
     expect(targets.at(-1)).toMatchObject({ kind: 'shared', ring: 5, state: 'done' });
     expect(targets).toHaveLength(2 + 2 + more.length + 1);
-    expect(await versionOf(world, more[0]!)).toBe(`${number}-color`);
+    expect(await versionOf(world, more[0]!)).toBe(`${fleet.number}-color`);
   });
 
   it('has nothing to do when it is run again', async () => {
-    const { outcome, targets } = await migrate(world, release);
+    const { outcome, targets } = await migrate(world, fleet.release);
     expect([outcome.status, targets]).toEqual(['SUCCEEDED', []]);
   });
 
@@ -81,7 +75,7 @@ describe('a run', () => {
     );
     expect(having.filter(Boolean)).toHaveLength(1);
     // The next run goes on with what is left.
-    const { state: then, targets } = await migrate(world, release);
+    const { state: then, targets } = await migrate(world, fleet.release);
     expect(then).toBe('done');
     expect(targets.map(({ slug }) => slug)).not.toContain(canary!.slug);
     expect(await columns(more[1]!)).toContain('gated');
@@ -138,18 +132,21 @@ describe('a run', () => {
     );
     expect([outcome.status, state]).toEqual(['FAILED', 'failed']);
     expect(reason).toContain(
-      `1 home could not be migrated, 0 tolerated. ${more[0]!.slug}: ${number}-broken.sql failed: division by zero`,
+      `1 home could not be migrated, 0 tolerated. ${more[0]!.slug}: ${fleet.number}-broken.sql failed: division by zero`,
     );
     expect(targets.filter(({ state }) => state !== 'pending')).toHaveLength(1);
     // Mended before anybody has it, it may be edited: no home got it.
-    release = { ...wanted, home: [...wanted.home.slice(0, -1), file(`${number}-broken.sql`, 'select 1')] };
-    expect((await migrate(world, release)).state).toBe('done');
+    fleet.release = {
+      ...wanted,
+      home: [...wanted.home.slice(0, -1), file(`${fleet.number}-broken.sql`, 'select 1')],
+    };
+    expect((await migrate(world, fleet.release)).state).toBe('done');
   });
 
   it('is refused before the first home when a file was edited that some home has', async () => {
     const edited = {
-      ...release,
-      home: [...release.home.slice(0, -1), file(`${number}-broken.sql`, 'select 2')],
+      ...fleet.release,
+      home: [...fleet.release.home.slice(0, -1), file(`${fleet.number}-broken.sql`, 'select 2')],
     };
     await expect(begin(world, edited)).rejects.toMatchObject({ code: 'migration_refused' });
     await expect(begin(world, edited)).rejects.toThrow(/restore it and add a new file/);
@@ -189,7 +186,7 @@ describe('a run', () => {
 
   it('goes only as far as it is told', async () => {
     next('early', 'alter table notes add column early text');
-    const early = number;
+    const early = fleet.number;
     const wanted = next('late', 'alter table notes add column late text');
     await migrate(world, wanted, request({ version: String(early) }));
     expect(await columns(more[3]!)).toContain('early');
@@ -233,7 +230,7 @@ describe('a pin', () => {
 
   it('holds a tenant back, is reported, and lets it follow when it has ended', async () => {
     const [held] = more;
-    await pin(held!, newestState(release).version);
+    await pin(held!, newestState(fleet.release).version);
     const wanted = next('pinned', 'alter table notes add column pinned text');
     const { state, targets } = await migrate(world, wanted);
     expect(state).toBe('done');
@@ -244,7 +241,7 @@ describe('a pin', () => {
     expect(await columns(held!)).not.toContain('pinned');
     expect(await columns(more[1]!)).toContain('pinned');
 
-    await pin(held!, newestState(release).version, new Date(Date.now() - 1_000));
+    await pin(held!, newestState(fleet.release).version, new Date(Date.now() - 1_000));
     expect((await migrate(world, wanted)).targets).toMatchObject([{ slug: held!.slug, state: 'done' }]);
     await world.asProvisioner('catalog', (catalog) => unpinTenant(catalog, held!.id));
   });
@@ -252,14 +249,14 @@ describe('a pin', () => {
   it('moves a tenant up to its version and no further', async () => {
     const held = more[4]!;
     next('up-to', 'alter table notes add column up_to text');
-    await pin(held, `${number}-up-to`);
+    await pin(held, `${fleet.number}-up-to`);
     const wanted = next('beyond', 'alter table notes add column beyond text');
     expect((await migrate(world, wanted)).state).toBe('done');
     expect(await columns(held)).toContain('up_to');
     expect(await columns(held)).not.toContain('beyond');
     await world.asProvisioner('catalog', (catalog) => unpinTenant(catalog, held.id));
     expect((await migrate(world, wanted)).targets).toMatchObject([
-      { slug: held.slug, version: `${number}-beyond` },
+      { slug: held.slug, version: `${fleet.number}-beyond` },
     ]);
   });
 });
