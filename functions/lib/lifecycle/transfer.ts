@@ -118,6 +118,8 @@ export const transferSteps = {
     );
     if (!isDone)
       throw new TenantryError('unfinished', `${done.length} files are written, and there are more.`);
+    // Before there is a manifest: a run that finds one does nothing.
+    await begins?.forget();
     await writeManifest(store, {
       format: 'tenantry-export/1',
       tenant: { id: tenant, slug: input.slug },
@@ -126,7 +128,6 @@ export const transferSteps = {
       schemaVersion,
       tables: done.map(({ more: _, ...table }) => table),
     });
-    await begins?.forget();
     await report(catalog, operationId, { url: input.url, tables: done });
   },
 

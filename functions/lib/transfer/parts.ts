@@ -9,6 +9,7 @@ export type Key = readonly string[];
 export interface PartBegins {
   find(table: string, part: number): Promise<Key | undefined>;
   keep(table: string, part: number, key: Key): Promise<void>;
+  /** All of the home, those of exports that failed too: one operation of a tenant runs at a time. */
   forget(): Promise<void>;
 }
 
@@ -44,7 +45,7 @@ export async function partBegins(
       }),
     forget: () =>
       inHome(async (connection) => {
-        await connection.query('delete from tenancy.exports where operation_id = $1', [operationId]);
+        await connection.query('delete from tenancy.exports where home_id = $1', [homeId]);
       }),
   };
 }
