@@ -53,10 +53,12 @@ export function createCatalog(endpoint: Endpoint, pools: ConnectionPools, clock 
       // The product's own call tries a home, and a minute ago that may have been another.
       const mustAsk = refresh || principal.auth === productAuth;
       if (!mustAsk && remembered !== undefined && remembered.until > clock()) return remembered.route;
-      let answer = asking.get(key);
+      // A question that began before the home refused may still be answered with the home that refused.
+      const question = `${mustAsk} ${key}`;
+      let answer = asking.get(question);
       if (answer === undefined) {
-        answer = ask(key, principal, mustAsk).finally(() => asking.delete(key));
-        asking.set(key, answer);
+        answer = ask(key, principal, mustAsk).finally(() => asking.delete(question));
+        asking.set(question, answer);
       }
       return answer;
     },

@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { type Move, readMove } from '../catalog/moves.ts';
-import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
+import { findHome, presentHome, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { ConnectFailure } from '../database/failure.ts';
 import { claim, readState, release, setState, settle } from '../move/hold.ts';
+import { closeSource } from '../move/switch.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { openState } from './move-end.ts';
 import { readOperation } from './operations.ts';
@@ -11,6 +13,8 @@ import { operationLock } from './step.ts';
 /** Moves that ended longer ago have been looked at often enough, days. */
 const DAYS = 7;
 const AT_ONCE = 100;
+/** After the switch, ms: twice as long as an environment goes by a route without asking. */
+const ROUTES_KNOWN_MS = 60_000;
 
 /**
  * Lets the writers of tenants in whose move the mover has died, or can't go on, while it kept them out, and lets go of homes
@@ -68,7 +72,7 @@ async function releaseFence(
       const move = (await readMove(catalog, operationId))!;
       return (
         (await presentHome(catalog, tenant)).homeId === home.homeId &&
-        (await open(catalog, connection, move, home))
+        (await open(plane, catalog, connection, move, home))
       );
     } finally {
       await catalog.query(`select pg_advisory_unlock(${lock.sql})`, lock.values);
@@ -77,6 +81,7 @@ async function releaseFence(
 }
 
 async function open(
+  plane: Omit<ControlPlane, 'keys'>,
   catalog: ControlConnection,
   connection: ControlConnection,
   move: Move,
@@ -88,11 +93,36 @@ async function open(
   const { state: operation } = await readOperation(catalog, move.operationId);
   if (operation === 'running' && (move.phase === 'moving' || move.phase === 'switched')) {
     if (!isFenced) return false;
+    if (move.phase === 'switched') await closeOther(plane, catalog, move, home);
     // It goes on from here: what changes meanwhile is carried over too.
     await setState(hold, ['fenced'], to, { capturing: true });
   } else {
+    if (isFenced && move.phase === 'reversed') await closeOther(plane, catalog, move, home);
     await settle(hold, to);
     await release(hold, move.operationId);
   }
   return isFenced;
+}
+
+/** Calls may still go to the home that the catalog has decided against, and would miss what writers now do. */
+async function closeOther(
+  plane: Omit<ControlPlane, 'keys'>,
+  catalog: ControlConnection,
+  move: Move,
+  home: ReachableHome,
+): Promise<void> {
+  const other = await findHome(catalog, home.homeId === move.sourceHome ? move.targetHome : move.sourceHome);
+  if (other === undefined) return;
+  const { clusterId, adminHost: host, adminPort: port, database } = other;
+  try {
+    await withConnection(adminEndpoint(plane, { clusterId, host, port, database }), async (connection) => {
+      const hold = { home: other, connection, mover: randomUUID() };
+      await claim(hold, move.operationId);
+      await closeSource(hold);
+    });
+  } catch (error) {
+    // A server that does not come back must not keep writers out: by then nobody goes by a route to it.
+    if (!(error instanceof ConnectFailure) || Date.now() - Number(move.switchedAt) < ROUTES_KNOWN_MS)
+      throw error;
+  }
 }

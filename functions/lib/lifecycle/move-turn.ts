@@ -12,9 +12,9 @@ import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import type { Sides } from '../move/catch-up.ts';
 import { stays } from '../move/diff.ts';
-import { readState } from '../move/hold.ts';
+import { readState, setState } from '../move/hold.ts';
 import { prepareStaging } from '../move/staging.ts';
-import { closeSource, compareInFull, switchOver, unfence } from '../move/switch.ts';
+import { closeSource, compareInFull, handOver, switchOver, unfence } from '../move/switch.ts';
 import type { Mover } from './move.ts';
 import { openState } from './move-end.ts';
 import { withSides } from './move-sides.ts';
@@ -127,6 +127,9 @@ export async function turnOver(
               'The tenant was suspended, or the move ended, before the switch.',
             );
         });
+        // Whoever suspended the tenant meanwhile found its home fenced, and could not tell it.
+        if ((await openState(catalog, move)) === 'suspended')
+          await setState(sides.target, ['open', 'suspended'], 'suspended', { capturing: true });
         await recordSwitch(catalog, operationId, switched);
       });
     } catch (error) {
@@ -137,7 +140,8 @@ export async function turnOver(
       await keepingKeys(catalog, operationId, error, isBack ? isTheOperators : stays);
     }
   } else if (move.phase === phase.to) {
-    await withSides(mover, move, homes, (sides) => closeSource(sides.source));
+    const state = await openState(catalog, move);
+    await withSides(mover, move, homes, (sides) => handOver(sides, state));
   } else throw new TenantryError('operation_ended', `This move is ${move.phase} already.`);
   await tellSecret(mover.plane, catalog, homes.target);
 }

@@ -94,7 +94,8 @@ export async function setState(
 ): Promise<void> {
   try {
     // One round trip: of these, writers wait for two.
-    await connection.query(`begin; ${becoming({ home, mover }, from, to, next)}; commit`);
+    const unflushed = next.isFlushed === false ? 'set local synchronous_commit = off;' : '';
+    await connection.query(`begin; ${unflushed} ${becoming({ home, mover }, from, to, next)}; commit`);
   } catch (error) {
     await connection.query('rollback').catch(() => {});
     throw notMine(error);
@@ -103,6 +104,8 @@ export async function setState(
 
 interface Next {
   readonly capturing: boolean;
+  /** false: need not outlive a crash of the server. Whatever is written because of it does, and it comes before that. */
+  readonly isFlushed?: boolean;
   /** Unless it stays what it is. */
   readonly epoch?: number;
 }

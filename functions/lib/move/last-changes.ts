@@ -92,14 +92,14 @@ const isOf = ({ name, isPartitioned }: MovedTable) =>
     : `= ${literal(name)}`;
 
 /**
- * Carries the last changes over and opens the target, in one transaction of two round trips: writers wait for each.
+ * Carries the last changes over and makes the target ready to serve, in one transaction of two round trips: writers wait for each.
  * @returns false, and does nothing, when rows are too long for this, or would take others with them as they are exchanged
  * @throws TenantryError `move_differs` when a row is not the same on both sides afterwards
  */
 export async function carryLast(
   { target, tables }: Sides,
   changes: readonly LastChange[],
-  opening: { readonly capturing: boolean; readonly epoch: number },
+  serving: { readonly capturing: boolean; readonly epoch: number },
 ): Promise<boolean> {
   const there = changes.filter(({ own }) => own !== null);
   if (there.some(({ text }) => text === null)) return false;
@@ -108,7 +108,7 @@ export async function carryLast(
   const touched = new Set([...keys.keys()].map(({ name }) => name));
   if (tables.some(({ actsOn }) => actsOn.some(({ parent }) => touched.has(parent)))) return false;
   if (keys.size === 0) {
-    await setState(target, landing, 'open', opening);
+    await setState(target, landing, 'fenced', serving);
     return true;
   }
 
@@ -138,7 +138,7 @@ export async function carryLast(
     async (rows) => requireSame(keys, here, hashesByTable(ofAll, rows as readonly HashRow[])),
     {
       first: [planned, 'set constraints all deferred', ...deletions, ...insertions, compared].join(';'),
-      last: becoming(target, landing, 'open', opening),
+      last: becoming(target, landing, 'fenced', serving),
     },
   );
   return true;

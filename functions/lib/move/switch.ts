@@ -4,7 +4,7 @@ import { type Fenced, fence, letWritersIn, setState } from './hold.ts';
 import { carryIdentities, identitiesOf } from './identities.ts';
 import { areTooMany, carryLast, type LastChange, prepareLast, readLast } from './last-changes.ts';
 import { hashesOf } from './rows.ts';
-import { reading, type Side } from './side.ts';
+import { type Hold, reading } from './side.ts';
 import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -28,13 +28,13 @@ export async function unfence(
   sourceState: 'open' | 'suspended',
 ) {
   // The target first: nobody holds its epoch yet, but never are two homes open.
-  await setState(target, ['provisioning', 'moved', 'open'], 'provisioning', { capturing: false });
+  await setState(target, ['provisioning', 'moved', 'fenced', 'open'], 'provisioning', { capturing: false });
   await letWritersIn(source, sourceState, true);
 }
 
 /**
  * From a target that has landed to one that is the tenant's home: compares both in full, carries over what has changed
- * since, keeps writers out, carries over the last changes, opens the target and lets the catalog decide.
+ * since, keeps writers out, carries over the last changes, lets the catalog decide and hands the tenant over.
  * @param decide the commit point; what it throws leaves open whether it was reached
  * @throws TenantryError `move_differs`, `move_refused`, `busy` while the tenant writes faster than it can be followed
  */
@@ -48,15 +48,17 @@ export async function switchOver(
   const identities = await identitiesOf(sides);
   const { from, rows: changes, isKept } = await fenceWithFew(sides);
   await carryIdentities(sides, identities);
-  // From its first call on it captures for the way back.
-  const opening = { capturing: true, epoch };
-  if (!(await carryLast(sides, changes, opening))) {
+  // From its first writer on it captures for the way back.
+  const serving = { capturing: true, epoch };
+  if (!(await carryLast(sides, changes, serving))) {
     await catchUp(sides, true, { isLast: true });
-    await setState(target, landing, 'open', opening);
+    await setState(target, landing, 'fenced', serving);
   }
   await isKept;
   await decide();
+  // Until the source refuses its readers too, the target keeps writers out: those readers would not see what they write.
   await closeSource(source);
+  await setState(target, ['fenced', 'open'], 'open', { capturing: true, isFlushed: false });
   return { pauseMs: performance.now() - from, rows };
 }
 
@@ -84,11 +86,20 @@ async function follow(sides: Sides): Promise<void> {
   throw tooFast();
 }
 
+/** What an attempt that died behind the catalog's decision has left to do; a tenant that was suspended meanwhile stays so. */
+export async function handOver(
+  { source, target }: Pick<Sides, 'source' | 'target'>,
+  to: 'open' | 'suspended',
+) {
+  await closeSource(source);
+  await letWritersIn(target, to, true);
+}
+
 /**
  * What the catalog has decided, told to the source itself: it refuses every call, and calls look for their new route. On the
  * way back an attempt that died may have left the home, as `unfence` does, in `provisioning`.
  */
-export const closeSource = (source: Side) =>
+export const closeSource = (source: Hold) =>
   setState(source, ['open', 'fenced', 'suspended', 'moved', 'provisioning'], 'moved', { capturing: false });
 
 /** Both sides at the same moment of the source, while it goes on. @throws TenantryError `move_differs` */

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { switchHome } from '../../../functions/lib/catalog/moves.ts';
 import { buryTenant } from '../../../functions/lib/catalog/offboarding.ts';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
 import { openConnection, withConnection } from '../../../functions/lib/database/connect.ts';
@@ -8,6 +9,7 @@ import { releaseFences } from '../../../functions/lib/lifecycle/move-fence.ts';
 import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { operationLock } from '../../../functions/lib/lifecycle/step.ts';
 import { fence } from '../../../functions/lib/move/hold.ts';
+import { switchOver } from '../../../functions/lib/move/switch.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
 import {
@@ -119,6 +121,52 @@ describe.each(ways)('from %s to %s', (from, to) => {
     expect(await admitted(world, tenant)).toMatchObject([{ home_id: tenant.home.homeId, state: 'open' }]);
     expect((await notes(world, tenant)).size).toBe(51);
   });
+
+  it.each(['the next attempt', 'the watch'])(
+    'no write is acknowledged that a call by the old route would miss, when the mover dies behind the decision: %s',
+    async (who) => {
+      const tenant = await tenantWithNotes(world, from, 50, 7);
+      const warm = world.access();
+      const stale = await warm.resolve(tenant.principal);
+      const seen = async (body: string) => {
+        const db = warm.database(tenant.principal, await warm.resolve(tenant.principal), limits('r'));
+        const { rows } = await db.query<{ n: number }>(
+          sql`select count(*)::int as n from notes where body = ${body}`,
+        );
+        return rows[0]!.n;
+      };
+      const operation = await begin(world, tenant.slug, to);
+      for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
+      const move = await moveState(world, operation);
+      await world.asProvisioner('catalog', async (catalog) => {
+        const [source, target] = await Promise.all(
+          [move.sourceHome, move.targetHome].map(async (id) => (await findHome(catalog, id))!),
+        );
+        await expect(
+          withSides(moverOf(world), move, { source: source!, target: target! }, (sides) =>
+            switchOver(sides, source!.epoch + 1, async () => {
+              const ids = { from: source!.homeId, to: target!.homeId, epoch: source!.epoch + 1 };
+              expect(await switchHome(catalog, move, { from: 'moving', to: 'switched' }, ids)).toBe(true);
+              throw new Error('dies');
+            }),
+          ),
+        ).rejects.toThrow('dies');
+      });
+      expect(await seen('first 17')).toBe(1);
+      await expect(write(tenant, 'acknowledged')).rejects.toMatchObject({ code: 'busy' });
+      expect(await seen('acknowledged')).toBe(0);
+      expect(await warm.resolve(tenant.principal)).toEqual(stale);
+      if (who === 'the watch')
+        await world.asProvisioner('catalog', (catalog) => releaseFences(world.plane, catalog));
+      else await step(world, operation, 'switchOver');
+      await write(tenant, 'acknowledged');
+      expect(await seen('acknowledged')).toBe(1);
+      await step(world, operation, 'switchOver');
+      await step(world, operation, 'complete');
+      expect((await notes(world, tenant)).get('acknowledged')).toBe(0);
+      await warm.pools.close();
+    },
+  );
 
   it('a fence whose mover has died is taken down by the next look, and the move goes on afterwards', async () => {
     const tenant = await tenantWithNotes(world, from, 50, 7);
