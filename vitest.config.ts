@@ -5,9 +5,10 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/global-setup.ts'],
     reporters: ['default', './test/support/summary-reporter.ts'],
-    // The first use of a cluster boots a PostgreSQL server; synthesis of the CDK app takes seconds.
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Only there to end a hang: a machine that is slow, or has other work, needs many times as long as a quiet one.
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: 60_000 } },
     // Two cores: more workers would only start more PostgreSQL servers.
     maxWorkers: 2,
   },

@@ -11,7 +11,6 @@ import { postgresBase } from '../../infra/local/postgres.ts';
 
 /** The command line as an operator runs it, over a whole local cloud. */
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const patience = 120_000;
 let folder: string;
 let port: number;
 let cloud: ChildProcess;
@@ -32,13 +31,13 @@ beforeAll(async () => {
     });
     cloud.once('close', () => reject(new Error(`It ended:\n${text}`)));
   });
-}, patience);
+});
 afterAll(async () => {
   const ended = new Promise((resolve) => cloud.once('close', resolve));
   if (cloud.kill('SIGINT')) await ended;
   await rm(postgresBase(join(folder, 'postgres')), { recursive: true, force: true });
   await rm(folder, { recursive: true, force: true });
-}, patience);
+});
 
 interface Ran {
   code: number;
@@ -133,66 +132,48 @@ describe('npm run tenants', () => {
       for (const args of [`create ${slug} --tier ${tier}${placement}`, `resume ${slug}`])
         expect((await tenants(args)).code).toBe(3);
     },
-    patience,
   );
 
-  it(
-    'gives out tokens of the local issuer, and none for a deployment',
-    async () => {
-      const { token } = await json('token acme');
-      expect(await callStatus(token)).toBe(200);
-      expect(await callStatus((await json('token globex --scopes inventory:write')).token)).not.toBe(401);
-      const deployed = await tenants('token acme', { TENANTRY_ADMIN_URL: 'https://admin.example.com' });
-      expect([deployed.code, deployed.stderr]).toEqual([3, expect.stringContaining('keys create acme')]);
-      expect((await tenants('token nobody')).code).toBe(3);
-    },
-    patience,
-  );
+  it('gives out tokens of the local issuer, and none for a deployment', async () => {
+    const { token } = await json('token acme');
+    expect(await callStatus(token)).toBe(200);
+    expect(await callStatus((await json('token globex --scopes inventory:write')).token)).not.toBe(401);
+    const deployed = await tenants('token acme', { TENANTRY_ADMIN_URL: 'https://admin.example.com' });
+    expect([deployed.code, deployed.stderr]).toEqual([3, expect.stringContaining('keys create acme')]);
+    expect((await tenants('token nobody')).code).toBe(3);
+  });
 
-  it(
-    'undoes an offboarding in its grace period',
-    async () => {
-      await json('create stays --tier pro --wait');
-      const key = await json('keys create stays --scopes inventory:read');
-      const left = await tenants('offboard stays --grace 12h --yes');
-      expect([left.code, left.stderr]).toEqual([
-        0,
-        expect.stringContaining('npm run tenants -- resume stays'),
-      ]);
-      expect(await callStatus(key.token)).toBe(403);
-      expect(await json('why stays')).toMatchObject({
-        status: 'offboarding',
-        run: ['npm run tenants -- resume stays', 'npm run tenants -- operations --watch'],
-      });
-      expect((await json('resume stays')).tenant.status).toBe('active');
-      expect(await callStatus(key.token)).toBe(200);
-      expect((await json('show stays')).operation).toMatchObject({ kind: 'offboard', state: 'cancelled' });
-      expect((await json('offboard stays --grace 0 --yes --wait')).tenant.status).toBe('offboarded');
-    },
-    patience,
-  );
+  it('undoes an offboarding in its grace period', async () => {
+    await json('create stays --tier pro --wait');
+    const key = await json('keys create stays --scopes inventory:read');
+    const left = await tenants('offboard stays --grace 12h --yes');
+    expect([left.code, left.stderr]).toEqual([0, expect.stringContaining('npm run tenants -- resume stays')]);
+    expect(await callStatus(key.token)).toBe(403);
+    expect(await json('why stays')).toMatchObject({
+      status: 'offboarding',
+      run: ['npm run tenants -- resume stays', 'npm run tenants -- operations --watch'],
+    });
+    expect((await json('resume stays')).tenant.status).toBe('active');
+    expect(await callStatus(key.token)).toBe(200);
+    expect((await json('show stays')).operation).toMatchObject({ kind: 'offboard', state: 'cancelled' });
+    expect((await json('offboard stays --grace 0 --yes --wait')).tenant.status).toBe('offboarded');
+  });
 
-  it(
-    'writes a tenant to files, and takes them into another one when that is said',
-    async () => {
-      const to = join(folder, 'taken-out');
-      const written = await json(`export acme --to ${to}`);
-      const items = written.result.tables.find(({ table }: { table: string }) => table === 'items').rows;
-      expect([written.state, items > 0]).toEqual(['done', true]);
-      await json('create taker --tier pro --wait');
-      const from = written.result.url;
-      const refused = await tenants(`import taker --from ${from}`);
-      expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('--other-tenant')]);
-      const taken = await json(`import taker --from ${from} --other-tenant`);
-      expect([taken.state, taken.result.rows.items]).toEqual(['done', items]);
-      const left = await json('offboard taker --grace 0 --yes --wait');
-      expect(readFileSync(new URL(`${left.operation.result.url}/manifest.json`), 'utf8')).toContain(
-        '"taker"',
-      );
-      expect((await tenants('export acme --to ftp://elsewhere/folder')).code).toBe(3);
-    },
-    patience,
-  );
+  it('writes a tenant to files, and takes them into another one when that is said', async () => {
+    const to = join(folder, 'taken-out');
+    const written = await json(`export acme --to ${to}`);
+    const items = written.result.tables.find(({ table }: { table: string }) => table === 'items').rows;
+    expect([written.state, items > 0]).toEqual(['done', true]);
+    await json('create taker --tier pro --wait');
+    const from = written.result.url;
+    const refused = await tenants(`import taker --from ${from}`);
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('--other-tenant')]);
+    const taken = await json(`import taker --from ${from} --other-tenant`);
+    expect([taken.state, taken.result.rows.items]).toEqual(['done', items]);
+    const left = await json('offboard taker --grace 0 --yes --wait');
+    expect(readFileSync(new URL(`${left.operation.result.url}/manifest.json`), 'utf8')).toContain('"taker"');
+    expect((await tenants('export acme --to ftp://elsewhere/folder')).code).toBe(3);
+  });
 
   it('shows tables to people and the way to those that wait', async () => {
     const waited = await tenants('create waited --tier pro --wait');

@@ -16,7 +16,7 @@ beforeAll(async () => {
     ),
   );
   it_ = { ...made, admin: Object.assign(made.admin, { release: async () => release }) };
-}, 120_000);
+});
 afterAll(() => it_?.world.close());
 
 const ask: AdminWorld['ask'] = (...request) => it_.ask(...request);

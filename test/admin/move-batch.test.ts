@@ -24,7 +24,7 @@ let onMove: (operation: string) => Promise<void> | void;
 
 beforeAll(async () => {
   it_ = await startAdmin();
-}, 120_000);
+});
 afterAll(() => it_?.world.close());
 beforeEach(() => {
   under = new Map();
@@ -160,7 +160,7 @@ describe('a batch of moves', () => {
       400,
       'invalid_request',
     ]);
-  }, 60_000);
+  });
 
   it('goes on when its execution dies between two tenants, and begins none twice', async () => {
     await tenants(4);
@@ -189,7 +189,7 @@ describe('a batch of moves', () => {
     );
     expect(moves[0]!.n).toBe(4);
     expect((await ask('GET', `/moves/${operation.id}`)).body.counts.moved).toBe(4);
-  }, 60_000);
+  });
 
   it('one tenant’s failure stops only that tenant; who is suspended is passed over', async () => {
     const [suspended, cancelled, busy, ...others] = await tenants(5);
@@ -229,7 +229,7 @@ describe('a batch of moves', () => {
     await it_.world.asProvisioner('catalog', (connection) =>
       endOperation(connection, foreign, { state: 'done' }),
     );
-  }, 60_000);
+  });
 
   it('stops at the first failure when it is told to, or when an operator halts it; what was begun goes on', async () => {
     const [first, ...rest] = await tenants(3);
@@ -249,7 +249,7 @@ describe('a batch of moves', () => {
       'An operator has halted the batch.',
     );
     expect(rest.map((tenant) => stateOf(body, tenant))).toEqual(['skipped', 'skipped']);
-  }, 60_000);
+  });
 
   it('waits for a migration run, and is given up with what it has when its machine ends', async () => {
     await tenants(2);
@@ -270,5 +270,5 @@ describe('a batch of moves', () => {
     );
     expect(ended).toMatchObject({ state: 'failed', failedStep: 'advance', reason: 'planned' });
     expect((await ask('GET', '/moves/latest')).body.counts.skipped).toBe(2);
-  }, 60_000);
+  });
 });

@@ -13,7 +13,7 @@ import { type AdminWorld, code, startAdmin } from './support.ts';
 let it_: AdminWorld;
 beforeAll(async () => {
   it_ = await startAdmin();
-}, 120_000);
+});
 afterAll(() => it_?.world.close());
 
 const ask: AdminWorld['ask'] = (...request) => it_.ask(...request);
@@ -100,7 +100,7 @@ describe('moves over the admin API', () => {
     expect(await hold(rows[0]!.most - used.rows[0]!.n - 6)).toEqual([
       expect.stringContaining('connections in use: a move takes 4'),
     ]);
-  }, 60_000);
+  });
 
   it('refuses what cannot be', async () => {
     expect(code(await ask('POST', '/tenants/nobody-here/move', { to: 'rls' }))).toEqual([

@@ -7,7 +7,7 @@ import { type AdminWorld, code, startAdmin } from './support.ts';
 let admin: AdminWorld;
 beforeAll(async () => {
   admin = await startAdmin();
-}, 120_000);
+});
 afterAll(() => admin?.world.close());
 
 const create = (slug: string, key?: string, more: object = {}) =>

@@ -68,7 +68,7 @@ beforeAll(async () => {
     exportMachine: machine('export-tenant'),
     transferSchemes: ['file'],
   });
-}, 120_000);
+});
 afterAll(async () => {
   delete process.env.AWS_ENDPOINT_URL_SFN;
   await emulator?.close();
@@ -109,14 +109,14 @@ it('ends an export whose machine was killed, and lets the next one through', asy
   // Another request finds the dead one in its way, and has it ended.
   expect((await begin('two')).error.code).toBe('operation_running');
   await expect
-    .poll(() => show(operation), { timeout: 20_000 })
+    .poll(() => show(operation))
     .toMatchObject({
       state: 'failed',
       reason: expect.stringContaining('was stopped'),
     });
   const next = (await begin('two')).operation.id;
-  await expect.poll(async () => (await show(next)).state, { timeout: 20_000 }).toBe('done');
-}, 60_000);
+  await expect.poll(async () => (await show(next)).state).toBe('done');
+});
 
 it('takes back what a killed provisioning has made, and provisions again', async () => {
   const { inventory, provisioner } = lifecycleOf(admin.world);
@@ -128,7 +128,7 @@ it('takes back what a killed provisioning has made, and provisions again', async
   const { body } = await admin.ask('GET', '/operations');
   expect(body.operations.map(({ id }: { id: string }) => id)).toContain(operation);
   await expect
-    .poll(() => show(operation), { timeout: 20_000 })
+    .poll(() => show(operation))
     .toMatchObject({
       state: 'failed',
       failedStep: 'migrate',
@@ -137,9 +137,9 @@ it('takes back what a killed provisioning has made, and provisions again', async
   expect(await inventory()).toEqual(before);
   const again = await create();
   expect(again.operation.id).not.toBe(operation);
-  await expect.poll(async () => (await show(again.operation.id)).step, { timeout: 20_000 }).toBe('activate');
-  await expect.poll(async () => (await show(again.operation.id)).state, { timeout: 20_000 }).toBe('done');
-}, 60_000);
+  await expect.poll(async () => (await show(again.operation.id)).step).toBe('activate');
+  await expect.poll(async () => (await show(again.operation.id)).state).toBe('done');
+});
 
 it('ends an operation that never got its machine, and leaves one alone that has just begun', async () => {
   const original = admin.admin.workflows;
@@ -158,6 +158,6 @@ it('ends an operation that never got its machine, and leaves one alone that has 
   await age(30);
   expect((await show(operation)).state).toBe('running');
   await age(90);
-  await expect.poll(async () => (await show(operation)).state, { timeout: 20_000 }).toBe('failed');
+  await expect.poll(async () => (await show(operation)).state).toBe('failed');
   expect((await admin.ask('GET', '/tenants/never-begun/why')).body.status).toBe('failed');
-}, 60_000);
+});

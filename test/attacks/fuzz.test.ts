@@ -1,12 +1,9 @@
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { attempt } from '../../infra/local/prove/attempt.ts';
 import { closeTargets, prepareTargets, type Target } from '../../infra/local/prove/prove.ts';
 import { strategies, type World } from '../support/world.ts';
 import { partyOf, startAttackedWorld } from './support.ts';
-
-// Some hundred connections each: long on a machine that has other work.
-vi.setConfig({ testTimeout: 180_000 });
 
 let world: World;
 let targets: Target[];

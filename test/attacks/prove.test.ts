@@ -33,7 +33,7 @@ describe('npm run prove', () => {
       await closeTargets(targets);
       await intruders.remove();
     }
-  }, 300_000);
+  });
   afterAll(() => world?.close());
 
   /** What an intruder might leave behind. */

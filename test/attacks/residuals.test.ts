@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ControlConnection } from '../../functions/lib/database/connect.ts';
 import { asRole } from '../../functions/lib/isolation/homes.ts';
 import { preparePlace } from '../../functions/lib/lifecycle/place.ts';
@@ -12,9 +12,6 @@ import { partyOf, startAttackedWorld } from './support.ts';
  * What PostgreSQL grants to every role, so that no rights of a master's can take it away. Each test shows that it is still
  * so: when one fails, something has become better, and SECURITY.md and the corpus are to be corrected.
  */
-// A deployment or two each: long on a machine that has other work.
-vi.setConfig({ testTimeout: 180_000 });
-
 let world: World;
 
 beforeAll(async () => {

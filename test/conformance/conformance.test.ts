@@ -33,7 +33,7 @@ describe('the public conformance suite, through authorizer and function', () => 
     expect(status).toBe(401);
   });
 
-  test('2026-07-28: every required scenario passes', { timeout: 120_000 }, async () => {
+  test('2026-07-28: every required scenario passes', async () => {
     const required = await requiredScenarios('2026-07-28');
     expect(required).toHaveLength(37);
     const results = await runSuite('2026-07-28');
@@ -41,9 +41,7 @@ describe('the public conformance suite, through authorizer and function', () => 
     expect(failuresAmong([...required, ...unscored], results)).toEqual({});
   });
 
-  test('2025-11-25: all pass but those that need a session or pushed requests', {
-    timeout: 120_000,
-  }, async () => {
+  test('2025-11-25: all pass but those that need a session or pushed requests', async () => {
     const required = await requiredScenarios('2025-11-25');
     expect(required).toHaveLength(30);
     const expected = await listed(here('expected-failures.yaml'));

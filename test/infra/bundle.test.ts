@@ -2,11 +2,9 @@ import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { functions } from '../../infra/functions.ts';
 import { type Bundles, bytes, families, loadedAtStart, loadedFor, synthesizeBundles } from './bundles.ts';
-
-vi.setConfig({ hookTimeout: 180_000, testTimeout: 60_000 });
 
 let bundles: Bundles;
 beforeAll(() => {

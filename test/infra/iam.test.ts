@@ -1,10 +1,8 @@
-import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { type FunctionName, functions } from '../../infra/functions.ts';
 import { Assembly } from './assembly.ts';
 import { type Context, isAllowed, statementsOf } from './iam.ts';
 import { synthesize } from './synthesize.ts';
-
-vi.setConfig({ hookTimeout: 180_000 });
 
 let assembly: Assembly;
 /** The ids that only a deployment knows. */

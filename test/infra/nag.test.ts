@@ -2,13 +2,10 @@ import { readFileSync } from 'node:fs';
 import { Validations } from 'aws-cdk-lib';
 import { Bucket } from 'aws-cdk-lib/aws-s3';
 import { AwsSolutionsChecks, HIPAASecurityChecks, NIST80053R5Checks, PCIDSS321Checks } from 'cdk-nag';
-import { expect, it, vi } from 'vitest';
+import { expect, it } from 'vitest';
 import { synthesize, variants } from './synthesize.ts';
 
 const acknowledged = Validations.ACKNOWLEDGED_RULES_METADATA_KEY;
-
-// The first synthesis loads the packs' rules and bundles all functions: seconds, more on a busy machine.
-vi.setConfig({ testTimeout: 120_000 });
 
 it.each(Object.entries(variants))('leaves no finding of the AwsSolutions pack open: %s', (_, changes) => {
   const { app } = synthesize(changes);

@@ -1,11 +1,9 @@
-import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { functions } from '../../infra/functions.ts';
 import { machineFiles } from '../../infra/machines.ts';
 import { readSettings } from '../../infra/settings.ts';
 import { Assembly, type Resource } from './assembly.ts';
 import { synthesize, variants } from './synthesize.ts';
-
-vi.setConfig({ hookTimeout: 180_000 });
 
 /** What a security reviewer asks of every resource of a kind, in every deployment that settings can make. */
 describe.each(Object.entries(variants))('%s', (_, changes) => {

@@ -1,12 +1,9 @@
 import { Annotations, Match } from 'aws-cdk-lib/assertions';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { versionFloors } from '../../functions/lib/health/audit-server.ts';
 import { isBelowFloor } from '../../infra/engine-versions.ts';
 import { readSettings } from '../../infra/settings.ts';
 import { synthesize } from './synthesize.ts';
-
-// The first synthesis bundles all functions.
-vi.setConfig({ testTimeout: 120_000 });
 
 describe('settings', () => {
   it('need nothing: everything has a default', () => {

@@ -1,12 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { beforeAll, expect, it, vi } from 'vitest';
+import { beforeAll, expect, it } from 'vitest';
 import { metricNames, namespace } from '../../functions/lib/health/metrics.ts';
 import { alarms } from '../../infra/alarms.ts';
 import { type FunctionRow, functions } from '../../infra/functions.ts';
 import { Assembly } from './assembly.ts';
 import { synthesize } from './synthesize.ts';
-
-vi.setConfig({ hookTimeout: 180_000 });
 
 let assembly: Assembly;
 beforeAll(() => {

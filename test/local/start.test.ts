@@ -14,7 +14,6 @@ import { postgresBase } from '../../infra/local/postgres.ts';
 
 /** `npm start` as a newcomer runs it, in a folder that only its owner may enter. */
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const patience = 120_000;
 const note = 'Booked by the start test';
 let folder: string;
 let port: number;
@@ -166,51 +165,43 @@ afterAll(async () => {
 });
 
 describe.skipIf(process.platform !== 'linux')('npm start', () => {
-  test(
-    'serves three tenants, each its own inventory, to clients of both protocol families',
-    async () => {
-      run = await started();
-      expect(Object.keys(entries())).toEqual(['acme', 'globex', 'initech']);
-      expect(entries().acme).toMatchObject({ type: 'http', url: `http://127.0.0.1:${port}/mcp` });
-      expect((await stat(join(folder, 'mcp.json'))).mode & 0o777).toBe(0o600);
-      const seen: string[] = [];
-      for (const tenant of ['acme', 'globex', 'initech']) {
-        for (const family of ['modern', 'legacy'] as const) {
-          const { items } = await call<{ items: Item[] }>(
-            tenant,
-            'search_inventory',
-            { q: 'a', limit: 5 },
-            family,
-          );
-          expect(items).toHaveLength(5);
-          if (family === 'modern') seen.push(...items.map(({ name }) => name));
-        }
+  test('serves three tenants, each its own inventory, to clients of both protocol families', async () => {
+    run = await started();
+    expect(Object.keys(entries())).toEqual(['acme', 'globex', 'initech']);
+    expect(entries().acme).toMatchObject({ type: 'http', url: `http://127.0.0.1:${port}/mcp` });
+    expect((await stat(join(folder, 'mcp.json'))).mode & 0o777).toBe(0o600);
+    const seen: string[] = [];
+    for (const tenant of ['acme', 'globex', 'initech']) {
+      for (const family of ['modern', 'legacy'] as const) {
+        const { items } = await call<{ items: Item[] }>(
+          tenant,
+          'search_inventory',
+          { q: 'a', limit: 5 },
+          family,
+        );
+        expect(items).toHaveLength(5);
+        if (family === 'modern') seen.push(...items.map(({ name }) => name));
       }
-      expect(new Set(seen).size).toBe(15);
-    },
-    patience,
-  );
+    }
+    expect(new Set(seen).size).toBe(15);
+  });
 
-  test(
-    'watches itself: in public, and with names for the operator',
-    async () => {
-      const health = () => fetch(`http://127.0.0.1:${port}/health`);
-      await vi.waitFor(async () => expect((await health()).status).toBe(200), {
-        timeout: 60_000,
-        interval: 1_000,
-      });
-      const file = join(folder, 'admin.json');
-      const { url, token } = JSON.parse(readFileSync(file, 'utf8'));
-      const asOperator = (path: string) =>
-        fetch(`${url}${path}`, { headers: { authorization: `Bearer ${token}` } });
-      const found = await (await asOperator('/health')).text();
-      expect(await (await health()).json(), found).toEqual({ status: 'ok' });
-      const operator = await asOperator('/health?tenant=globex');
-      expect(await operator.json()).toMatchObject({ tenant: 'globex', state: 'ok', schema_routing: 'ok' });
-      expect(run!.output()).not.toContain('Health: ');
-    },
-    patience,
-  );
+  test('watches itself: in public, and with names for the operator', async () => {
+    const health = () => fetch(`http://127.0.0.1:${port}/health`);
+    await vi.waitFor(async () => expect((await health()).status).toBe(200), {
+      timeout: 60_000,
+      interval: 1_000,
+    });
+    const file = join(folder, 'admin.json');
+    const { url, token } = JSON.parse(readFileSync(file, 'utf8'));
+    const asOperator = (path: string) =>
+      fetch(`${url}${path}`, { headers: { authorization: `Bearer ${token}` } });
+    const found = await (await asOperator('/health')).text();
+    expect(await (await health()).json(), found).toEqual({ status: 'ok' });
+    const operator = await asOperator('/health?tenant=globex');
+    expect(await operator.json()).toMatchObject({ tenant: 'globex', state: 'ok', schema_routing: 'ok' });
+    expect(run!.output()).not.toContain('Health: ');
+  });
 
   test('is found by a second start, which leaves it alone', async () => {
     const second = npmStart();
@@ -219,113 +210,89 @@ describe.skipIf(process.platform !== 'linux')('npm start', () => {
     expect((await fetch(`http://127.0.0.1:${port}/mcp`)).status).toBe(401);
   });
 
-  test(
-    'ends with Ctrl-C, leaving no process',
-    async () => {
-      const pids = family(run!.child.pid!);
-      // npm and node, two PostgreSQL servers with their workers, two functions.
-      expect(pids.length).toBeGreaterThan(8);
-      await ctrlC(run!);
-      expect(pids.filter(lives)).toEqual([]);
-    },
-    patience,
-  );
+  test('ends with Ctrl-C, leaving no process', async () => {
+    const pids = family(run!.child.pid!);
+    // npm and node, two PostgreSQL servers with their workers, two functions.
+    expect(pids.length).toBeGreaterThan(8);
+    await ctrlC(run!);
+    expect(pids.filter(lives)).toEqual([]);
+  });
 
-  test(
-    'keeps data, keys and addresses over a restart',
-    async () => {
-      const before = entries();
-      run = await started();
-      expect(entries().acme!.url).toBe(before.acme!.url);
-      const headers = {
-        ...before.globex!.headers,
-        'content-type': 'application/json',
-        accept: 'application/json, text/event-stream',
-      };
-      const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list', params: {} });
-      expect((await fetch(before.globex!.url, { method: 'POST', headers, body })).status).toBe(200);
+  test('keeps data, keys and addresses over a restart', async () => {
+    const before = entries();
+    run = await started();
+    expect(entries().acme!.url).toBe(before.acme!.url);
+    const headers = {
+      ...before.globex!.headers,
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+    };
+    const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list', params: {} });
+    expect((await fetch(before.globex!.url, { method: 'POST', headers, body })).status).toBe(200);
 
-      const { items } = await call<{ items: Item[] }>('initech', 'search_inventory', { q: 'a', limit: 1 });
-      const { sku, quantity } = items[0]!;
-      await call('initech', 'adjust_stock', {
-        sku,
-        change: 7,
-        reason: 'received',
-        note,
-        idempotency_key: 'start-test-1',
-      });
-      await ctrlC(run);
-      run = await started();
-      const again = await call<{ item: Item }>('initech', 'get_item', { sku });
-      expect(again.item.quantity).toBe(quantity + 7);
-    },
-    patience,
-  );
+    const { items } = await call<{ items: Item[] }>('initech', 'search_inventory', { q: 'a', limit: 1 });
+    const { sku, quantity } = items[0]!;
+    await call('initech', 'adjust_stock', {
+      sku,
+      change: 7,
+      reason: 'received',
+      note,
+      idempotency_key: 'start-test-1',
+    });
+    await ctrlC(run);
+    run = await started();
+    const again = await call<{ item: Item }>('initech', 'get_item', { sku });
+    expect(again.item.quantity).toBe(quantity + 7);
+  });
 
-  test(
-    'starts again after it was killed, having cleaned up',
-    async () => {
-      const pids = family(mainPid());
-      process.kill(pids[0]!, 'SIGKILL');
-      await run!.ended;
-      run = await started();
-      expect(run.output()).toContain('of an earlier run that was killed');
-      expect(pids.filter(lives)).toEqual([]);
-      const { items } = await call<{ items: Item[] }>('acme', 'search_inventory', { q: 'a', limit: 1 });
-      expect(items).toHaveLength(1);
-      await ctrlC(run);
-    },
-    patience,
-  );
+  test('starts again after it was killed, having cleaned up', async () => {
+    const pids = family(mainPid());
+    process.kill(pids[0]!, 'SIGKILL');
+    await run!.ended;
+    run = await started();
+    expect(run.output()).toContain('of an earlier run that was killed');
+    expect(pids.filter(lives)).toEqual([]);
+    const { items } = await call<{ items: Item[] }>('acme', 'search_inventory', { q: 'a', limit: 1 });
+    expect(items).toHaveLength(1);
+    await ctrlC(run);
+  });
 
-  test(
-    'leaves no process when it is ended on its way up',
-    async () => {
-      run = npmStart();
-      await until(run, 'Installing catalog');
-      const pids = family(run.child.pid!);
-      expect(pids.length).toBeGreaterThan(4);
-      // To npm alone, as a supervisor does it.
-      run.child.kill('SIGTERM');
-      await run.ended;
-      expect(pids.filter(lives)).toEqual([]);
-    },
-    patience,
-  );
+  test('leaves no process when it is ended on its way up', async () => {
+    run = npmStart();
+    await until(run, 'Installing catalog');
+    const pids = family(run.child.pid!);
+    expect(pids.length).toBeGreaterThan(4);
+    // To npm alone, as a supervisor does it.
+    run.child.kill('SIGTERM');
+    await run.ended;
+    expect(pids.filter(lives)).toEqual([]);
+  });
 
-  test(
-    'starts over when it is told to',
-    async () => {
-      const key = entries().acme!.headers.Authorization;
-      run = await started('--fresh');
-      const { items } = await call<{ items: Item[] }>('initech', 'search_inventory', { q: 'a', limit: 1 });
-      const history = await call('initech', 'stock_history', { sku: items[0]!.sku });
-      expect(JSON.stringify(history)).not.toContain(note);
-      const headers = { authorization: key, 'content-type': 'application/json' };
-      expect(
-        (await fetch(`http://127.0.0.1:${port}/mcp`, { method: 'POST', headers, body: '{}' })).status,
-      ).toBe(401);
-      await ctrlC(run);
-    },
-    patience,
-  );
+  test('starts over when it is told to', async () => {
+    const key = entries().acme!.headers.Authorization;
+    run = await started('--fresh');
+    const { items } = await call<{ items: Item[] }>('initech', 'search_inventory', { q: 'a', limit: 1 });
+    const history = await call('initech', 'stock_history', { sku: items[0]!.sku });
+    expect(JSON.stringify(history)).not.toContain(note);
+    const headers = { authorization: key, 'content-type': 'application/json' };
+    expect(
+      (await fetch(`http://127.0.0.1:${port}/mcp`, { method: 'POST', headers, body: '{}' })).status,
+    ).toBe(401);
+    await ctrlC(run);
+  });
 
-  test(
-    'names every fault of its settings, and a port that is taken',
-    async () => {
-      const faulty = npmStart({ PORT: 'eighty' }, '--frehs');
-      expect(await faulty.ended).toBe(1);
-      expect(faulty.output()).toContain('PORT is eighty: it must be a whole number from 1 to 65535.');
-      expect(faulty.output()).toContain("Unknown option '--frehs'");
+  test('names every fault of its settings, and a port that is taken', async () => {
+    const faulty = npmStart({ PORT: 'eighty' }, '--frehs');
+    expect(await faulty.ended).toBe(1);
+    expect(faulty.output()).toContain('PORT is eighty: it must be a whole number from 1 to 65535.');
+    expect(faulty.output()).toContain("Unknown option '--frehs'");
 
-      const other = createServer();
-      await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
-      const refused = npmStart();
-      expect(await refused.ended).toBe(1);
-      other.close();
-      expect(refused.output()).toContain(`Port ${port} is in use by another program`);
-      expect(family(process.pid).filter((pid) => pid === refused.child.pid)).toEqual([]);
-    },
-    patience,
-  );
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
+    const refused = npmStart();
+    expect(await refused.ended).toBe(1);
+    other.close();
+    expect(refused.output()).toContain(`Port ${port} is in use by another program`);
+    expect(family(process.pid).filter((pid) => pid === refused.child.pid)).toEqual([]);
+  });
 });

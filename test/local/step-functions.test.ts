@@ -132,7 +132,7 @@ const ended = (executionArn: string) =>
       expect(found.status).not.toBe('RUNNING');
       return found;
     },
-    { timeout: 20_000 },
+    { timeout: 60_000 },
   );
 
 test('an execution runs its function and tells its outcome and history', async () => {
@@ -209,7 +209,7 @@ test('what ran when the process ended starts again from its beginning; what had 
   const marks = () => readFile(mark, 'utf8').catch(() => '');
   const input = JSON.stringify({ hold: true, mark });
   const running = (await begin('held', 'running', input)).executionArn!;
-  await vi.waitFor(async () => expect(await marks()).toBe('.'), { timeout: 20_000 });
+  await vi.waitFor(async () => expect(await marks()).toBe('.'), { timeout: 60_000 });
   const orphan = (await begin('slow', 'orphan')).executionArn!;
   const { startDate } = await describe(running);
   await stop();
@@ -220,7 +220,7 @@ test('what ran when the process ended starts again from its beginning; what had 
     status: 'ABORTED',
     cause: 'Its state machine is no longer there.',
   });
-  await vi.waitFor(async () => expect(await marks()).toBe('..'), { timeout: 20_000 });
+  await vi.waitFor(async () => expect(await marks()).toBe('..'), { timeout: 60_000 });
   // It can still be joined by its name.
   expect(await begin('held', 'running', input)).toMatchObject({ executionArn: running });
 });

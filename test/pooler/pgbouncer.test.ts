@@ -34,7 +34,7 @@ describe.skipIf(!pgbouncerIsInstalled).each([
         await world.secrets.read(loginSecretName(home.clusterId, home.login)),
       ).password;
     pooler = await startPgbouncer({ server: world.cluster.server, logins: passwords, serverConnections });
-  }, 120_000);
+  });
   afterAll(async () => {
     await pooler?.close();
     await world?.close();
@@ -93,7 +93,6 @@ describe.skipIf(!pgbouncerIsInstalled).each([
       );
       expect(rows[0]!.open).toBeLessThanOrEqual(serverConnections);
     },
-    120_000,
   );
 
   it('leaves no tenant in any server connection', async () => {

@@ -26,7 +26,7 @@ beforeAll(async () => {
   const { host, port } = pooler;
   for (const { name, value } of secrets)
     await world.secrets.write(name, JSON.stringify({ ...value, host, port }));
-}, 120_000);
+});
 afterAll(async () => {
   await pooler?.close();
   await world?.close();

@@ -1,11 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Deployment, deploy } from './deployment.ts';
 import { operate, result } from './operator.ts';
-
-vi.setConfig({ hookTimeout: 240_000, testTimeout: 240_000 });
 
 /** What happens to tenants between their first day and their last, by the bundles, machines and rights of the templates. */
 let deployed: Deployment;

@@ -1,12 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FunctionError } from '../../infra/local/lambda/environment.ts';
 import { checks, type Target } from '../../infra/verify/checks.ts';
 import { verify } from '../../infra/verify/verify.ts';
 import { type Deployment, deploy } from './deployment.ts';
 import { operate, result, until } from './operator.ts';
-
-vi.setConfig({ hookTimeout: 240_000, testTimeout: 120_000 });
 
 /** The synthesized system, under AWS's own runtime interface client: bundles, environments, rights, state machines. */
 let deployed: Deployment;

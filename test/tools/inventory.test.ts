@@ -23,7 +23,7 @@ beforeAll(async () => {
     await seedInventory(world.database(a), mine);
     await seedInventory(world.database(b), theirs);
   }
-}, 120_000);
+});
 afterAll(() => world.close());
 
 /** Calls a tool as the endpoint does: arguments checked, database bound to the caller's tenant, answer checked. */

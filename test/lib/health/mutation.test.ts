@@ -24,7 +24,7 @@ beforeAll(async () => {
       return rows[0]!.definition;
     }),
   );
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 interface Mutation {
@@ -678,7 +678,7 @@ describe.each(mutations)('$breach', ({ as, in: where, break: wreck, mend, red, s
       await execute(as, where, mend());
     }
     mended = names();
-  }, 90_000);
+  });
 });
 
 it('is green again after all of them', async () => {

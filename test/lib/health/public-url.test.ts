@@ -14,7 +14,7 @@ let signing: Awaited<ReturnType<typeof startWatchingUrl>>['signing'];
 beforeAll(async () => {
   world = await startWorld();
   ({ watch, send, signing } = await startWatchingUrl(world));
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const readKeys = async (): Promise<CanaryKey[]> =>

@@ -18,7 +18,7 @@ let watch: Watch;
 beforeAll(async () => {
   world = await startWorld({ rds: true });
   watch = await startWatching(world, true);
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const inCatalog = <T>(text: string, values?: unknown[]) =>

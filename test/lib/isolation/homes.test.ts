@@ -20,4 +20,4 @@ it('a database in which the server itself is at work is dropped when it has fini
   await server.close();
   await drop();
   await drop();
-}, 30_000);
+});

@@ -21,7 +21,7 @@ beforeAll(async () => {
   world = await startWorld();
   mover = await world.addTenant('schema', 'mover');
   other = await world.addTenant('schema', 'other-one');
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const add = (name: string) => file(`${name}.sql`, `alter table notes add column ${name.slice(5)} text`);
@@ -63,7 +63,7 @@ it('passes over a tenant that is being moved, says until when and what ends it e
   const last = await migrate(world, release);
   expect(last.targets).toMatchObject([{ slug: 'mover', state: 'done' }]);
   expect(await versionOf(world, mover)).toBe('9501-one');
-}, 60_000);
+});
 
 it('the shared tables wait for whoever leaves or enters them; homes of their own do not', async () => {
   const release = releaseWith(world, add('9501-one'), add('9502-two'));
@@ -83,4 +83,4 @@ it('the shared tables wait for whoever leaves or enters them; homes of their own
   expect(targetOf((await migrate(world, release)).targets, null)).toMatchObject({ state: 'moving' });
   await step(world, entering, 'cancel', { failedStep: 'begin' });
   expect((await migrate(world, release)).targets).toMatchObject([{ kind: 'shared', state: 'done' }]);
-}, 60_000);
+});

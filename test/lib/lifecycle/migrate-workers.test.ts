@@ -14,7 +14,7 @@ const next = (...sql: string[]) => fleet.next('next', ...sql);
 beforeAll(async () => {
   fleet = await Fleet.start();
   ({ world, more } = fleet);
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const inCatalog = <T>(work: (catalog: ControlConnection) => Promise<T>) =>
@@ -50,7 +50,7 @@ describe('a batch', () => {
     expect([slow.outcome.status, slow.state]).toEqual(['SUCCEEDED', 'done']);
     expect(slow.targets.map(({ state }) => state)).toEqual(slow.targets.map(() => 'done'));
     expect(Math.max(...(await batches(slow.operation)))).toBeLessThanOrEqual(3);
-  }, 60_000);
+  });
 
   it('that takes too long goes on one by one, and the home that takes too long alone is named', async () => {
     const { schema } = more[2]!.home;
@@ -77,7 +77,7 @@ describe('a batch', () => {
         `begin; set local role tenancy_owner; insert into ${schema}._migrations (name, checksum) values ('${name}', '${checksum}'); commit`,
       ),
     );
-  }, 60_000);
+  });
 
   it('of one home goes on with the next file in another invocation', async () => {
     const slow = "select pg_sleep(1) where current_schema() = 'shared'";
@@ -104,7 +104,7 @@ describe('a batch', () => {
       state: 'done',
       applied: [3, 2, 1, 0].map((back) => `${fleet.number - back}-next.sql`),
     });
-  }, 60_000);
+  });
 });
 
 describe('workers', () => {
@@ -205,7 +205,7 @@ describe('workers', () => {
     ]);
     for (const tenant of [leaving, failing]) await become(tenant, 'active');
     expect((await migrate(world, wanted)).state).toBe('done');
-  }, 60_000);
+  });
 
   it('have ended what they are at when their run has', async () => {
     const wanted = next('select pg_sleep(0.7); alter table notes add column late text');

@@ -26,7 +26,7 @@ const next = (name: string, sql: string) => fleet.next(name, sql);
 beforeAll(async () => {
   fleet = await Fleet.start();
   ({ world, more } = fleet);
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const columns = (tenant: TestTenant) => notesColumns(world, tenant);

@@ -6,7 +6,7 @@ import { type Fault, roundOf, strike } from './move-chaos.ts';
 let world: World;
 beforeAll(async () => {
   world = await startWorld();
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const seeds: [Fault, number[]][] = [
@@ -26,5 +26,4 @@ for (const [fault, of] of seeds)
       expect(ended.wrong, JSON.stringify(ended)).toEqual([]);
       expect(ended.acknowledged).toBeGreaterThan(0);
     },
-    120_000,
   );

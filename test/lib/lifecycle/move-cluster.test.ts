@@ -44,7 +44,7 @@ beforeAll(async () => {
     await recordCluster(catalog, cluster, place);
     await recordSchemaState(catalog, cluster, newestState(release));
   });
-}, 120_000);
+});
 afterEach(async () => {
   await Promise.all(running.splice(0).map((writers) => writers.stop()));
 });
@@ -97,7 +97,7 @@ describe.each([
     const found = await notes(world, tenant);
     expect(found.size).toBe(50 + writers.acknowledged.size);
     for (const key of writers.acknowledged) expect(found.get(key)).toBe(2);
-  }, 60_000);
+  });
 });
 
 it('without a cluster named, a tenant stays in the one that it is in', async () => {
@@ -108,7 +108,7 @@ it('without a cluster named, a tenant stays in the one that it is in', async () 
   );
   await runMove(world, await begin(world, tenant.slug, 'schema', { windowSeconds: 1 }));
   expect(await homeOf(world, tenant)).toMatchObject({ strategy: 'schema', clusterId: place.clusterId });
-}, 60_000);
+});
 
 it('refuses a cluster that is not there, the same place, and a cluster without room', async () => {
   const tenant = await tenantWithNotes(world, 'schema', 50);
@@ -137,7 +137,7 @@ it('refuses a cluster that is not there, the same place, and a cluster without r
     ),
   );
   await refused({ cluster: place.clusterId }, 'and room for 2000. Name another cluster');
-}, 30_000);
+});
 
 it('an offboarding looks for rows in every shared cluster', async () => {
   const { id: tenant } = await world.addTenant('rls');
@@ -151,4 +151,4 @@ it('an offboarding looks for rows in every shared cluster', async () => {
     remains({ plane: world.plane, instances }, catalog, tenant, []),
   );
   expect(found).toContain('rows in shared.notes');
-}, 60_000);
+});

@@ -10,7 +10,7 @@ let lifecycle: Lifecycle;
 beforeAll(async () => {
   world = await startWorld({ rds: true });
   lifecycle = lifecycleOf(world);
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 /** Somebody stops the old instance within the window: RDS deletes none that is stopped and protected. */
@@ -60,7 +60,7 @@ it('the next move says what to do while it is stopped, and removes it once it ru
   });
   expect(await left(homeId)).toEqual([]);
   expect(await lifecycle.answers(id)).toBe(notes + 1);
-}, 60_000);
+});
 
 it('one that somebody has deleted by hand is gone', async () => {
   const { id, slug, notes, homeId, instance } = await leftBehind();
@@ -68,4 +68,4 @@ it('one that somebody has deleted by hand is gone', async () => {
   expect(await again(slug)).toMatchObject({ state: 'done' });
   expect(await left(homeId)).toEqual([]);
   expect(await lifecycle.answers(id)).toBe(notes + 1);
-}, 60_000);
+});

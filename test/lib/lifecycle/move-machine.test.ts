@@ -21,7 +21,7 @@ import {
 let world: World;
 beforeAll(async () => {
   world = await startWorld();
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const planned = (name: string) => Object.assign(new Error('planned'), { name });

@@ -25,7 +25,7 @@ let world: World;
 const running: Writers[] = [];
 beforeAll(async () => {
   world = await startWorld();
-}, 120_000);
+});
 afterEach(async () => {
   await Promise.all(running.splice(0).map((writers) => writers.stop()));
 });
@@ -71,7 +71,6 @@ it.each(['prepare', 'capture', 'copy', 'land', 'switchOver'] as const)(
     for (const key of writers.acknowledged) expect(found.get(key)).toBe(2);
     expect((await homeOf(world, tenant)).strategy).toBe('schema');
   },
-  30_000,
 );
 
 it('a wish for a pause that is withdrawn before a step has seen it costs no execution', async () => {
@@ -110,7 +109,6 @@ it.each(['pause', 'cancel'] as const)(
     await step(world, operation, 'cancel', { failedStep: 'switchOver' });
     expect((await notes(world, tenant)).size).toBe(6);
   },
-  30_000,
 );
 
 it('a paused move can be cancelled, and leaves nothing; after the switch nothing is paused', async () => {
@@ -134,7 +132,7 @@ it('a paused move can be cancelled, and leaves nothing; after the switch nothing
     if (step === 'follow') expect(await wish(world, second, 'pause')).toBe(false);
   });
   expect((await moveState(world, second)).phase).toBe('completed');
-}, 30_000);
+});
 
 it('long work learns what the operator wants while it is at it', async () => {
   const tenant = await tenantWithNotes(world, 'rls', 5);
@@ -149,4 +147,4 @@ it('long work learns what the operator wants while it is at it', async () => {
   );
   expect(await heeded).toBe('ended');
   await step(world, operation, 'cancel', { failedStep: 'begin' });
-}, 30_000);
+});

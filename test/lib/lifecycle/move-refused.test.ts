@@ -29,7 +29,7 @@ import {
 let world: World;
 beforeAll(async () => {
   world = await startWorld();
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const suspended = { code: 'wrong_status', message: expect.stringContaining('The tenant is suspended') };

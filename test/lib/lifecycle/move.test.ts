@@ -17,7 +17,7 @@ import {
 let world: World;
 beforeAll(async () => {
   world = await startWorld();
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 async function fill(tenant: TestTenant, count: number) {
@@ -82,7 +82,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
         (line) => line.includes(tenant.home.homeId) || line.includes(tenant.home.homeId.replaceAll('-', '')),
       ),
     ).toEqual([]);
-  }, 30_000);
+  });
 });
 
 it('there and back again through all three', async () => {

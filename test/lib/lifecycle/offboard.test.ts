@@ -8,7 +8,7 @@ import { type Leaving, startLeaving, steps } from './leaving.ts';
 let leaving: Leaving;
 beforeAll(async () => {
   leaving = await startLeaving();
-}, 120_000);
+});
 afterAll(() => leaving?.world.close());
 
 const kinds: [Strategy, Placement][] = [
@@ -34,7 +34,7 @@ describe.each(kinds)('%s, %s', (strategy, placement) => {
     expect(told.result).toMatchObject({ left: [], checked: { catalog: 3, 'rows in': 10 } });
     expect(await leaving.statusOf(tenant)).toBe('offboarded');
     await expect(leaving.databaseOf(tenant)).rejects.toMatchObject({ code: 'tenant_not_served' });
-  }, 120_000);
+  });
 
   it.each(steps)(
     'stays closed when %s fails, and the next offboarding goes on to the end',
@@ -60,32 +60,27 @@ describe.each(kinds)('%s, %s', (strategy, placement) => {
       expect((await leaving.read(second)).state).toBe('done');
       expect(await leaving.everything()).toEqual(before);
     },
-    120_000,
   );
 
-  it.each(steps)(
-    'survives losing its connections in the middle of %s',
-    async (struck) => {
-      const before = await leaving.everything();
-      const { tenant, slug } = await leaving.tenantOf(strategy, placement);
-      const operation = await leaving.begin(tenant, slug);
-      for (const step of steps) {
-        if (step === struck) {
-          // From before its first statement to after its last.
-          for (const delay of [0, 8, 16, 32, 64]) {
-            const attempt = leaving.runOnce(operation, step).catch(() => 'cut');
-            await new Promise((resolve) => setTimeout(resolve, delay));
-            await leaving.lifecycle.cutProvisioner();
-            await attempt;
-          }
+  it.each(steps)('survives losing its connections in the middle of %s', async (struck) => {
+    const before = await leaving.everything();
+    const { tenant, slug } = await leaving.tenantOf(strategy, placement);
+    const operation = await leaving.begin(tenant, slug);
+    for (const step of steps) {
+      if (step === struck) {
+        // From before its first statement to after its last.
+        for (const delay of [0, 8, 16, 32, 64]) {
+          const attempt = leaving.runOnce(operation, step).catch(() => 'cut');
+          await new Promise((resolve) => setTimeout(resolve, delay));
+          await leaving.lifecycle.cutProvisioner();
+          await attempt;
         }
-        await leaving.run(operation, step);
       }
-      expect((await leaving.read(operation)).state).toBe('done');
-      expect(await leaving.everything()).toEqual(before);
-    },
-    120_000,
-  );
+      await leaving.run(operation, step);
+    }
+    expect((await leaving.read(operation)).state).toBe('done');
+    expect(await leaving.everything()).toEqual(before);
+  });
 
   it('is undone by `resume` in its grace period, and by nothing afterwards', async () => {
     const { tenant, slug } = await leaving.tenantOf(strategy, placement);
@@ -112,7 +107,7 @@ describe.each(kinds)('%s, %s', (strategy, placement) => {
     await expect(suspend(leaving.world.plane, tenant)).rejects.toMatchObject({ code: 'wrong_status' });
     for (const step of steps) await leaving.run(second, step);
     expect(await leaving.statusOf(tenant)).toBe('offboarded');
-  }, 60_000);
+  });
 
   it('waits for a call that is writing, and removes what that wrote', async () => {
     const before = await leaving.everything();
@@ -147,5 +142,5 @@ describe.each(kinds)('%s, %s', (strategy, placement) => {
     await shut;
     for (const step of steps) await leaving.run(operation, step);
     expect(await leaving.everything()).toEqual(before);
-  }, 60_000);
+  });
 });

@@ -11,7 +11,7 @@ import { type Leaving, startLeaving, steps } from './leaving.ts';
 let leaving: Leaving;
 beforeAll(async () => {
   leaving = await startLeaving();
-}, 120_000);
+});
 afterAll(() => leaving?.world.close());
 
 it('removes or resumes, never both, when both come at once', async () => {
@@ -34,7 +34,7 @@ it('removes or resumes, never both, when both come at once', async () => {
     if (removal.status === 'rejected') expect(await leaving.lifecycle.answers(tenant)).toBeGreaterThan(2);
     if (removal.status === 'fulfilled') break;
   }
-}, 60_000);
+});
 
 describe('a tombstone', () => {
   it.each([
@@ -97,7 +97,7 @@ describe('a tombstone', () => {
         code: 'TN010',
       });
     expect(await leaving.statusOf(tenant)).toBe('offboarded');
-  }, 60_000);
+  });
 
   it('lets the organisation come back as another tenant', async () => {
     const external = { issuer: 'https://login.example.com', externalId: 'org_1' };
@@ -111,41 +111,37 @@ describe('a tombstone', () => {
     const removal = await leaving.begin(operation.tenant!, 'came-first');
     for (const step of steps) await leaving.run(removal, step);
     expect((await create('came-again')).isNew).toBe(true);
-  }, 60_000);
+  });
 });
 
 describe('whatever the tenant’s status is', () => {
-  it.each(['suspended', 'failed', 'abandoned while it was provisioned'])(
-    '%s',
-    async (status) => {
-      const before = await leaving.everything();
-      const { operation, tenant, slug } = await leaving.lifecycle.begin('database', 'dedicated');
-      const made = [
-        'reserve',
-        'createInstance',
-        'awaitInstance',
-        'createHome',
-        'migrate',
-        'verify',
-        'activate',
-      ];
-      const failure = { failedStep: 'verify', failure: {} };
-      if (status === 'suspended') {
-        for (const step of made) await leaving.lifecycle.run(operation, step);
-        await suspend(leaving.world.plane, tenant);
-      } else {
-        for (const step of made.slice(0, 5)) await leaving.lifecycle.run(operation, step);
-        // Abandoned: its instance, secrets and home are all still there.
-        await leaving.lifecycle.run(operation, status === 'failed' ? 'compensate' : 'abandon', failure);
-      }
-      const removal = await leaving.begin(tenant, slug);
-      const answer = await leaving.runOnce(removal, 'suspend');
-      expect(answer).toEqual({ noGrace: status !== 'suspended' });
-      for (const step of steps) await leaving.run(removal, step);
-      expect(await leaving.everything()).toEqual(before);
-    },
-    60_000,
-  );
+  it.each(['suspended', 'failed', 'abandoned while it was provisioned'])('%s', async (status) => {
+    const before = await leaving.everything();
+    const { operation, tenant, slug } = await leaving.lifecycle.begin('database', 'dedicated');
+    const made = [
+      'reserve',
+      'createInstance',
+      'awaitInstance',
+      'createHome',
+      'migrate',
+      'verify',
+      'activate',
+    ];
+    const failure = { failedStep: 'verify', failure: {} };
+    if (status === 'suspended') {
+      for (const step of made) await leaving.lifecycle.run(operation, step);
+      await suspend(leaving.world.plane, tenant);
+    } else {
+      for (const step of made.slice(0, 5)) await leaving.lifecycle.run(operation, step);
+      // Abandoned: its instance, secrets and home are all still there.
+      await leaving.lifecycle.run(operation, status === 'failed' ? 'compensate' : 'abandon', failure);
+    }
+    const removal = await leaving.begin(tenant, slug);
+    const answer = await leaving.runOnce(removal, 'suspend');
+    expect(answer).toEqual({ noGrace: status !== 'suspended' });
+    for (const step of steps) await leaving.run(removal, step);
+    expect(await leaving.everything()).toEqual(before);
+  });
 
   it('not while another operation is changing it', async () => {
     const { tenant, slug } = await leaving.lifecycle.begin('schema', 'dedicated');
@@ -182,7 +178,7 @@ describe('whatever the tenant’s status is', () => {
       state: 'done',
       result: { finalSnapshot: `${instance}-final` },
     });
-  }, 60_000);
+  });
 });
 
 it('touches no instance without the tenant’s tag', async () => {
@@ -194,7 +190,7 @@ it('touches no instance without the tenant’s tag', async () => {
   const removal = await leaving.begin(tenant, slug);
   for (const step of steps) await leaving.run(removal, step);
   expect(leaving.world.emulator.instances!.all().map(({ identifier }) => identifier)).toContain(instance);
-}, 60_000);
+});
 
 it('deletes many rows in batches, over several runs, and no neighbour’s', async () => {
   const { id: tenant, slug } = await leaving.world.addTenant('rls');
@@ -222,7 +218,7 @@ it('deletes many rows in batches, over several runs, and no neighbour’s', asyn
     'select count(*)::int as n from marks',
   );
   expect(rows).toEqual([{ n: 3 }]);
-}, 60_000);
+});
 
 it('names what is left, and does not end as done before it is gone', async () => {
   const { tenant, slug } = await leaving.tenantOf('schema', 'dedicated');
@@ -251,4 +247,4 @@ it('names what is left, and does not end as done before it is gone', async () =>
   for (const step of steps) await leaving.run(second, step);
   const taken = await leaving.catalog((connection) => readSteps(connection, second));
   expect(taken.map(({ step }) => step)).toEqual(steps);
-}, 60_000);
+});

@@ -22,7 +22,7 @@ let lifecycle: Lifecycle;
 beforeAll(async () => {
   world = await startWorld({ rds: true });
   lifecycle = lifecycleOf(world);
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 const kinds: [Strategy, Placement][] = [
@@ -60,7 +60,7 @@ describe.each(kinds)('%s, %s', (strategy, placement) => {
       connection.query("select from pg_roles where rolname like 't\\_%' and rolcanlogin is false"),
     );
     expect(rows.rowCount).toBe(0);
-  }, 120_000);
+  });
 
   it.each(steps)(
     'leaves nothing when %s fails after it was carried out, and can be retried to success',
@@ -85,7 +85,6 @@ describe.each(kinds)('%s, %s', (strategy, placement) => {
       for (const step of steps) await run(second.operation, step);
       expect(await answers(second.tenant)).toBe(1);
     },
-    120_000,
   );
 });
 
@@ -130,7 +129,6 @@ describe('after a compensation that failed', () => {
       for (const step of order(strategy, placement)) await run(third.operation, step);
       expect(await answers(third.tenant)).toBe(1);
     },
-    120_000,
   );
 
   it('it may be put somewhere else', async () => {
@@ -141,7 +139,7 @@ describe('after a compensation that failed', () => {
     await settled();
     const homes = await world.asProvisioner('catalog', (catalog) => homesOf(catalog, first.tenant));
     expect(homes.map(({ clusterId }) => clusterId)).toEqual([world.plane.catalog.clusterId]);
-  }, 60_000);
+  });
 });
 
 describe('the end', () => {
@@ -166,7 +164,6 @@ describe('the end', () => {
       expect(await inventory()).toEqual(before);
       expect(await answers(tenant)).toBe(1);
     },
-    60_000,
   );
 
   it('is one statement: the tenant is not active while its operation still runs', async () => {
@@ -191,7 +188,7 @@ describe('the end', () => {
     expect([rows[0]!.status, await endedAs(operation)]).toEqual(['provisioning', 'running']);
     await run(operation, 'activate');
     expect([await answers(tenant), await endedAs(operation)]).toEqual([1, 'done']);
-  }, 60_000);
+  });
 });
 
 it('tries again when a call through the data path fails once, and says what it said', async () => {
@@ -232,7 +229,7 @@ it('survives PostgreSQL being killed in the middle of each step', async () => {
   expect(steps.filter(({ outcome }) => outcome === 'done').map(({ step }) => step)).toEqual(
     expect.arrayContaining(['createHome', 'migrate', 'activate']),
   );
-}, 120_000);
+});
 
 it('begins once when it is asked twenty times at once with one key, and refuses the key for anything else', async () => {
   const request = { slug: 'twenty-times', tier: 'pro', strategy: 'schema' } as const;
@@ -257,7 +254,7 @@ it('makes twenty at once: logins, grants and schemas of all of them, and every o
     }),
   );
   for (const { tenant } of begun) expect(await answers(tenant)).toBe(1);
-}, 120_000);
+});
 
 it('touches no instance without the tenant’s tag', async () => {
   const { operation } = await begin('database', 'dedicated');
@@ -271,7 +268,7 @@ it('touches no instance without the tenant’s tag', async () => {
   const left = world.emulator.instances!.all().map(({ identifier }) => identifier);
   expect(left).toContain(`tenantry-${input.homeId.replaceAll('-', '')}`);
   expect(tenant).not.toBe(other);
-}, 60_000);
+});
 
 it('is not open for anybody before it is activated', async () => {
   const { operation, tenant } = await begin('schema', 'dedicated');

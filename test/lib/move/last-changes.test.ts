@@ -19,7 +19,7 @@ import { fill, shapes, ways } from './shapes.support.ts';
 let world: World;
 beforeAll(async () => {
   world = await startWorld({ migrations: [shapes] });
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 describe.each(ways)('the last changes from %s to %s', (from, to) => {

@@ -7,7 +7,7 @@ import { fill, shapes, values, ways } from './shapes.support.ts';
 let world: World;
 beforeAll(async () => {
   world = await startWorld({ migrations: [shapes] });
-}, 120_000);
+});
 afterAll(() => world?.close());
 
 /** Keys exchanged, rows moved to another partition, key columns changed, trees cut, rows pointed elsewhere before theirs is gone. */
@@ -91,7 +91,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
     expect(await content(tenant)).toEqual(written);
     await step(world, operation, 'complete');
     expect(await content(tenant)).toEqual(written);
-  }, 60_000);
+  });
 });
 
 it('there is no type of PostgreSQL that is not among them', async () => {

@@ -27,7 +27,7 @@ let base: string;
 beforeAll(async () => {
   leaving = await startLeaving();
   base = mkdtempSync(join(tmpdir(), 'tenantry-transfer-'));
-}, 120_000);
+});
 afterAll(async () => {
   await leaving?.world.close();
   rmSync(base, { recursive: true, force: true });
@@ -136,7 +136,7 @@ describe.each(strategies)('%s', (strategy) => {
       expect(bodies.rows).toEqual(originals.rows);
       expect(await count(other, 'marks')).toBe(3);
     }
-  }, 60_000);
+  });
 
   it('goes on after a crash, and into a folder of its own', async () => {
     const tenant = await leaving.world.addTenant(strategy);
@@ -169,7 +169,7 @@ describe.each(strategies)('%s', (strategy) => {
     }
     await run(importing, 'importTenant');
     expect([await count(target, 'notes'), await count(target, 'marks')]).toEqual([2, 3]);
-  }, 60_000);
+  });
 
   it('writes a large table in parts, one a run, whatever dies and changes between them', async () => {
     const tenant = await leaving.world.addTenant(strategy);
@@ -223,7 +223,7 @@ describe.each(strategies)('%s', (strategy) => {
     for (const step of ['importTenant', 'finish']) await run(importing, step);
     expect(await count(other, 'notes')).toBe(ids.length);
     expect((await leaving.read(importing)).result.rows).toMatchObject({ notes: ids.length });
-  }, 60_000);
+  });
 
   it.each(['reading', 'writing', 'one statement'])(
     'refuses an import that takes too long in %s, and leaves nothing',
@@ -251,7 +251,6 @@ describe.each(strategies)('%s', (strategy) => {
       expect(await leaving.everything()).toEqual(before);
       expect(await count(target, 'notes')).toBe(0);
     },
-    60_000,
   );
 
   it.each([
@@ -343,7 +342,6 @@ describe.each(strategies)('%s', (strategy) => {
       expect(await leaving.everything()).toEqual(before);
       expect(await count(target, 'notes')).toBe(target === tenant ? 2 : 0);
     },
-    60_000,
   );
 
   it('takes what was made by hand', async () => {
@@ -367,7 +365,7 @@ describe.each(strategies)('%s', (strategy) => {
       { body: 'from "elsewhere"', amount: '7' },
       { body: 'second', amount: '8' },
     ]);
-  }, 60_000);
+  });
 
   it('is what an offboarding writes before it removes anything', async () => {
     const tenant = await leaving.world.addTenant(strategy);
@@ -390,7 +388,7 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await count(again, 'notes')).toBe(2);
     const buried = await importFrom(tenant, path);
     await expect(runOnce(buried, 'importTenant')).rejects.toMatchObject({ name: 'ImportRefused' });
-  }, 60_000);
+  });
 });
 
 it('keeps tenants apart that are exported to one place at once, and what a failed one has left', async () => {
@@ -420,7 +418,7 @@ it('keeps tenants apart that are exported to one place at once, and what a faile
     ]);
   }
   expect(readdirSync(join(place, failed))).not.toContain('manifest.json');
-}, 60_000);
+});
 
 it('refuses rows of a version that the home had when their reading began', async () => {
   const path = await exported(await leaving.world.addTenant('schema'));
@@ -446,7 +444,7 @@ it('refuses rows of a version that the home had when their reading began', async
       importTables(connection, rows, meanwhile, manifestOf(path), randomUUID(), Date.now() + 60_000),
     ),
   ).rejects.toMatchObject({ code: 'import_refused', message: expect.stringContaining('has 9999-meanwhile') });
-}, 60_000);
+});
 
 it('goes through S3 as through a folder', async () => {
   const emulator = await startAwsEmulator({ s3: { folder: folder(), buckets: ['exports-here'] } });
@@ -473,7 +471,7 @@ it('goes through S3 as through a folder', async () => {
     delete process.env.AWS_ENDPOINT_URL_S3;
     await emulator.close();
   }
-}, 60_000);
+});
 
 it('writes a large tenant over several runs', async () => {
   const tenant = await leaving.world.addTenant('schema');
