@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { strategies, type TestTenant, type World } from '../../support/world.ts';
 import { begin, ended, Fleet, migratorOf, notesColumns, run, step } from './migrate.support.ts';
+import { cutProvisioner } from './support.ts';
 
 let world: World;
 let more: readonly TestTenant[];
@@ -55,16 +56,10 @@ describe('whatever happens to a step', () => {
       );
       const operation = await begin(world, wanted);
       const kills: Promise<unknown>[] = [];
-      const kill = () =>
-        world.asProvisioner('catalog', (connection) =>
-          connection.query(
-            `select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tenancy_provisioner' and pid <> pg_backend_pid()`,
-          ),
-        );
       const { outcome } = await run(migratorOf(world, wanted), operation, ({ step }) => {
         if (step !== victim || kills.length === 2) return;
         const soon = new Promise((resolve) => setTimeout(resolve, 4 + kills.length * 20));
-        kills.push(soon.then(kill).catch(() => {}));
+        kills.push(soon.then(() => cutProvisioner(world)));
       });
       await Promise.all(kills);
       expect(outcome.status).toBe('SUCCEEDED');

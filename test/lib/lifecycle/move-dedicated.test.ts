@@ -18,7 +18,7 @@ import {
   type Writers,
   wish,
 } from './move.support.ts';
-import { type Lifecycle, lifecycleOf, patiently } from './support.ts';
+import { cut, type Lifecycle, lifecycleOf, patiently } from './support.ts';
 
 /** To and from an instance of the tenant's own: a real server each, made and deleted as RDS would. */
 let world: World;
@@ -158,17 +158,14 @@ describe.each(directions)('from %j to %j', (from, to) => {
 
 /** Ends every connection of the control plane to both servers, as failovers do. */
 async function killBackends(operation: string): Promise<void> {
-  const kill = `select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tenancy_provisioner' and pid <> pg_backend_pid()`;
-  await world.asProvisioner('catalog', (connection) => connection.query(kill));
+  await lifecycle.cutProvisioner();
   const { sourceHome, targetHome } = await moveState(world, operation);
   for (const { identifier, port } of world.emulator.instances!.all())
     for (const homeId of [sourceHome, targetHome]) {
       if (identifier !== instanceName(homeId)) continue;
       const at = { clusterId: homeId, host: '127.0.0.1', port, database: 'postgres' };
       // It may not be there yet.
-      await withConnection(adminEndpoint(world.plane, at), (connection) => connection.query(kill)).catch(
-        () => {},
-      );
+      await withConnection(adminEndpoint(world.plane, at), cut).catch(() => {});
     }
 }
 

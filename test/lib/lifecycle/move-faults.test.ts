@@ -23,6 +23,7 @@ import {
   type Writers,
   wish,
 } from './move.support.ts';
+import { cutProvisioner } from './support.ts';
 
 /** Every step of a move against every fault: run twice, twice at once, its backends killed, given up, and too late. */
 let world: World;
@@ -59,13 +60,6 @@ async function expectWhole(tenant: TestTenant, writers: Writers, count = 200): P
   expect(open.map(({ home_id }) => home_id)).toEqual([homeId]);
 }
 
-const killBackends = () =>
-  world.asProvisioner('catalog', (connection) =>
-    connection.query(
-      `select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tenancy_provisioner' and pid <> pg_backend_pid()`,
-    ),
-  );
-
 const nameOf = (error: unknown) => (error as Error).name;
 
 describe.each(directions)('from %s to %s', (from, to) => {
@@ -101,7 +95,7 @@ describe.each(directions)('from %s to %s', (from, to) => {
       for (;;) {
         const kill =
           name === victim && delay < 400
-            ? new Promise((resolve) => setTimeout(resolve, delay)).then(killBackends)
+            ? new Promise((resolve) => setTimeout(resolve, delay)).then(() => cutProvisioner(world))
             : undefined;
         delay *= 1.7;
         try {

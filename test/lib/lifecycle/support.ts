@@ -1,5 +1,6 @@
 import { createInstances } from '../../../functions/lib/aws/rds.ts';
-import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
+import { KeptConnections } from '../../../functions/lib/database/kept.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import type { Access } from '../../../functions/lib/isolation/access.ts';
 import { abandon, compensate } from '../../../functions/lib/lifecycle/compensate.ts';
@@ -115,14 +116,26 @@ export function lifecycleOf(world: World, warm?: Access): Lifecycle {
       await db.query(sql`insert into notes (body) values (${crypto.randomUUID()})`);
       return (await db.query(sql`select * from notes`)).rows.length;
     },
-    async cutProvisioner() {
-      await withConnection(world.superuser('postgres'), (connection) =>
-        connection.query(
-          "select pg_terminate_backend(pid, 2000) from pg_stat_activity where usename = 'tenancy_provisioner'",
-        ),
-      );
-    },
+    cutProvisioner: () => cutProvisioner(world),
   };
+}
+
+/** Ends every connection of the control plane to the world's server. */
+export const cutProvisioner = (world: World): Promise<void> =>
+  withConnection({ ...world.superuser('postgres'), kept: cutters }, cut);
+/** A cut comes when it is asked for, and not a handshake later. */
+const cutters = new KeptConnections(1);
+
+/** Every other one to this server, at once; returns when they are gone, so that none that is just ending is taken for a living one. */
+export async function cut(connection: ControlConnection): Promise<void> {
+  const { rows } = await connection.query<{ pid: number }>(
+    `select pid, pg_terminate_backend(pid) from pg_stat_activity
+      where usename = 'tenancy_provisioner' and pid <> pg_backend_pid()`,
+    [],
+  );
+  const pids = rows.map(({ pid }) => pid);
+  const left = () => connection.query('select from pg_stat_activity where pid = any ($1)', [pids]);
+  while ((await left()).rows.length > 0) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
 async function inventory(world: World): Promise<string[]> {
