@@ -140,11 +140,12 @@ describe('workers', () => {
             await recordOutcomes(catalog, operation, lease, [done]);
             continue;
           }
+          // But what another one is just taking: until that has committed it is pending still.
           const { rows } = await catalog.query(
-            "select count(*)::integer as left from catalog.migration_targets where operation_id = $1 and state = 'pending'",
+            "select from catalog.migration_targets where operation_id = $1 and state = 'pending' for update skip locked",
             [operation],
           );
-          return { taken, left: rows[0]!.left };
+          return { taken, left: rows.length };
         }
       });
     const ended = await Promise.all([0, 1, 2, 3].map(worker));
