@@ -225,9 +225,14 @@ it('survives PostgreSQL being killed in the middle of each step', async () => {
     await run(operation, step);
   }
   expect(await answers(tenant)).toBe(1);
-  const steps = await world.asProvisioner('catalog', (catalog) => readSteps(catalog, operation));
+  const { state, steps } = await world.asProvisioner('catalog', async (catalog) => ({
+    ...(await readOperation(catalog, operation)),
+    steps: await readSteps(catalog, operation),
+  }));
+  // The last step's own end is the operation's: killed behind it, its attempt is never told of.
+  expect(state).toBe('done');
   expect(steps.filter(({ outcome }) => outcome === 'done').map(({ step }) => step)).toEqual(
-    expect.arrayContaining(['createHome', 'migrate', 'activate']),
+    expect.arrayContaining(['createHome', 'migrate']),
   );
 });
 
