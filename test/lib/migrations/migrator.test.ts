@@ -67,7 +67,7 @@ describe.each(strategies)('%s', (strategy) => {
       keys: world.plane.keys,
     };
     const { outcomes } = await world.asProvisioner(tenant(), (connection) =>
-      migrateHomes(connection, [target], files, { statementTimeout: 300 }),
+      migrateHomes(connection, [target], files, { statementTimeout: 1_000 }),
     );
     expect(outcomes[0]).toMatchObject({ applied: ['9301-quick.sql'] });
     expect(outcomes[0]!.error).toMatchObject({
@@ -83,18 +83,18 @@ describe.each(strategies)('%s', (strategy) => {
       world.asProvisioner(tenant(), (connection) =>
         migrateHomes(connection, [target], files, { transactionTimeout, until }),
       );
-    const slow = [1, 2, 3].map((n) => parseMigration(`931${n}-slow.sql`, 'select pg_sleep(0.8)'));
+    const slow = [1, 2, 3, 4, 5].map((n) => parseMigration(`931${n}-slow.sql`, 'select pg_sleep(0.8)'));
     const later = Date.now() + 60_000;
-    expect(await withBounds(slow, 1_800, later)).toMatchObject({
+    expect(await withBounds(slow, 3_900, later)).toMatchObject({
       outcomes: [{ applied: slow.map(({ name }) => name) }],
       isLost: false,
     });
-    const long = parseMigration('9314-long.sql', 'select pg_sleep(0.4); select pg_sleep(0.4)');
+    const long = parseMigration('9316-long.sql', 'select pg_sleep(0.4); select pg_sleep(0.4)');
     const { outcomes, isLost } = await withBounds([long], 600, later);
     expect([outcomes[0]!.applied, isLost]).toEqual([[], true]);
     expect(outcomes[0]!.error).toMatchObject({
       code: 'migration_refused',
-      message: expect.stringMatching(/^9314-long.sql takes longer than a function has .*several files/),
+      message: expect.stringMatching(/^9316-long.sql takes longer than a function has .*several files/),
     });
     expect(await withBounds([long], 9_000, Date.now())).toMatchObject({
       outcomes: [{ applied: [], isLeft: true }],
