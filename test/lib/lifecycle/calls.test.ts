@@ -159,11 +159,12 @@ describe('the catalog', () => {
     let now = Date.now();
     const access = createAccess({ settings: world.settings, secrets: createSecrets(), clock: () => now });
     await count(access, a);
-    await world.asProvisioner(a, async (connection) => {
+    // As the superuser: the server's own workers may be at it, and nobody else may end those.
+    await withConnection(world.superuser('postgres'), async (connection) => {
       await connection.query('alter database tenantry_catalog allow_connections false');
-      await connection
-        .query("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'tenantry_catalog'")
-        .catch(() => {});
+      await connection.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'tenantry_catalog'",
+      );
     });
     await world.asProvisioner(a, (connection) =>
       connection.query('alter role tenancy_catalog_reader nologin'),
