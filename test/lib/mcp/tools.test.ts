@@ -135,7 +135,7 @@ describe('how a tool fails', () => {
 
 describe('a tool that does not end', () => {
   /** Ignores its signal, as a careless author's tool does. */
-  const endless = (seen: { signal?: AbortSignal } = {}) =>
+  const endless = (seen: { signal?: AbortSignal }, begun: () => void = () => {}) =>
     defineTool({
       name: 'endless',
       title: 'Endless',
@@ -146,13 +146,14 @@ describe('a tool that does not end', () => {
       annotations: { readOnlyHint: true },
       run: (_, { signal }) => {
         seen.signal = signal;
+        begun();
         return new Promise(() => {});
       },
     });
 
   test('is left at the deadline, and told so', async () => {
     const seen: { signal?: AbortSignal } = {};
-    const { result, line } = await callOne(endless(seen), {}, { deadline: Date.now() + 30 });
+    const { result, line } = await callOne(endless(seen), {}, { deadline: Date.now() + 500 });
     expect(result).toMatchObject({ isError: true, _meta: { 'tenantry/code': 'deadline_exceeded' } });
     expect(line.outcome).toBe('deadline_exceeded');
     expect(seen.signal?.aborted).toBe(true);
@@ -161,8 +162,8 @@ describe('a tool that does not end', () => {
   test('is left when the caller goes', async () => {
     const seen: { signal?: AbortSignal } = {};
     const gone = new AbortController();
-    setTimeout(() => gone.abort(), 20);
-    const { line } = await callOne(endless(seen), {}, { signal: gone.signal });
+    const leave = () => void setTimeout(() => gone.abort());
+    const { line } = await callOne(endless(seen, leave), {}, { signal: gone.signal });
     expect(line.outcome).toBe('aborted');
     expect(seen.signal?.aborted).toBe(true);
   });
