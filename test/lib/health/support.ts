@@ -102,10 +102,13 @@ function watchOf(world: World, isRds = false, outside?: { signing: SigningKey; s
   };
 }
 
+/** What a run finds on a machine that is too busy for it. */
+export const slowness = /timeout expired|no answer within/;
+
 /** On a machine that is too busy for a handshake, or for the last run to end, again: that is not what is tried here. */
 export async function runOnce(watch: Watch, attempt = 1): Promise<HealthRun> {
   const run = await runCanary(watch, signingKeySecret);
-  const isBusy = !run || told(run).some((line) => /timeout expired|no answer within/.test(line));
+  const isBusy = !run || told(run).some((line) => slowness.test(line));
   if (!isBusy) return run;
   if (attempt === 5)
     throw new Error(`No run was finished: ${run ? told(run) : 'another one was under way.'}`);
