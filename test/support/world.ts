@@ -96,7 +96,7 @@ export interface World {
 export function limits(mode: Mode = 'w', more: Partial<CallLimits> = {}): CallLimits {
   return {
     mode,
-    deadline: Date.now() + 10_000,
+    deadline: Date.now() + 60_000,
     signal: new AbortController().signal,
     maxRows: 1_000,
     maxBytes: 1_000_000,

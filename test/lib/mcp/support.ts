@@ -110,7 +110,7 @@ export function testEndpoint(options: Partial<EndpointOptions> = {}): {
   return { endpoint, lines };
 }
 
-export const soon = () => Date.now() + 20_000;
+export const soon = () => Date.now() + 60_000;
 
 export interface Loopback {
   readonly url: string;

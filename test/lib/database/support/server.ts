@@ -122,7 +122,7 @@ export function routeTo(
 
 export const limits = (changes: Partial<CallLimits> = {}): CallLimits => ({
   mode: 'w',
-  deadline: Date.now() + 20_000,
+  deadline: Date.now() + 60_000,
   signal: new AbortController().signal,
   maxRows: 1000,
   maxBytes: 1_000_000,
