@@ -96,6 +96,26 @@ describe.each(strategies)('%s', (strategy) => {
       await connection.query(`set role tenancy_owner; set search_path = ${home().schema}`);
       return (await connection.query(sql)).rows;
     });
+  /** Does `work` while an older transaction writes to the notes, for which an index built beside it has to wait. */
+  const besideAnOlder = <T>(work: (end: () => Promise<unknown>) => Promise<T>) =>
+    world.asProvisioner(tenant(), async (older) => {
+      await older.query(
+        `begin isolation level repeatable read; set local role tenancy_owner; lock table ${home().schema}.notes in row exclusive mode`,
+      );
+      return work(() => older.query('commit'));
+    });
+  const untilWaiting = (statement: string) =>
+    expect
+      .poll(() =>
+        world.asProvisioner('catalog', async (connection) => {
+          const { rows } = await connection.query(
+            `select from pg_stat_activity where wait_event_type = 'Lock' and query like $1`,
+            [`%${statement}%`],
+          );
+          return rows.length;
+        }),
+      )
+      .toBe(1);
   const indexes = () =>
     asOwner(
       `select c.relname as name, i.indisvalid as valid from pg_index i join pg_class c on c.oid = i.indexrelid
@@ -142,22 +162,21 @@ describe.each(strategies)('%s', (strategy) => {
   });
 
   it('ends a statement without a transaction that takes longer than it may, by name, and leaves nothing of it', async () => {
-    const older = world.asProvisioner(tenant(), (connection) =>
-      connection.query(
-        `begin; set local role tenancy_owner; lock table ${home().schema}.notes in row exclusive mode; select pg_sleep(1.5); commit`,
-      ),
-    );
-    await new Promise((resolve) => setTimeout(resolve, 300));
     const file = parseMigration(
       '9804-con-long.sql',
       '-- no-transaction\ncreate index concurrently con_long on notes (body)',
     );
     const target = { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys };
-    const { outcomes } = await world.asProvisioner(tenant(), (connection) =>
-      migrateHomes(connection, [target], [file], { statementTimeout: 500 }),
-    );
+    const { outcomes } = await besideAnOlder(async (end) => {
+      const migrating = world.asProvisioner(tenant(), (connection) =>
+        migrateHomes(connection, [target], [file], { statementTimeout: 1_000 }),
+      );
+      // Its time is over: what it has begun goes, and that has to wait as well.
+      await untilWaiting('drop index concurrently');
+      await end();
+      return migrating;
+    });
     expect(outcomes[0]!.error?.message).toMatch(/^9804-con-long.sql has a statement that takes longer/);
-    await older;
     expect((await indexes()).map(({ name }) => name)).not.toContain('con_long');
   });
 
@@ -167,23 +186,19 @@ describe.each(strategies)('%s', (strategy) => {
     const begun = `insert into _migrations (name, checksum, applied_at) values ('${file.name}', '${file.checksum}', 'infinity')`;
     // As a process leaves it that was killed in the middle: the wait for an older transaction is where it was.
     await asOwner(begun);
-    const older = world.asProvisioner(tenant(), async (connection) => {
-      await connection.query('begin isolation level repeatable read; set local role tenancy_owner');
-      await connection.query(`lock table ${home().schema}.notes in row exclusive mode`);
-      await connection.query('select pg_sleep(1.5); commit');
+    await besideAnOlder(async (end) => {
+      const building = asOwner(sql.replace('create', '/* left alone */ create')).catch(
+        (error: Error) => error.message,
+      );
+      await untilWaiting('left alone');
+      await world.asProvisioner('catalog', (connection) =>
+        connection.query(
+          `select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tenancy_provisioner' and query like '%left alone%' and pid <> pg_backend_pid()`,
+        ),
+      );
+      expect(await building).toMatch(/terminat/);
+      await end();
     });
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    const building = asOwner(sql.replace('create', '/* left alone */ create')).catch(
-      (error: Error) => error.message,
-    );
-    await new Promise((resolve) => setTimeout(resolve, 400));
-    await world.asProvisioner('catalog', (connection) =>
-      connection.query(
-        `select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tenancy_provisioner' and query like '%left alone%' and pid <> pg_backend_pid()`,
-      ),
-    );
-    expect(await building).toMatch(/terminat/);
-    await older;
     expect(await indexes()).toContainEqual({ name: 'con_dead', valid: false });
     expect(await migrate(file)).toEqual(['9805-con-dead.sql']);
     expect(await indexes()).toContainEqual({ name: 'con_dead', valid: true });
