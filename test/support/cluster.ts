@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Endpoint } from '../../functions/lib/database/types.ts';
 import { makeMaster } from '../../infra/local/emulator/rds-master.ts';
+import { stablePort } from '../../infra/local/ports.ts';
 import { type PostgresServer, postgresBase, startPostgres } from '../../infra/local/postgres.ts';
 
 /** One folder for all test clusters: they share the binaries and the result of `initdb`. */
@@ -50,18 +51,19 @@ export interface TestCluster {
 export async function startCluster(parameters: Record<string, string> = {}): Promise<TestCluster> {
   const base = testBase();
   const name = randomUUID();
-  const start = (port?: number) =>
-    startPostgres({ base, name, ...(port && { port }), parameters: { fsync: 'off', ...parameters } });
+  // One that it gets back when it is started again: nothing of another test sits on it meanwhile.
+  const port = await stablePort([]);
+  const start = () => startPostgres({ base, name, port, parameters: { fsync: 'off', ...parameters } });
   let server = await start();
   await makeMaster(server, 'master', 'master', undefined);
-  const { host, port } = server;
+  const { host } = server;
   return {
     get server() {
       return server;
     },
     master: endpoint({ host, port, database: 'postgres', login: 'master' }, 'master'),
     async restart() {
-      server = await start(port);
+      server = await start();
     },
     async close() {
       await server.stop('immediate');

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ControlConnection, withConnection } from '../../../../functions/lib/database/connect.ts';
 import type { CallLimits, Endpoint, FindPassage } from '../../../../functions/lib/database/types.ts';
+import { stablePort } from '../../../../infra/local/ports.ts';
 import { type PostgresServer, postgresBase, startPostgres } from '../../../../infra/local/postgres.ts';
 
 /**
@@ -64,7 +65,12 @@ export async function startServer(parameters: Record<string, string> = {}): Prom
   const folder = mkdtempSync(join(tmpdir(), 'tenantry-database-'));
   // PostgreSQL refuses root and runs as nobody then, who must be able to pass.
   chmodSync(folder, 0o755);
-  const options = { base: postgresBase(folder), name: 'main', parameters: { fsync: 'off', ...parameters } };
+  const options = {
+    base: postgresBase(folder),
+    name: 'main',
+    port: await stablePort([]),
+    parameters: { fsync: 'off', ...parameters },
+  };
   let postgres = await startPostgres(options);
   const endpoint = (changes: Partial<Endpoint> = {}): Endpoint => ({
     host: '127.0.0.1',
@@ -83,7 +89,7 @@ export async function startServer(parameters: Record<string, string> = {}): Prom
     admin: (work) =>
       withConnection(endpoint({ login: 'postgres', password: async () => postgres.superuserPassword }), work),
     restart: async () => {
-      postgres = await startPostgres({ ...options, port: postgres.port });
+      postgres = await startPostgres(options);
     },
     close: async () => {
       await postgres.stop('immediate');
