@@ -28,7 +28,7 @@ import { loadMachine } from '../../infra/local/state-machines/definition.ts';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const region = 'eu-west-1';
 const row = {
-  timeoutSeconds: 1,
+  timeoutSeconds: 3,
   memoryMb: 128,
   streaming: false,
   inVpc: false,
