@@ -114,7 +114,7 @@ export const runMove = async (
       } catch (error) {
         const { name, message, stack } = error as Error;
         // An instance takes as long as it takes, however short the machine's waits are here.
-        if (name === 'InstancePending') await new Promise((resolve) => setTimeout(resolve, 200));
+        if (name === 'InstancePending') await new Promise((resolve) => setTimeout(resolve, 500));
         throw new FunctionError(name, message, stack);
       }
     },
