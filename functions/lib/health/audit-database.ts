@@ -109,7 +109,7 @@ select distinct 'functions', null::name, p.oid::regprocedure::text, 'runs with t
        format('drop it, or alter function %s security invoker', p.oid::regprocedure)
   from pg_catalog.pg_proc p join schemas s on s.oid = p.pronamespace
  where p.prosecdef and ${notExtension('pg_proc', 'p.oid')} and p.oid::regprocedure::text <> all ($4)
-   -- In a home's schema the adopting team's, with tenancy_owner's rights and a fixed path: tenancy.audit looks at that.
+   -- Of those in a home, with tenancy_owner's rights, tenancy.audit_homes tells.
    and (not s.is_home or pg_get_userbyid(p.proowner) <> 'tenancy_owner')
    and (exists (select from ${executors} a where ${mayTenants}) or exists (select from pg_catalog.pg_trigger t where t.tgfoid = p.oid and not t.tgisinternal))
 union all

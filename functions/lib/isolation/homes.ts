@@ -205,7 +205,12 @@ export async function complete(
 ): Promise<Finding[]> {
   if (scope === 'whole') {
     await connection.query('select tenancy.protect_homes($1, $2, $3, $4)', [...columns(homes), shared]);
-    return audit(connection, homes, shared);
+    const [schemas] = columns(homes);
+    const { rows: strays } = await connection.query<Finding>(
+      'select home_schema as schema, object, finding, remedy from tenancy.audit_strays($1)',
+      [schemas],
+    );
+    return [...(await audit(connection, homes, shared)), ...strays];
   }
   const { rows } = await connection.query<Finding>(
     'select home_schema as schema, object, finding, remedy from tenancy.complete_changes($1, $2, $3, $4)',

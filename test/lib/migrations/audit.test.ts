@@ -5,7 +5,7 @@ import type { UnprotectedHomeError } from '../../../functions/lib/migrations/app
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
-import { gaps, good, mended, ownGaps, ownMended, sharedGaps, sharedMended } from './gaps.ts';
+import { gaps, good, mended, ownGaps, ownMended, sharedGaps, sharedMended, strays } from './gaps.ts';
 
 let world: World;
 beforeAll(async () => {
@@ -31,12 +31,12 @@ describe.each(strategies)('%s', (strategy) => {
       asRole(connection, 'tenancy_owner', () => isolations[strategy].check(connection, [home()])),
     );
 
-  it.each([...gaps, ...(strategy === 'rls' ? sharedGaps : ownGaps)])(
+  it.each([...gaps, ...strays, ...(strategy === 'rls' ? sharedGaps : ownGaps)])(
     'refuses %s',
     async (_, sql, object, remedy) => {
       const file = `${++number}-gap.sql`;
       for (const isSound of [true, false]) {
-        const error = await migrate(file, sql, isSound).then(
+        const error = await migrate(file, sql.replaceAll('{login}', home().login), isSound).then(
           () => undefined,
           (reason: UnprotectedHomeError) => reason,
         );
@@ -45,6 +45,27 @@ describe.each(strategies)('%s', (strategy) => {
         expect(named.map((finding) => finding.remedy).join()).toContain(remedy);
       }
       // Nothing of it is left, and the home is as sound as before.
+      expect(await findings()).toEqual([]);
+    },
+  );
+
+  // A database of its own holds no other.
+  const neighbours = [
+    ['writes to', 'insert into {other} (tenant_id, body) select tenant_id, body from notes'],
+    ['reads', 'create view extra with (security_invoker = true) as select body from {other}'],
+    ['reads in passing', 'do $$ begin perform from {other}; end $$'],
+    ['grants', 'grant select on {other} to {login}'],
+  ];
+  it.each(strategy === 'database' ? [] : neighbours)(
+    'refuses a file that %s the table of another home',
+    async (_, sql) => {
+      const other = `${world.tenants.schema.b.home.schema}.notes`;
+      const text = sql!.replaceAll('{other}', other).replaceAll('{login}', home().login);
+      for (const isSound of [true, false])
+        await expect(migrate(`${++number}-stray.sql`, text, isSound)).rejects.toMatchObject({
+          code: 'migration_refused',
+          message: expect.stringContaining(other),
+        });
       expect(await findings()).toEqual([]);
     },
   );

@@ -117,7 +117,8 @@ describe.each(strategies)('%s', (strategy) => {
       const narrow = () =>
         found(
           connection,
-          'select * from tenancy.audit_relations($1, $2, $3, $4, tenancy.changed_relations($1))',
+          `select * from tenancy.audit_relations($1, $2, $3, $4, tenancy.changed_relations($1))
+           union all select * from tenancy.audit_reach($1, $3, tenancy.changed_relations($1))`,
           here,
         );
       const broken = { whole: await whole(), narrow: await narrow() };

@@ -92,6 +92,30 @@ export const gaps: [string, string, string, string][] = [
     'search_path',
   ],
   [
+    'a definer function with a fixed path',
+    "create function extra() returns bigint language sql security definer set search_path = pg_catalog, pg_temp as 'select 1'",
+    'extra()',
+    'drop SECURITY DEFINER',
+  ],
+  [
+    'a definer trigger function',
+    "create function extra() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as 'begin return new; end'",
+    'extra()',
+    'drop SECURITY DEFINER',
+  ],
+  [
+    'a tenant_id of another type in a table for reading only',
+    'create table extra (tenant_id bigint not null, id uuid primary key); grant select on extra to {login}',
+    'extra',
+    'tenant_id uuid not null',
+  ],
+  [
+    'a tenant_id of another type beside rows for reading only',
+    'create table extra as select body, tenant_id::text as tenant_id from notes; grant select on extra to {login}',
+    'extra',
+    'tenant_id uuid not null',
+  ],
+  [
     'a default tenant',
     good.replace('not null,', "not null default '00000000-0000-0000-0000-000000000001',"),
     'extra',
@@ -144,6 +168,17 @@ export const ownGaps: typeof gaps = [
     'alter table notes drop constraint tenancy_home; alter table notes add constraint tenancy_home check (tenant_id is not null)',
     'notes',
     'tenancy_home',
+  ],
+];
+
+/** What reaches beyond the home, in ways that only the migration's own transaction shows: the same columns. */
+export const strays: typeof gaps = [
+  ['a schema of its own', "do $$ begin execute 'create schema reporting'; end $$", 'reporting', 'schemas'],
+  [
+    'a table elsewhere',
+    "do $$ begin execute 'create schema reporting'; create table reporting.leak as select * from notes; end $$",
+    'reporting.leak',
+    'without a schema',
   ],
 ];
 
