@@ -1,0 +1,74 @@
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { recordCluster } from '../../../functions/lib/catalog/clusters.ts';
+import { runCanary } from '../../../functions/lib/health/run.ts';
+import type { Watch } from '../../../functions/lib/health/watch.ts';
+import { loginSecretName } from '../../../functions/lib/isolation/credentials.ts';
+import { startWorld, type World } from '../../support/world.ts';
+import { signingKeySecret, startWatching, told } from './support.ts';
+
+/** Instances that take a connection and never say a word: each costs a run six seconds. */
+let world: World;
+let watch: Watch;
+const sockets = new Set<Socket>();
+const silent = createServer((socket) => void sockets.add(socket.on('error', () => {})));
+beforeAll(async () => {
+  world = await startWorld();
+  watch = await startWatching(world);
+  await once(silent.listen(0, '127.0.0.1'), 'listening');
+}, 120_000);
+afterAll(async () => {
+  for (const socket of sockets) socket.destroy();
+  silent.close();
+  await world?.close();
+});
+
+const count = 10;
+
+it('a run begins none of them when its time is up, and each has its turn in one of the next', async () => {
+  const { port } = silent.address() as AddressInfo;
+  const host = '127.0.0.1';
+  const databases: string[] = [];
+  const known = await world.secrets.read(
+    loginSecretName(world.plane.catalog.clusterId, 'tenancy_provisioner'),
+  );
+  for (let index = 0; index < count; index += 1) {
+    const id = randomUUID();
+    const database = `home_${id.replaceAll('-', '')}`;
+    databases.push(database);
+    const cluster = { clusterId: id, kind: 'dedicated', region: 'eu-west-1', host, port } as const;
+    await world.secrets.write(loginSecretName(id, 'tenancy_provisioner'), known);
+    await world.asProvisioner('catalog', async (catalog) => {
+      await recordCluster(catalog, { ...cluster, adminHost: host, adminPort: port });
+      await catalog.query(
+        `insert into catalog.tenants (tenant_id, slug, tier, strategy, status) values ($1, $2, 'enterprise', 'database', 'active')`,
+        [id, `silent-${index}`],
+      );
+      await catalog.query(
+        `insert into catalog.homes (home_id, tenant_id, strategy, cluster_id, database_id, database_name, schema_name, login, state)
+         values ($1, $1, 'database', $1, $1, $2, 'main', $3, 'open')`,
+        [id, database, `t_${id.replaceAll('-', '')}`],
+      );
+      await catalog.query('update catalog.tenants set home_id = $1 where tenant_id = $1', [id]);
+    });
+  }
+  const instance = { identifier: 'silent', status: 'available', tenant: undefined, host, port };
+  const watching: Watch = { ...watch, instances: async () => [instance] };
+  // Four times as fast as ours: its time is up while the first of them are waited for.
+  const start = Date.now();
+  const clock = () => start + 4 * (Date.now() - start);
+  const seen = new Set<string>();
+  for (let round = 0; seen.size < count && round < 5; round += 1) {
+    const lines = told((await runCanary(watching, signingKeySecret, clock))!);
+    const tried = databases.filter((database) =>
+      lines.some((line) => line.startsWith(`unfinished: database ${database} could not be checked`)),
+    );
+    expect(tried.length, lines.join('\n')).toBeGreaterThan(0);
+    // As many as are looked into at once: none of these ends before the time is up.
+    expect(tried.length, lines.join('\n')).toBeLessThanOrEqual(4);
+    for (const database of tried) seen.add(database);
+  }
+  expect([...seen].sort()).toEqual(databases.sort());
+}, 120_000);
