@@ -5,8 +5,10 @@ import { catalogDatabase } from '../migrations/install.ts';
 import { auditDatabase } from './audit-database.ts';
 import { canaries, type Pair } from './canaries.ts';
 import { type Check, checks, finding, type HealthFinding, type HealthState, stateOf } from './findings.ts';
+import { type Tally, tallyFrom } from './in-a-row.ts';
 import { auditPublicUrl } from './outside.ts';
-import { type OwnedHome, type Picture, readPicture } from './picture.ts';
+import { type Picture, readPicture } from './picture.ts';
+import { isSampled, lastInARow, placesOf, proofOf, stillThere } from './places.ts';
 import { type HealthReport, type Next, readNext, saveRecord } from './record.ts';
 import { auditFunctions, type Runtimes } from './runtime.ts';
 import {
@@ -17,7 +19,7 @@ import {
   auditSecrets,
   auditTenants,
 } from './upkeep.ts';
-import { type Place, type Visit, visit } from './visit.ts';
+import { type Visit, visit } from './visit.ts';
 import { tryWalls } from './walls.ts';
 import { inParallel, part, reasonOf, takingTurns, type Watch, within } from './watch.ts';
 
@@ -83,12 +85,13 @@ async function look(
   const looked = new Set<string>();
   const runtimes: Runtimes[] = [];
   const counts = { failed: 0, quarantined: 0 };
+  const tally = tallyFrom(next.undone);
   const isLate = () => clock() >= now + homesMs;
   // However late it is, one has its turn: shared databases that don't answer must not keep all others from theirs for ever.
   const first = places.find(({ isShared, homes }) => !isShared && homes.some(isSampled));
 
   const parts = await Promise.all([
-    ...made.pairs.map((pair) => walls(watch, keys, pair, now)),
+    ...made.pairs.map((pair) => walls(watch, keys, pair, now, tally)),
     ...made.pairs.map((pair) => dataPath(watch, pair)),
     auditPublicUrl(watch, catalog, made.pairs, now),
     inParallel(places, width, async (place) => {
@@ -101,7 +104,7 @@ async function look(
       const found: HealthFinding[] = [];
       const failure = await part(`database ${place.database}`, inspect, {
         ms: placeMs,
-        proves: provenIn(place, picture),
+        proof: proofOf(place, picture, tally),
       });
       if (result !== undefined) {
         results.push(result);
@@ -123,7 +126,7 @@ async function look(
           ...rows.map((row) => finding(row.check as Check, all, row.object, row.finding, row.remedy)),
         ];
       },
-      { proves: picture.strategies },
+      { proof: { strategies: picture.strategies, name: 'catalog', tally } },
     ),
     part('tenants', () => auditTenants(catalog)),
     part('moves', () => auditMoves(watch, catalog)),
@@ -156,6 +159,7 @@ async function look(
       secrets: (next.secrets + 1) % 16,
       // What a place has seen for the first time is compared from now on; what was known stays as it was.
       runtimes: Object.assign({}, ...runtimes, next.runtimes),
+      undone: stillThere(tally.undone, picture, dedicated.away),
     },
   };
 }
@@ -186,42 +190,16 @@ async function readKeys(
   }
 }
 
-/** The shared databases, always; beside them the databases of the homes whose turn it is, except where nobody is up. */
-function placesOf({ servers, homes }: Picture, away: ReadonlySet<string>): Place[] {
-  const places = new Map<string, Place & { homes: OwnedHome[] }>();
-  for (const server of servers)
-    if (server.database !== null && server.databaseId !== null)
-      places.set(`${server.clusterId} ${server.database}`, {
-        server,
-        database: server.database,
-        databaseId: server.databaseId,
-        isShared: true,
-        homes: [],
-      });
-  for (const home of homes) {
-    const { clusterId, database, databaseId } = home;
-    const server = servers.find((each) => each.clusterId === clusterId);
-    if (server === undefined || away.has(clusterId)) continue;
-    const key = `${clusterId} ${database}`;
-    if (!places.has(key)) places.set(key, { server, database, databaseId, isShared: false, homes: [] });
-    places.get(key)!.homes.push(home);
-  }
-  return [...places.values()];
-}
-
-/** A shared database stands for all, another one for its homes. */
-const provenIn = ({ isShared, homes }: Place, { strategies }: Picture) =>
-  isShared ? strategies : [...new Set(homes.map(({ strategy }) => strategy))];
-
 async function walls(
   watch: Watch,
   keys: MasterKeys | undefined,
   pair: Pair,
   now: number,
+  tally: Tally,
 ): Promise<HealthFinding[]> {
   if (keys === undefined) return [];
   return part(`the canaries of ${pair.strategy}`, () => tryWalls(watch, keys, pair, now), {
-    proves: [pair.strategy],
+    proof: { strategies: [pair.strategy], name: pair.strategy, tally },
   });
 }
 
@@ -261,22 +239,4 @@ function verdicts(findings: readonly HealthFinding[]): Record<Check, 'ok' | 'red
   const red = new Set(findings.map(({ check }) => check));
   const verdict = (check: string) => [check, red.has(check as Check) ? 'red' : 'ok'];
   return Object.fromEntries(Object.keys(checks).map(verdict));
-}
-
-/** The canaries' are looked at in every run. */
-const isSampled = ({ slug }: Pick<OwnedHome, 'slug'>) => !slug.startsWith('canary-');
-
-/** The last home up to which all were looked at, or can't be: the next run goes on behind it. */
-function lastInARow(
-  homes: readonly OwnedHome[],
-  looked: ReadonlySet<string>,
-  away: ReadonlySet<string>,
-): string | undefined {
-  let last: string | undefined;
-  for (const { homeId, slug, clusterId } of homes) {
-    if (!isSampled({ slug })) continue;
-    if (!looked.has(homeId) && !away.has(clusterId)) break;
-    last = homeId;
-  }
-  return last;
 }

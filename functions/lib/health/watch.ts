@@ -8,6 +8,7 @@ import type { ControlPlane } from '../lifecycle/control-plane.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ConnectionFacts } from './budget.ts';
 import { finding, type HealthFinding } from './findings.ts';
+import { type Tally, tooOften } from './in-a-row.ts';
 import type { PublicAnswer } from './public-url.ts';
 
 /** What a run works with; built once by the canary's handler. */
@@ -37,31 +38,44 @@ export interface Watch {
   provision(operationId: string): Promise<void>;
 }
 
+/** What a part of a run shows, and under which name the runs are counted that could not make it. */
+export interface Proof {
+  readonly strategies: readonly Strategy[];
+  readonly name: string;
+  readonly tally: Tally;
+  /** Nobody but its tenant is there: while it takes no connection at all, nobody gets in either. */
+  readonly isAlone?: boolean;
+}
+
 /**
- * What part of a run found; a part that fails or takes too long leaves that as its finding. `proves`: the strategies whose
- * isolation this part shows. When it fails for no reason of the moment they are in doubt: whoever can make the
- * audit fail could hide behind that.
+ * What part of a run found; a part that fails or takes too long leaves that as its finding. `proof`: it shows that
+ * strategies keep tenants apart. When it fails for no reason of the moment, or in several runs in a row, they are in doubt:
+ * whoever can make the audit fail could hide behind that.
  */
 export async function part(
   object: string,
   work: () => Promise<HealthFinding[]>,
-  { ms = 15_000, proves = [] }: { ms?: number; proves?: readonly Strategy[] } = {},
+  { ms = 15_000, proof }: { ms?: number; proof?: Proof | undefined } = {},
 ): Promise<HealthFinding[]> {
   try {
-    return await within(() => onceMore(work), ms);
+    const findings = await within(() => onceMore(work), ms);
+    proof?.tally.note(proof.name, true);
+    return findings;
   } catch (error) {
     const { code } = error as { code?: string };
     const isMoment = code === undefined || ofTheMoment.test(code);
-    const remedy = 'find out why; the next run tries it again';
-    const text = `could not be checked: ${reasonOf(error)}`;
+    const isAway = proof?.isAlone && error instanceof ConnectFailure && error.meaning === 'lost';
+    const isProof = proof !== undefined && proof.strategies.length > 0 && !isAway;
+    const times = isProof ? proof.tally.note(proof.name, false) : 0;
+    const often = times >= tooOften ? ` (${times} runs in a row)` : '';
     return [
       finding(
         'unfinished',
-        proves,
+        proof?.strategies ?? [],
         object,
-        text,
-        remedy,
-        isMoment || proves.length === 0 ? 'none' : 'isolation',
+        `could not be checked${often}: ${reasonOf(error)}`,
+        'find out why; the next run tries it again',
+        isProof && (!isMoment || times >= tooOften) ? 'isolation' : 'none',
       ),
     ];
   }
