@@ -3,8 +3,9 @@ import type { Route } from '../catalog/route.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { beginOperation } from '../lifecycle/operations.ts';
 import type { ProvisionInput } from '../lifecycle/provision.ts';
-import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import { type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
+import { type Tally, tooOften } from './in-a-row.ts';
 import { part, type Watch } from './watch.ts';
 
 /** Two tenants of one strategy: what `a` can do to `b` is what any tenant could do to another. */
@@ -22,6 +23,9 @@ const expectedMs = 5 * 60_000;
 
 /** `a` and `b`. The slugs are reserved: no customer can have them. */
 const slugsOf = (strategy: Strategy) => [`canary-${strategy}-a`, `canary-${strategy}-b`] as const;
+
+/** By these and not by a mark in the catalog it is told what is a canary: a mark could take every tenant out of the watch. */
+export const canarySlugs: readonly string[] = strategies.flatMap(slugsOf);
 
 /**
  * The canaries of the strategies in use, and what is wrong with those that are not there. A missing one is provisioned
@@ -45,6 +49,31 @@ export async function canaries(
     if (routes[0] && routes[1]) pairs.push({ strategy, a: routes[0], b: routes[1] });
   }
   return { pairs, findings };
+}
+
+/**
+ * Strategies in use whose walls nobody tries in this run: what a canary would see goes unseen. A new one's canaries are made
+ * in seconds; in several runs in a row they are in doubt.
+ */
+export function auditUntried(
+  inUse: readonly Strategy[],
+  tried: readonly Strategy[],
+  tally: Tally,
+): HealthFinding[] {
+  return strategies.flatMap((strategy) => {
+    // How that went is for whoever tries it to say.
+    if (tried.includes(strategy)) return [];
+    const times = tally.note(strategy, !inUse.includes(strategy));
+    if (times < tooOften) return [];
+    return finding(
+      'canaries',
+      [strategy],
+      `the walls of ${strategy}`,
+      `were not tried in ${times} runs in a row`,
+      `see to its canaries: ${slugsOf(strategy).join(', ')}`,
+      'isolation',
+    );
+  });
 }
 
 async function findCanary(catalog: ControlConnection, slug: string): Promise<Route | undefined> {

@@ -1,6 +1,7 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { type HomeState, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
+import { canarySlugs } from './canaries.ts';
 
 /** A server, as the control plane reaches it. */
 export interface Server {
@@ -30,7 +31,7 @@ export interface OwnedHome {
 
 /** What the catalog says, as far as one run looks. */
 export interface Picture {
-  /** With a tenant that is served, or was and will be. */
+  /** With a home of a tenant's. */
   readonly strategies: readonly Strategy[];
   readonly servers: readonly Server[];
   /** Ids of tenants and homes that an operation is changing: what is half there is no finding. */
@@ -43,17 +44,18 @@ const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
 
 export async function readPicture(catalog: ControlConnection, after: string, size: number): Promise<Picture> {
   const used = await catalog.query<{ strategy: Strategy }>(
-    `select distinct strategy from catalog.tenants where not is_canary and status in ('provisioning', 'active', 'suspended')`,
+    `select distinct h.strategy from catalog.homes h join catalog.tenants t using (tenant_id) where h.state <> 'moved' and t.slug <> all ($1)`,
+    [canarySlugs],
   );
   const servers = await catalog.query<Server>(
     `select cluster_id as "clusterId", kind, admin_host as host, admin_port as port, database_name as database, database_id as "databaseId"
        from catalog.clusters order by kind desc, created_at`,
   );
-  const canaries = await catalog.query<OwnedHome>(ownedHomes('t.is_canary'), [owning]);
+  const canaries = await catalog.query<OwnedHome>(ownedHomes('t.slug = any ($2)'), [owning, canarySlugs]);
   // From there to the end, and on from the beginning.
   const sample = await catalog.query<OwnedHome>(
-    `${ownedHomes('not t.is_canary')} order by h.home_id <= $2, h.home_id limit $3`,
-    [owning, after, size],
+    `${ownedHomes('t.slug <> all ($2)')} order by h.home_id <= $3, h.home_id limit $4`,
+    [owning, canarySlugs, after, size],
   );
   return {
     strategies: strategies.filter((strategy) => used.rows.some((row) => row.strategy === strategy)),

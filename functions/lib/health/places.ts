@@ -1,3 +1,4 @@
+import { canarySlugs } from './canaries.ts';
 import type { Tally, Undone } from './in-a-row.ts';
 import type { OwnedHome, Picture } from './picture.ts';
 import type { Place } from './visit.ts';
@@ -51,7 +52,7 @@ export const stillThere = (undone: Undone, { servers }: Picture, away: ReadonlyS
   );
 
 /** The canaries' are looked at in every run. */
-export const isSampled = ({ slug }: Pick<OwnedHome, 'slug'>) => !slug.startsWith('canary-');
+export const isSampled = ({ slug }: Pick<OwnedHome, 'slug'>) => !canarySlugs.includes(slug);
 
 /** The last home up to which all were looked at, or can't be: the next run goes on behind it. */
 export function lastInARow(

@@ -3,7 +3,7 @@ import type { MasterKeys } from '../isolation/context.ts';
 import { catalogEndpoint } from '../lifecycle/control-plane.ts';
 import { catalogDatabase } from '../migrations/install.ts';
 import { auditDatabase } from './audit-database.ts';
-import { canaries, type Pair } from './canaries.ts';
+import { auditUntried, canaries, type Pair } from './canaries.ts';
 import { type Check, checks, finding, type HealthFinding, type HealthState, stateOf } from './findings.ts';
 import { type Tally, tallyFrom } from './in-a-row.ts';
 import { auditPublicUrl } from './outside.ts';
@@ -142,7 +142,15 @@ async function look(
     }),
     part('secrets', () => auditSecrets(watch, catalog, picture, next.secrets, signingKeySecret)),
   ]);
-  const findings = distinct([...keyless, ...made.findings, ...dedicated.findings, ...parts.flat()]);
+  const tried = keys === undefined ? [] : made.pairs.map(({ strategy }) => strategy);
+  const untried = auditUntried(picture.strategies, tried, tally);
+  const findings = distinct([
+    ...keyless,
+    ...made.findings,
+    ...untried,
+    ...dedicated.findings,
+    ...parts.flat(),
+  ]);
   return {
     report: {
       strategies: picture.strategies,

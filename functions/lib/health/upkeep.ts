@@ -4,6 +4,7 @@ import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { releaseFences } from '../lifecycle/move-fence.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import { canarySlugs } from './canaries.ts';
 import { finding, type HealthFinding } from './findings.ts';
 import { type Picture, readBusy, type Server } from './picture.ts';
 import type { Watch } from './watch.ts';
@@ -74,32 +75,37 @@ export async function auditMoves(
 /** Tenants whose entries in the catalog contradict each other: nothing that goes on leaves them so. */
 export async function auditTenants(catalog: ControlConnection): Promise<HealthFinding[]> {
   const { rows } = await catalog.query<{
+    check: 'homes' | 'canaries';
     slug: string;
     strategy: Strategy;
     text: string;
     isolation: boolean;
   }>(
-    `select t.slug, t.strategy, case when h.state is null then format('is %s and has no home', t.status) else format('is %s, its home %s', t.status, h.state) end as text, false as isolation
+    `select 'homes' as check, t.slug, t.strategy, case when h.state is null then format('is %s and has no home', t.status) else format('is %s, its home %s', t.status, h.state) end as text, false as isolation
        from catalog.tenants t left join catalog.homes h on h.home_id = t.home_id
       where not exists (select from catalog.operations o where o.tenant_id = t.tenant_id and o.state = 'running')
         and case t.status when 'active' then coalesce(h.state, '') not in ('open', 'read_only', 'fenced')
                           when 'suspended' then coalesce(h.state, '') <> 'suspended' else false end
      union all
      -- Shared tables apart, a schema and a login are one home's.
-     select t.slug, t.strategy, format('has its home in schema %s of %s with another tenant', h.schema_name, h.database_name), true
+     select 'homes', t.slug, t.strategy, format('has its home in schema %s of %s with another tenant', h.schema_name, h.database_name), true
        from catalog.homes h join catalog.tenants t using (tenant_id)
       where h.strategy <> 'rls' and h.state <> 'moved' and exists (
               select from catalog.homes o where o.cluster_id = h.cluster_id and o.database_name = h.database_name and o.home_id <> h.home_id
                  and o.state <> 'moved' and o.tenant_id <> h.tenant_id and (o.schema_name = h.schema_name or o.login = h.login))
-      limit 100`,
+     union all
+     select 'canaries', t.slug, t.strategy, 'is marked as a canary and is none: lists leave it out', false
+       from catalog.tenants t where t.is_canary and t.slug <> all ($1)
+      order by isolation desc limit 100`,
+    [canarySlugs],
   );
-  return rows.map(({ slug, strategy, text, isolation }) =>
+  return rows.map(({ check, slug, strategy, text, isolation }) =>
     finding(
-      'homes',
+      check,
       [strategy],
       `tenant ${slug}`,
       text,
-      `npm run tenants -- why ${slug}`,
+      check === 'homes' ? `npm run tenants -- why ${slug}` : 'set its is_canary in catalog.tenants to false',
       isolation ? 'isolation' : 'none',
     ),
   );

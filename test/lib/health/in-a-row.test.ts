@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Watch } from '../../../functions/lib/health/watch.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
-import { startWorld, type World } from '../../support/world.ts';
+import { startWorld, strategies, type World } from '../../support/world.ts';
 import { runOnce, startWatching, told } from './support.ts';
 
 /** What keeps the watch from looking is a moment's trouble in one run, and a doubt in the third. */
@@ -13,6 +13,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => world?.close());
 
+const inCatalog = (text: string) => world.asProvisioner('catalog', (catalog) => catalog.query(text));
 const asOwner = (text: string) =>
   world.asProvisioner(world.tenants.rls.a, (connection) =>
     asRole(connection, 'tenancy_owner', () => connection.query(text)),
@@ -55,5 +56,35 @@ describe('an audit that a lock keeps from being made', () => {
       );
       expect(told(await runOnce(watch))).toEqual([]);
     }
+  }, 120_000);
+});
+
+describe('a strategy whose walls nobody tries', () => {
+  it('is in doubt after three runs without its canaries', async () => {
+    const suspend = (status: string) =>
+      inCatalog(`update catalog.tenants set status = '${status}' where slug ~ '^canary-rls-'`);
+    await suspend('suspended');
+    const { states, last, text } = await threeRuns();
+    expect(states, text).toEqual(['degraded', 'degraded', 'broken']);
+    expect(text).toContain('canaries: the walls of rls were not tried in 3 runs in a row');
+    expect(last.report.findings.filter(({ risk }) => risk === 'isolation')).toHaveLength(1);
+    await suspend('active');
+    expect(told(await runOnce(watch))).toEqual([]);
+  }, 120_000);
+
+  it('is in use for its homes, whatever is marked as a canary', async () => {
+    const { rows } = await world.asProvisioner('catalog', (catalog) =>
+      catalog.query<{ slug: string }>('select slug from catalog.tenants where not is_canary'),
+    );
+    await inCatalog('update catalog.tenants set is_canary = true');
+    const run = await runOnce(watch);
+    await inCatalog(`update catalog.tenants set is_canary = slug ~ '^canary-'`);
+    expect([run.state, run.report.strategies]).toEqual(['degraded', strategies]);
+    expect(told(run).sort()).toEqual(
+      rows
+        .map(({ slug }) => `canaries: tenant ${slug} is marked as a canary and is none: lists leave it out`)
+        .sort(),
+    );
+    expect(told(await runOnce(watch))).toEqual([]);
   }, 120_000);
 });

@@ -99,10 +99,11 @@ describe('what is not in a database', () => {
       },
     };
     await runOnce(failing);
-    for (let round = 0; round < 2; round += 1) {
+    // Nobody tries that wall meanwhile: in the third run it is in doubt.
+    for (const state of ['degraded', 'broken']) {
       const run = await runOnce(failing);
       expect(told(run)).toContain('canaries: canary-rls-b could not be made: planned');
-      expect(run.state).toBe('degraded');
+      expect(run.state).toBe(state);
     }
     const { rows } = await inCatalog(
       `select count(*)::int as n from catalog.operations join catalog.tenants using (tenant_id) where slug = 'canary-rls-b'`,
