@@ -36,6 +36,11 @@ export async function auditDatabase(
 /** Of a function that tenants' logins may call: who may, by its access list or by PostgreSQL's default (everybody). */
 const executors = "aclexplode(coalesce(p.proacl, acldefault('f', p.proowner)))";
 const mayTenants = '(a.grantee = 0 or a.grantee in (select oid from data))';
+/** In the product's own schemas: anybody but those that its migrations name, and on what signs nobody at all. */
+const mayStrangers = (object: string, owner: string) =>
+  `(s.nspname in ('tenancy', 'catalog') and a.grantee <> ${owner}
+     and (${object} or a.grantee <> case s.nspname when 'tenancy' then 'tenancy_owner'::regrole else 'tenancy_provisioner'::regrole end))`;
+const signs = `s.nspname = 'tenancy' and c.relname in ('keys', 'pass_secret_1', 'pass_secret_2')`;
 /** What an extension brought along is judged as an extension. */
 const notExtension = (catalog: string, oid: string) =>
   `not exists (select from pg_catalog.pg_depend e where e.classid = 'pg_catalog.${catalog}'::regclass and e.objid = ${oid} and e.deptype = 'e')`;
@@ -66,12 +71,12 @@ select 'rights' as check, g.rolname as login, format('schema %s', s.nspname) as 
   left join data g on g.oid = a.grantee
   left join pg_catalog.pg_roles w on w.oid = a.grantee
   left join homes h on h.namespace = s.oid and h.login = g.rolname
- where a.grantee <> s.nspowner and (a.grantee = 0 or g.oid is not null or s.is_home)
+ where a.grantee <> s.nspowner and (a.grantee = 0 or g.oid is not null or s.is_home or s.nspname in ('tenancy', 'catalog'))
    and (a.is_grantable or a.privilege_type <> 'USAGE' or not (h.login is not null
      or s.nspname in ('tenancy', 'extensions') and g.rolname in ('tenancy_app', 'tenancy_tenants')
      or s.nspname = 'shared' and g.rolname = 'tenancy_app'
      or s.nspname = 'catalog' and g.rolname = 'tenancy_catalog_reader'))
-   and not (w.rolname = 'tenancy_provisioner' or s.nspname = 'extensions' and w.rolname = 'tenancy_owner')
+   and not (w.rolname = 'tenancy_provisioner' or s.nspname in ('extensions', 'tenancy') and w.rolname = 'tenancy_owner')
 union all
 select 'owners', h.login, format('schema %s', s.nspname), format('is owned by %s', pg_get_userbyid(s.nspowner)), format('alter schema %I owner to tenancy_owner', s.nspname)
   from schemas s left join homes h on h.namespace = s.oid where s.is_home and pg_get_userbyid(s.nspowner) <> 'tenancy_owner'
@@ -79,13 +84,15 @@ union all
 select 'owners', null, format('schema %s', s.nspname), format('is owned by %s', pg_get_userbyid(s.nspowner)), format('alter schema %I owner to tenancy_keeper', s.nspname)
   from schemas s where s.nspname in ('tenancy', 'catalog') and pg_get_userbyid(s.nspowner) <> 'tenancy_keeper'
 union all
-select 'rights', g.rolname, c.oid::regclass::text, format('%s is granted to %s', a.privilege_type, coalesce(g.rolname, 'PUBLIC')),
-       format('revoke all on %s from %s', c.oid::regclass, coalesce(quote_ident(g.rolname), 'public'))
-  from outside c cross join aclexplode(c.relacl) a left join data g on g.oid = a.grantee where ${mayTenants}
+select 'rights', g.rolname, c.oid::regclass::text, format('%s is granted to %s', a.privilege_type, coalesce(w.rolname, 'PUBLIC')),
+       format('revoke all on %s from %s', c.oid::regclass, coalesce(quote_ident(w.rolname), 'public'))
+  from outside c join schemas s on s.oid = c.relnamespace cross join aclexplode(c.relacl) a left join data g on g.oid = a.grantee left join pg_catalog.pg_roles w on w.oid = a.grantee
+ where ${mayTenants} or ${mayStrangers(signs, 'c.relowner')}
 union all
-select 'rights', g.rolname, format('%s.%s', c.oid::regclass, t.attname), format('%s is granted to %s', a.privilege_type, coalesce(g.rolname, 'PUBLIC')),
-       format('revoke all (%I) on %s from %s', t.attname, c.oid::regclass, coalesce(quote_ident(g.rolname), 'public'))
-  from outside c join pg_catalog.pg_attribute t on t.attrelid = c.oid cross join aclexplode(t.attacl) a left join data g on g.oid = a.grantee where ${mayTenants}
+select 'rights', g.rolname, format('%s.%s', c.oid::regclass, t.attname), format('%s is granted to %s', a.privilege_type, coalesce(w.rolname, 'PUBLIC')),
+       format('revoke all (%I) on %s from %s', t.attname, c.oid::regclass, coalesce(quote_ident(w.rolname), 'public'))
+  from outside c join schemas s on s.oid = c.relnamespace join pg_catalog.pg_attribute t on t.attrelid = c.oid cross join aclexplode(t.attacl) a left join data g on g.oid = a.grantee left join pg_catalog.pg_roles w on w.oid = a.grantee
+ where ${mayTenants} or ${mayStrangers(signs, 'c.relowner')}
 union all
 select distinct 'owners', null, c.oid::regclass::text, format('is owned by %s', pg_get_userbyid(c.relowner)), format('alter table %s owner to tenancy_keeper', c.oid::regclass)
   from outside c join schemas s on s.oid = c.relnamespace where s.nspname in ('tenancy', 'catalog') and pg_get_userbyid(c.relowner) <> 'tenancy_keeper'
@@ -113,10 +120,11 @@ select distinct 'functions', null::name, p.oid::regprocedure::text, 'runs with t
    and (not s.is_home or pg_get_userbyid(p.proowner) <> 'tenancy_owner')
    and (exists (select from ${executors} a where ${mayTenants}) or exists (select from pg_catalog.pg_trigger t where t.tgfoid = p.oid and not t.tgisinternal))
 union all
-select 'functions', g.rolname, p.oid::regprocedure::text, format('EXECUTE is granted to %s', coalesce(g.rolname, 'PUBLIC')),
-       format('revoke execute on function %s from %s', p.oid::regprocedure, coalesce(quote_ident(g.rolname), 'public'))
-  from pg_catalog.pg_proc p join schemas s on s.oid = p.pronamespace cross join ${executors} a left join data g on g.oid = a.grantee
- where s.nspname in ('tenancy', 'catalog') and ${mayTenants} and p.oid::regprocedure::text <> all ($3)
+select 'functions', g.rolname, p.oid::regprocedure::text, format('EXECUTE is granted to %s', coalesce(w.rolname, 'PUBLIC')),
+       format('revoke execute on function %s from %s', p.oid::regprocedure, coalesce(quote_ident(w.rolname), 'public'))
+  from pg_catalog.pg_proc p join schemas s on s.oid = p.pronamespace cross join ${executors} a left join data g on g.oid = a.grantee left join pg_catalog.pg_roles w on w.oid = a.grantee
+ where s.nspname in ('tenancy', 'catalog') and (${mayTenants} and p.oid::regprocedure::text <> all ($3)
+    or g.oid is null and ${mayStrangers('false', 'p.proowner')})
 union all
 select 'functions', null, p.oid::regprocedure::text, 'is marked LEAKPROOF: it sees rows before row security does', format('alter function %s not leakproof', p.oid::regprocedure)
   from pg_catalog.pg_proc p where p.proleakproof and p.oid >= 16384 and ${notExtension('pg_proc', 'p.oid')}

@@ -14,6 +14,12 @@ export interface AuditRow {
 export const dataRoles = `'^(tenancy_(app|tenants|schemas|catalog_reader)|t_[0-9a-f]{32})$'`;
 const ourRoles = `'^(tenancy_[a-z_]+|t_[0-9a-f]{32})$'`;
 
+/** What lets a role read or write past every grant, run programs, or copy a whole server. */
+const powers = `'{pg_read_all_data,pg_write_all_data,pg_read_server_files,pg_write_server_files,pg_execute_server_program,pg_create_subscription,rds_superuser,rds_replication,tenancy_provisioner}'::name[]`;
+/** AWS's own. Its groups log in nowhere; a member that is not AWS's is told by itself. */
+const ofTheServer = (role: string) =>
+  `(${role}.oid = 10 or ${role}.rolname ~ '^(pg_.*|rdsadmin|rdsrepladmin|rdstopmgr|rdsproxyadmin|rdswriteforwarduser)$' or ${role}.rolname ~ '^rds_' and not ${role}.rolcanlogin)`;
+
 /**
  * First minor versions without CVE-2026-6473 (any unprivileged SQL can corrupt the heap), nor the row-security bypasses
  * CVE-2024-10976 and CVE-2025-8713 before it.
@@ -32,7 +38,7 @@ export async function auditServer(connection: ControlConnection): Promise<AuditR
 export const mostRows = 500;
 
 const serverAudit = `
-with ours as materialized (
+with recursive ours as materialized (
   select *, rolname ~ ${dataRoles} as is_data, rolname ~ '^t_' as of_home,
          rolname ~ '^t_' or rolname in ('tenancy_app', 'tenancy_catalog_reader') as connects
     from pg_catalog.pg_roles where rolname ~ ${ourRoles}),
@@ -43,7 +49,17 @@ connectable as materialized (
   select d.datname, a.grantee, a.privilege_type, a.is_grantable, d.datdba
     from pg_catalog.pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
    -- The server's own databases hold nothing of ours.
-   where not d.datistemplate and d.datname not in ('postgres', 'rdsadmin'))
+   where not d.datistemplate and d.datname not in ('postgres', 'rdsadmin')),
+-- Who made the provisioner: PostgreSQL itself lets a role's creator administer it. On RDS it is in rds_superuser.
+masters as materialized (
+  select m.member as oid from pg_catalog.pg_auth_members m
+    join pg_catalog.pg_roles w on w.oid = m.member and w.rolcreaterole join pg_catalog.pg_roles b on b.oid = m.grantor and b.rolsuper
+   where m.roleid = pg_catalog.to_regrole('tenancy_provisioner') and m.admin_option),
+reaches(oid, power) as (
+  select m.member, g.rolname from pg_catalog.pg_roles g join pg_catalog.pg_auth_members m on m.roleid = g.oid
+   where g.rolsuper or g.rolbypassrls or g.rolreplication or g.rolname = any (${powers})
+   union
+  select m.member, r.power from reaches r join pg_catalog.pg_auth_members m on m.roleid = r.oid)
 
 select 'roles' as check, case when r.is_data then r.rolname end as login, format('role %s', r.rolname) as object,
        format('has %s', a.attribute) as finding, format('alter role %I no%s', r.rolname, lower(a.attribute)) as remedy
@@ -57,9 +73,18 @@ select 'memberships', w.rolname, format('role %s', w.rolname), format('is a memb
  where (g.rolname ~ ${ourRoles} or w.rolname ~ ${ourRoles} or w.rolname = 'rds_iam')
    -- Whoever made a role counts as its member: the provisioner of ours, the server's master of the provisioner.
    and w.rolname <> 'tenancy_provisioner'
-   and not (g.rolname = 'tenancy_provisioner' and w.rolcreaterole and w.rolname !~ ${ourRoles})
+   and not (g.rolname = 'tenancy_provisioner' and w.oid in (select oid from masters))
    and not (w.rolname ~ '^t_[0-9a-f]{32}$' and g.rolname in ('tenancy_tenants', 'tenancy_schemas') and not m.set_option and not m.admin_option)
    and not (w.rolname ~ ${dataRoles} and g.rolname = 'rds_iam' and not m.admin_option)
+union all
+-- Whoever else is on the server.
+select 'roles', null, format('role %s', r.rolname), format('has %s', a.attribute), format('alter role %I no%s, or drop it', r.rolname, lower(a.attribute))
+  from pg_catalog.pg_roles r, lateral (values ('SUPERUSER', rolsuper), ('BYPASSRLS', rolbypassrls), ('REPLICATION', rolreplication)) a(attribute, held)
+ where a.held and r.rolname !~ ${ourRoles} and not ${ofTheServer('r')}
+union all
+select 'memberships', null, format('role %s', w.rolname), format('may use %s', r.power), 'revoke what leads there, or drop it'
+  from reaches r join pg_catalog.pg_roles w on w.oid = r.oid
+ where (w.rolname !~ ${ourRoles} or w.rolname = 'tenancy_provisioner') and w.oid not in (select oid from masters) and not ${ofTheServer('w')}
 union all
 select 'role_settings', r.rolname, format('role %s', r.rolname), format('has no safe default of %s', n.name),
        case n.name when 'search_path' then format('alter role %I set search_path = ''''', r.rolname) else format('alter role %I set %s', r.rolname, n.name) end

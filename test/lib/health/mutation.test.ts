@@ -212,6 +212,110 @@ const mutations: readonly Mutation[] = [
     names: () => 'memberships: role mallory is a member of tenancy_owner',
   },
   {
+    breach: 'a stranger who may become the provisioner',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'create role mallory login createrole; grant tenancy_provisioner to mallory',
+    mend: () => 'drop role mallory',
+    red: ['memberships'],
+    state: 'broken',
+    names: () => 'memberships: role mallory is a member of tenancy_provisioner',
+  },
+  {
+    breach: 'a stranger past every wall',
+    as: 'superuser',
+    in: 'own',
+    break: () => 'create role mallory login superuser',
+    mend: () => 'drop role mallory',
+    red: ['roles'],
+    state: 'broken',
+    names: () => 'roles: role mallory has SUPERUSER',
+  },
+  {
+    breach: 'a stranger whom row security does not bind',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'create role mallory login bypassrls replication',
+    mend: () => 'drop role mallory',
+    red: ['roles'],
+    state: 'broken',
+    names: () => 'roles: role mallory has BYPASSRLS',
+  },
+  {
+    breach: 'a stranger who may read everything, by way of another role',
+    as: 'superuser',
+    in: 'shared',
+    break: () =>
+      'create role bridge; grant pg_read_all_data to bridge; create role mallory login; grant bridge to mallory',
+    mend: () => 'drop role mallory; drop role bridge',
+    red: ['memberships'],
+    state: 'broken',
+    names: () => 'memberships: role mallory may use pg_read_all_data',
+  },
+  {
+    breach: 'a provisioner with more than it was made with',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'grant pg_write_all_data to tenancy_provisioner',
+    mend: () => 'revoke pg_write_all_data from tenancy_provisioner',
+    red: ['memberships'],
+    state: 'broken',
+    names: () => 'memberships: role tenancy_provisioner may use pg_write_all_data',
+  },
+  {
+    breach: 'the signing keys for a stranger',
+    as: 'superuser',
+    in: 'own',
+    break: () =>
+      'create role mallory login; grant usage on schema tenancy to mallory; grant select on tenancy.keys to mallory',
+    mend: () => 'drop owned by mallory; drop role mallory',
+    red: ['rights'],
+    state: 'broken',
+    names: () => 'rights: tenancy.keys SELECT is granted to mallory',
+  },
+  {
+    breach: 'the signing keys for whoever writes migrations',
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () => 'grant select (inner_pad) on tenancy.keys to tenancy_owner',
+    mend: () => 'revoke select (inner_pad) on tenancy.keys from tenancy_owner',
+    red: ['rights'],
+    state: 'broken',
+    names: () => 'rights: tenancy.keys.inner_pad SELECT is granted to tenancy_owner',
+  },
+  {
+    breach: 'the secret behind passes for a stranger',
+    as: 'superuser',
+    in: 'shared',
+    break: () => 'create role mallory login; grant select on sequence tenancy.pass_secret_1 to mallory',
+    mend: () => 'drop owned by mallory; drop role mallory',
+    red: ['rights'],
+    state: 'broken',
+    names: () => 'rights: tenancy.pass_secret_1 SELECT is granted to mallory',
+  },
+  {
+    breach: 'a function of the product’s for a stranger',
+    as: 'superuser',
+    in: 'shared',
+    break: () =>
+      'create role mallory login; grant execute on function tenancy.maintained_tenant() to mallory',
+    mend: () => 'drop owned by mallory; drop role mallory',
+    red: ['functions'],
+    state: 'broken',
+    names: () => 'functions: tenancy.maintained_tenant() EXECUTE is granted to mallory',
+  },
+  {
+    breach: 'the catalog for a stranger',
+    as: 'superuser',
+    in: 'catalog',
+    break: () =>
+      'create role mallory login; grant usage on schema catalog to mallory; grant select on catalog.tenants to mallory',
+    mend: () => 'drop owned by mallory; drop role mallory',
+    red: ['rights'],
+    state: 'broken',
+    names: () => 'rights: catalog.tenants SELECT is granted to mallory',
+  },
+  {
     breach: "a login whose search path leads to its neighbour's schema",
     as: 'tenancy_provisioner',
     in: 'shared',
@@ -686,6 +790,25 @@ it('is green again after all of them', async () => {
   expect(told(run)).toEqual([]);
   expect(run.state).toBe('ok');
 });
+
+it('is green on a server with RDS’s own roles, and tells whom somebody lets into them', async () => {
+  await execute(
+    'superuser',
+    'shared',
+    `create role rdsadmin login superuser createrole createdb replication bypassrls;
+     create role rds_replication; create role rds_password; create role rds_ad; create role rds_superuser;
+     grant pg_monitor, pg_signal_backend, pg_checkpoint, pg_create_subscription, rds_replication, rds_password to rds_superuser with admin option;
+     create role rdsrepladmin noinherit replication;
+     create role rdstopmgr login; grant pg_monitor, pg_checkpoint to rdstopmgr;
+     create role rdswriteforwarduser login noinherit; create role rdsproxyadmin login;
+     grant rds_superuser to master`,
+  );
+  expect(told(await runOnce(watch))).toEqual([]);
+  await execute('superuser', 'shared', 'create role mallory login; grant rds_superuser to mallory');
+  expect(told(await runOnce(watch))).toContain('memberships: role mallory may use rds_superuser');
+  await execute('superuser', 'shared', 'drop role mallory');
+  expect(told(await runOnce(watch))).toEqual([]);
+}, 90_000);
 
 async function execute(as: Mutation['as'], where: Mutation['in'], text: string): Promise<void> {
   const { server } = world.cluster;
