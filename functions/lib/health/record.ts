@@ -2,7 +2,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import type { Check, HealthFinding, HealthState } from './findings.ts';
 import type { Undone } from './in-a-row.ts';
-import type { Runtimes } from './runtime.ts';
+import type { Passes, Runtimes } from './runtime.ts';
 
 /** What a run found, as it is kept. */
 export interface HealthReport {
@@ -28,10 +28,17 @@ export interface Next {
   /** Which sixteenth of the tenants' secrets comes next, where they are too many for one run. */
   readonly secrets: number;
   readonly runtimes: Runtimes;
+  readonly passes: Passes;
   readonly undone: Undone;
 }
 
-const first: Next = { after: '00000000-0000-0000-0000-000000000000', secrets: 0, runtimes: {}, undone: {} };
+const first: Next = {
+  after: '00000000-0000-0000-0000-000000000000',
+  secrets: 0,
+  runtimes: {},
+  passes: {},
+  undone: {},
+};
 
 export interface HealthRecord {
   readonly state: HealthState;

@@ -98,7 +98,7 @@ async function look(
       if (!place.isShared && isLate() && place !== first) return [];
       let result: Visit | undefined;
       const inspect = async () => {
-        result = await visit(watch, catalog, picture, keys, place, next.runtimes, isLate, found);
+        result = await visit(watch, catalog, picture, keys, place, next, isLate, found);
         return [];
       };
       const found: HealthFinding[] = [];
@@ -167,6 +167,7 @@ async function look(
       secrets: (next.secrets + 1) % 16,
       // What a place has seen for the first time is compared from now on; what was known stays as it was.
       runtimes: Object.assign({}, ...runtimes, next.runtimes),
+      passes: Object.assign({}, ...results.map(({ passes }) => passes), next.passes),
       undone: stillThere(tally.undone, picture, dedicated.away),
     },
   };

@@ -8,6 +8,9 @@ import { finding, type HealthFinding } from './findings.ts';
 /** Digests of functions, by the migrations that made them: as they were first seen. */
 export type Runtimes = Readonly<Record<string, Readonly<Record<string, string>>>>;
 
+/** Digests of what passes are made with, by the database's id: as they were first seen. */
+export type Passes = Readonly<Record<string, string>>;
+
 interface Seen {
   readonly version: string;
   readonly functions: Readonly<Record<string, string>>;
@@ -57,6 +60,30 @@ export async function auditKeys(
   return keyFindings(rows, keys, place, strategies);
 }
 
+/**
+ * The secret of a database's passes is the one that it was made with: whoever has set it knows it, and can say in shared
+ * tables which tenant he is. Neither half leaves the database: of 126 bits a digest gives nothing away.
+ */
+export async function auditPass(
+  connection: ControlConnection,
+  { database, databaseId }: { readonly database: string; readonly databaseId: string },
+  strategies: readonly Strategy[],
+  passes: Passes,
+): Promise<{ findings: HealthFinding[]; passes: Passes }> {
+  const { rows } = await asRole(connection, 'tenancy_keeper', () =>
+    connection.query<{ digest: string | null }>(passDigest, [`the pass secret of ${databaseId}`]),
+  );
+  const seen = rows[0]!.digest ?? 'none';
+  const known = passes[databaseId] ?? seen;
+  const remedy = `make another, then let the canary take it for the database's own: RUNBOOK.md, isolation in doubt, for ${databaseId}`;
+  const text = 'is not the one that was first seen: whoever set it can forge passes';
+  const findings =
+    known === seen
+      ? []
+      : [finding('unknown_keys', strategies, `pass secret of database ${database}`, text, remedy)];
+  return { findings, passes: { [databaseId]: known } };
+}
+
 function keyFindings(
   there: readonly Key[],
   { current, keys }: MasterKeys,
@@ -103,6 +130,11 @@ function digestOf(master: Buffer, databaseId: string): string {
   const { inner, outer } = keyPads(master, databaseId);
   return createHash('sha256').update(inner).update(outer).digest('hex');
 }
+
+/** A name of its own stands in front: no pass begins so. */
+const passDigest = `
+  select encode(sha256(convert_to($1, 'UTF8') || int8send(pg_sequence_last_value(to_regclass('tenancy.pass_secret_1')))
+    || int8send(pg_sequence_last_value(to_regclass('tenancy.pass_secret_2')))), 'hex') as digest`;
 
 const functionsOf = (schema: string) => `
   select (select md5(concat($1::text, string_agg(concat(name, checksum), ',' order by name))) from ${schema}._migrations) as version,

@@ -11,7 +11,7 @@ import type { ConnectionFacts } from './budget.ts';
 import { type Check, finding, type HealthFinding } from './findings.ts';
 import { homesIn, type OwnedHome, type Picture, type Server } from './picture.ts';
 import { compareHomes, compareNames } from './reality.ts';
-import { auditFunctions, auditKeys, type Runtimes } from './runtime.ts';
+import { auditFunctions, auditKeys, auditPass, type Passes, type Runtimes } from './runtime.ts';
 import type { Watch } from './watch.ts';
 
 /** One database to look into, and the homes in it whose turn it is. */
@@ -29,6 +29,7 @@ export interface Visit {
   /** Ids of the homes that were looked at. */
   readonly looked: readonly string[];
   readonly runtimes: Runtimes;
+  readonly passes: Passes;
 }
 
 /** One statement of an audit takes milliseconds; a server that needs this long, ms, has other troubles. */
@@ -43,7 +44,7 @@ export async function visit(
   picture: Picture,
   keys: MasterKeys | undefined,
   { server, database, databaseId, isShared, homes }: Place,
-  known: Runtimes,
+  known: Pick<Visit, 'runtimes' | 'passes'>,
   /** No further home is begun then, after the first few. */
   isLate: () => boolean,
   /** Gets what is found as it is found: what comes after it may fail. */
@@ -81,11 +82,15 @@ export async function visit(
       findings.push(...(await compareNames(catalog, connection, at)));
     }
     findings.push(...(await compareHomes(catalog, connection, at)));
-    const runtime = await auditFunctions(connection, 'tenancy', database, affected, known);
+    const runtime = await auditFunctions(connection, 'tenancy', database, affected, known.runtimes);
     findings.push(...runtime.findings);
     if (keys)
       findings.push(...(await auditKeys(connection, keys, { database, databaseId, isShared }, affected)));
+    let passes: Passes = {};
     if (isShared) {
+      const pass = await auditPass(connection, { database, databaseId }, ['rls'], known.passes);
+      findings.push(...pass.findings);
+      passes = pass.passes;
       const rows = await check(connection, [sharedHome]);
       findings.push(...rows.map((row) => ofTables(row, sharedHome, ['rls'])));
     }
@@ -100,7 +105,7 @@ export async function visit(
         )),
       );
     }
-    return { sessionLocks: locks, looked, runtimes: runtime.runtimes };
+    return { sessionLocks: locks, looked, runtimes: runtime.runtimes, passes };
   });
 }
 

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import type { Check, HealthState } from '../../../functions/lib/health/findings.ts';
@@ -722,6 +723,17 @@ const mutations: readonly Mutation[] = [
     state: 'broken',
     names: () => `unknown_keys: signing key evil of database ${a('database').home.database} is accepted`,
   },
+  {
+    breach: 'a pass secret that somebody knows',
+    as: 'tenancy_keeper',
+    in: 'shared',
+    break: () =>
+      `create table tenancy.kept as select pg_sequence_last_value('tenancy.pass_secret_1') as value; select setval('tenancy.pass_secret_1', 7)`,
+    mend: () => `select setval('tenancy.pass_secret_1', value) from tenancy.kept; drop table tenancy.kept`,
+    red: ['unknown_keys'],
+    state: 'broken',
+    names: () => 'unknown_keys: pass secret of database tenantry is not the one that was first seen',
+  },
   // Operations.
   {
     breach: 'a failed operation',
@@ -762,6 +774,12 @@ const register = ({ home, id }: TestTenant) =>
   `insert into tenancy.homes (home_id, tenant_id, login, schema_name, epoch, state)
    values ('${home.homeId}', '${id}', '${home.login}', '${home.schema}', ${home.epoch}, 'open')`;
 
+/** As RUNBOOK.md has them. */
+const runbook = readFileSync('RUNBOOK.md', 'utf8');
+const newPassSecret = /select setval\('tenancy\.pass_secret_1'.*?;/s.exec(runbook)![0];
+const forgetPass = (databaseId: string) =>
+  /update catalog\.health_runs set next.*?;/s.exec(runbook)![0].replace('<database id>', databaseId);
+
 /** What the last one left is looked for once more by the run of the next. */
 let mended: string | undefined;
 
@@ -789,6 +807,26 @@ it('is green again after all of them', async () => {
   const run = await runOnce(watch);
   expect(told(run)).toEqual([]);
   expect(run.state).toBe('ok');
+});
+
+it('takes another pass secret for the database’s own when it is told to, and keeps no value of it', async () => {
+  await execute('tenancy_keeper', 'shared', newPassSecret);
+  const run = await runOnce(watch);
+  expect([run.state, told(run)]).toEqual([
+    'broken',
+    [expect.stringContaining('unknown_keys: pass secret of database tenantry')],
+  ]);
+  await execute('tenancy_provisioner', 'catalog', forgetPass(a('rls').home.databaseId));
+  expect(told(await runOnce(watch))).toEqual([]);
+  const { rows } = await world.asProvisioner(a('rls'), (connection) =>
+    asRole(connection, 'tenancy_keeper', () =>
+      connection.query<{ value: string }>('select last_value::text as value from tenancy.pass_secret_1'),
+    ),
+  );
+  const kept = await world.asProvisioner('catalog', (catalog) =>
+    catalog.query('select from catalog.health_runs r where position($1 in r::text) > 0', [rows[0]!.value]),
+  );
+  expect(kept.rows).toEqual([]);
 });
 
 it('is green on a server with RDS’s own roles, and tells whom somebody lets into them', async () => {
