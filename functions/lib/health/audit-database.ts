@@ -1,4 +1,5 @@
 import type { ControlConnection } from '../database/connect.ts';
+import type { Finding } from '../isolation/isolation.ts';
 import { reachesOut } from '../migrations/extensions.ts';
 import { type AuditRow, dataRoles, mostRows } from './audit-server.ts';
 
@@ -32,6 +33,39 @@ export async function auditDatabase(
   ]);
   return rows;
 }
+
+/**
+ * What logins lack of what a migration has given them: everything on their home's tables, reading of those that are every
+ * tenant's (they have no tenant_id), and a way into the schema.
+ */
+export async function auditGrants(
+  connection: ControlConnection,
+  homes: readonly HomeSchema[],
+): Promise<Finding[]> {
+  const { rows } = await connection.query<Finding>(grantsAudit, [
+    homes.map(({ schema }) => schema),
+    homes.map(({ login }) => login),
+  ]);
+  return rows;
+}
+
+// A table of the home is looked up by its dependency on the schema, as below.
+const grantsAudit = `
+with home as materialized (
+  select h.schema, r.oid as role, r.rolname as login, n.oid as namespace from unnest($1::name[], $2::name[]) h(schema, login)
+    join pg_catalog.pg_namespace n on n.nspname = h.schema join pg_catalog.pg_roles r on r.rolname = h.login)
+select h.schema, format('schema %s', h.schema) as object, format('USAGE is not granted to %s: its calls fail', h.login) as finding,
+       format('grant usage on schema %I to %I', h.schema, h.login) as remedy
+  from home h where not has_schema_privilege(h.role, h.namespace, 'usage')
+union all
+select h.schema, c.oid::regclass::text, format('%s is not granted to %s: its calls fail', string_agg(p.privilege, ', ' order by p.privilege), h.login),
+       format('grant %s on %s to %I', string_agg(p.privilege, ', ' order by p.privilege), c.oid::regclass, h.login)
+  from home h join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_namespace'::regclass and d.refobjid = h.namespace and d.classid = 'pg_catalog.pg_class'::regclass
+  join pg_catalog.pg_class c on c.oid = d.objid and c.relkind in ('r', 'p') and c.relname <> '_migrations' and not c.relispartition
+ cross join unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) p(privilege)
+ where not has_table_privilege(h.role, c.oid, p.privilege)
+   and (p.privilege = 'SELECT' or exists (select from pg_catalog.pg_attribute t where t.attrelid = c.oid and t.attname = 'tenant_id' and not t.attisdropped))
+ group by h.schema, h.login, c.oid`;
 
 /** Of a function that tenants' logins may call: who may, by its access list or by PostgreSQL's default (everybody). */
 const executors = "aclexplode(coalesce(p.proacl, acldefault('f', p.proowner)))";

@@ -38,6 +38,8 @@ export const checks = {
   /** A login's own defaults: routing and time limits, never a wall. */
   role_settings: 'none',
   runtime: 'isolation',
+  /** A login lacks a right on its own tables. Of one home it is that tenant's own trouble. */
+  grants: 'service',
   /** A key that we did not give out signs contexts. */
   unknown_keys: 'isolation',
   /** Our key is not there: every call is refused. */

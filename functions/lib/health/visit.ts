@@ -5,10 +5,10 @@ import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
 import { adminEndpoint } from '../lifecycle/control-plane.ts';
 import { sharedHome } from '../migrations/migrator.ts';
 import { type Strategy, strategies } from '../tenant/tenant.ts';
-import { auditDatabase } from './audit-database.ts';
+import { auditDatabase, auditGrants } from './audit-database.ts';
 import { type AuditRow, auditServer, sessionLocks } from './audit-server.ts';
 import type { ConnectionFacts } from './budget.ts';
-import { type Check, finding, type HealthFinding } from './findings.ts';
+import { type Check, finding, type HealthFinding, type Risk } from './findings.ts';
 import { homesIn, type OwnedHome, type Picture, type Server } from './picture.ts';
 import { compareHomes, compareNames } from './reality.ts';
 import { auditFunctions, auditKeys, auditPass, type Passes, type Runtimes } from './runtime.ts';
@@ -93,6 +93,7 @@ export async function visit(
       passes = pass.passes;
       const rows = await check(connection, [sharedHome]);
       findings.push(...rows.map((row) => ofTables(row, sharedHome, ['rls'])));
+      findings.push(...(await missingGrants(connection, [sharedHome], 'service')));
     }
     const looked: string[] = [];
     for (let from = 0; from < homes.length && (from === 0 || !isLate()); from += atOnce) {
@@ -168,6 +169,18 @@ function strategiesOf(
 const check = (connection: ControlConnection, homes: readonly Home[]) =>
   asRole(connection, 'tenancy_owner', () => isolations[homes[0]!.strategy].check(connection, homes));
 
+/** Calls of these homes, all of one strategy, fail for want of a right. */
+async function missingGrants(
+  connection: ControlConnection,
+  homes: readonly Home[],
+  risk: Risk,
+): Promise<HealthFinding[]> {
+  const rows = await auditGrants(connection, homes);
+  return rows.map(({ object, finding: text, remedy }) =>
+    finding('grants', [homes[0]!.strategy], object, text, `as tenancy_owner: ${remedy}`, risk),
+  );
+}
+
 /** Tables of homes of their own: what the catalogs say about them, and whose rows are in them. */
 async function auditHomes(
   connection: ControlConnection,
@@ -182,6 +195,7 @@ async function auditHomes(
       const home = alike.find(({ schema }) => schema === row.schema)!;
       findings.push(ofTables(row, home, [strategy]));
     }
+    findings.push(...(await missingGrants(connection, alike, 'none')));
   }
   return findings;
 }

@@ -146,7 +146,9 @@ const mutations: readonly Mutation[] = [
     as: 'superuser',
     in: 'shared',
     break: () => 'alter table shared.notes owner to tenancy_app',
-    mend: () => 'alter table shared.notes owner to tenancy_owner',
+    // Whoever owns it needs no grants: they have gone.
+    mend: () =>
+      'alter table shared.notes owner to tenancy_owner; grant select, insert, update, delete on shared.notes to tenancy_app',
     red: ['tables', 'owners'],
     state: 'broken',
     names: () => 'owners: table shared.notes is owned by tenancy_app',
@@ -547,6 +549,48 @@ const mutations: readonly Mutation[] = [
     red: ['tables'],
     state: 'broken',
     names: () => `${a('schema').home.schema}.notes holds rows of another tenant`,
+  },
+  // What a login needs of its own tables.
+  {
+    breach: 'shared tables that nobody may write to',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => 'revoke insert, delete on shared.notes from tenancy_app',
+    mend: () => 'grant insert, delete on shared.notes to tenancy_app',
+    red: ['grants'],
+    state: 'down',
+    names: () => 'grants: shared.notes DELETE, INSERT is not granted to tenancy_app',
+  },
+  {
+    breach: 'shared tables that nobody finds',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => 'revoke usage on schema shared from tenancy_app',
+    mend: () => 'grant usage on schema shared to tenancy_app',
+    red: ['grants', 'own_rows', 'data_path'],
+    state: 'down',
+    names: () => 'grants: schema shared USAGE is not granted to tenancy_app',
+  },
+  {
+    breach: 'a table of its own that a tenant may not read',
+    as: 'tenancy_owner',
+    in: 'shared',
+    break: () => `revoke select on ${a('schema').home.schema}.notes from ${a('schema').home.login}`,
+    mend: () => `grant select on ${a('schema').home.schema}.notes to ${a('schema').home.login}`,
+    red: ['grants'],
+    state: 'degraded',
+    names: () =>
+      `grants: ${a('schema').home.schema}.notes SELECT is not granted to ${a('schema').home.login}`,
+  },
+  {
+    breach: 'a schema of its own that a tenant may not enter',
+    as: 'tenancy_owner',
+    in: 'own',
+    break: () => `revoke usage on schema main from ${a('database').home.login}`,
+    mend: () => `grant usage on schema main to ${a('database').home.login}`,
+    red: ['grants'],
+    state: 'degraded',
+    names: () => `grants: schema main USAGE is not granted to ${a('database').home.login}`,
   },
   // The catalog beside what is there.
   {
