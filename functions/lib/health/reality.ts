@@ -125,6 +125,36 @@ function differences(ours: readonly Known[], theirs: readonly Known[], database:
   return found;
 }
 
+/** Homes that the catalog has in another database than theirs: contexts are signed for that one, and theirs refuses them. */
+export async function compareIds(
+  catalog: ControlConnection,
+  { clusterId, database, databaseId }: { clusterId: string; database: string; databaseId: string },
+): Promise<HealthFinding[]> {
+  const { rows } = await catalog.query<{ home: string; slug: string; strategy: Strategy; id: string }>(
+    `select h.home_id as home, t.slug, h.strategy, h.database_id as id from ${inCatalog} and h.database_id <> $3 limit 100`,
+    [clusterId, database, databaseId],
+  );
+  return rows.map(({ home, slug, strategy, id }) =>
+    finding(
+      'homes',
+      [strategy],
+      `home ${home} of ${slug} in ${database}`,
+      `is in a database with the id ${id} in the catalog, and its database has ${databaseId}: calls are refused`,
+      'write into catalog.homes what its database has',
+    ),
+  );
+}
+
+/** What a login lacks to enter its home: both come with a group, or with a grant on its own database. */
+const entries = `
+  select h.at::int, l.lacks
+    from unnest($1::name[], $2::name[]) with ordinality h(login, database, at)
+    join pg_catalog.pg_roles r on r.rolname = h.login join pg_catalog.pg_database d on d.datname = h.database
+   cross join lateral (values
+     ('may not connect to database ' || d.datname, has_database_privilege(r.oid, d.oid, 'connect')),
+     ('is no member of tenancy_tenants', r.rolname !~ '^t_' or pg_has_role(r.oid, 'tenancy_tenants', 'usage'))) l(lacks, has)
+   where not l.has`;
+
 /** What a server has by our names, beside what the catalog has there: logins, databases and, in this one, schemas. */
 export async function compareNames(
   catalog: ControlConnection,
@@ -146,7 +176,7 @@ export async function compareNames(
       [clusterId],
     ),
     connection.query<{ kind: 'login' | 'database' | 'schema'; name: string; open: boolean }>(
-      `select 'login' as kind, rolname as name, rolcanlogin and coalesce(rolvaliduntil > now(), true) as open from pg_catalog.pg_roles where rolname ~ '^t_[0-9a-f]{32}$' or rolname = 'tenancy_app'
+      `select 'login' as kind, rolname as name, rolcanlogin and rolconnlimit <> 0 and coalesce(rolvaliduntil > now(), true) as open from pg_catalog.pg_roles where rolname ~ '^t_[0-9a-f]{32}$' or rolname = 'tenancy_app'
        union all select 'database', datname, datallowconn from pg_catalog.pg_database where not datistemplate
        union all select 'schema', nspname, true from pg_catalog.pg_namespace where nspname !~ '^pg_'`,
     ),
@@ -172,6 +202,16 @@ export async function compareNames(
     missing('database', home.database);
     missing('login', home.login);
     if (home.database === database) missing('schema', home.schema);
+  }
+  const lacking = await connection.query<{ at: number; lacks: string }>(entries, [
+    wanted.rows.map(({ login }) => login),
+    wanted.rows.map(({ database }) => database),
+  ]);
+  for (const { at, lacks } of lacking.rows) {
+    const { tenant, slug, strategy, login } = wanted.rows[at - 1]!;
+    if (busy.has(tenant)) continue;
+    const why = `npm run tenants -- why ${slug}`;
+    found.push(finding('homes', [strategy], `login ${login} of ${slug}`, `${lacks}: calls are refused`, why));
   }
   const known = new Set(wanted.rows.flatMap(({ login, schema, database }) => [login, schema, database]));
   const inFlight = new Set([...busy].map((id) => id.replaceAll('-', '')));

@@ -87,6 +87,10 @@ export async function auditTenants(catalog: ControlConnection): Promise<HealthFi
         and case t.status when 'active' then coalesce(h.state, '') not in ('open', 'read_only', 'fenced')
                           when 'suspended' then coalesce(h.state, '') <> 'suspended' else false end
      union all
+     select 'homes', t.slug, t.strategy, format('is %s, its home %s', t.strategy, h.strategy), false
+       from catalog.tenants t join catalog.homes h on h.home_id = t.home_id
+      where t.strategy <> h.strategy and not exists (select from catalog.operations o where o.tenant_id = t.tenant_id and o.state = 'running')
+     union all
      -- Shared tables apart, a schema and a login are one home's.
      select 'homes', t.slug, t.strategy, format('has its home in schema %s of %s with another tenant', h.schema_name, h.database_name), true
        from catalog.homes h join catalog.tenants t using (tenant_id)

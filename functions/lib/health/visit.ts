@@ -10,7 +10,7 @@ import { type AuditRow, auditServer, sessionLocks } from './audit-server.ts';
 import type { ConnectionFacts } from './budget.ts';
 import { type Check, finding, type HealthFinding, type Risk } from './findings.ts';
 import { homesIn, type OwnedHome, type Picture, type Server } from './picture.ts';
-import { compareHomes, compareNames } from './reality.ts';
+import { compareHomes, compareIds, compareNames } from './reality.ts';
 import { auditFunctions, auditKeys, auditPass, type Passes, type Runtimes } from './runtime.ts';
 import type { Watch } from './watch.ts';
 
@@ -82,6 +82,7 @@ export async function visit(
       findings.push(...(await compareNames(catalog, connection, at)));
     }
     findings.push(...(await compareHomes(catalog, connection, at)));
+    findings.push(...(await compareIds(catalog, { clusterId, database, databaseId })));
     const runtime = await auditFunctions(connection, 'tenancy', database, affected, known.runtimes);
     findings.push(...runtime.findings);
     if (keys)
