@@ -31,6 +31,7 @@ const watch: Watch = {
   },
   secrets,
   readKeys: async () => parseMasterKeys(await secrets.read(contextKeySecret, true)),
+  readSigningKeys: () => secrets.find(settings.signingKeySecret),
   instances: listInstances,
   connectionFacts: settings.connectionFacts,
   publicKeys: {

@@ -1,4 +1,13 @@
-import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from 'jose';
+import {
+  CompactSign,
+  calculateJwkThumbprint,
+  compactVerify,
+  exportJWK,
+  generateKeyPair,
+  importJWK,
+  type JWK,
+  SignJWT,
+} from 'jose';
 import { identifier, normalizeScopes } from './claims.ts';
 
 /** Tells an API key from an issuer's token, and lets secret scanners recognise a leaked one. */
@@ -45,4 +54,17 @@ export async function newSigningKey(): Promise<{ privateKey: JWK; publicKey: JWK
     privateKey: { ...(await exportJWK(pair.privateKey)), ...named },
     publicKey: { ...publicKey, ...named },
   };
+}
+
+/** Whether keys that one half signs are accepted by whoever has the other. */
+export async function isPair(privateKey: JWK, publicKey: JWK): Promise<boolean> {
+  try {
+    const signed = await new CompactSign(new Uint8Array(32))
+      .setProtectedHeader({ alg: 'ES256' })
+      .sign(await importJWK(privateKey, 'ES256'));
+    await compactVerify(signed, await importJWK(publicKey, 'ES256'));
+    return privateKey.kid === publicKey.kid;
+  } catch {
+    return false;
+  }
 }

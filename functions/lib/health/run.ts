@@ -17,6 +17,7 @@ import {
   auditOperations,
   auditQuarantine,
   auditSecrets,
+  auditSigningKeys,
   auditTenants,
 } from './upkeep.ts';
 import { type Visit, visit } from './visit.ts';
@@ -140,7 +141,8 @@ async function look(
       counts.quarantined = quarantined;
       return findings;
     }),
-    part('secrets', () => auditSecrets(watch, catalog, picture, next.secrets, signingKeySecret)),
+    part('secrets', () => auditSecrets(watch, catalog, picture, next.secrets)),
+    part('the pair that signs API keys', () => auditSigningKeys(watch, signingKeySecret)),
   ]);
   const tried = keys === undefined ? [] : made.pairs.map(({ strategy }) => strategy);
   const untried = auditUntried(picture.strategies, tried, tally);

@@ -2,6 +2,7 @@ import type { KnownInstance } from '../aws/rds.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { holdsPair } from '../lifecycle/keys.ts';
 import { releaseFences } from '../lifecycle/move-fence.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { canarySlugs } from './canaries.ts';
@@ -190,7 +191,6 @@ export async function auditSecrets(
   catalog: ControlConnection,
   { busy, servers }: Pick<Picture, 'busy' | 'servers'>,
   part: number,
-  signingKeySecret: string,
 ): Promise<HealthFinding[]> {
   const { rows } = await catalog.query<{
     homeId: string;
@@ -258,18 +258,22 @@ export async function auditSecrets(
       );
     }
   }
-  if ((await secrets.list(signingKeySecret, 1)).length === 0)
-    findings.push(
-      finding(
-        'signing_keys',
-        [],
-        `secret ${signingKeySecret}`,
-        'is not there: no API key can be made',
-        'restore it within its recovery window',
-        'none',
-      ),
-    );
   return findings;
+}
+
+/** The pair that signs API keys: those that are out go on without it, another one can't be made. */
+export async function auditSigningKeys(
+  { secrets, readSigningKeys }: Pick<Watch, 'secrets' | 'readSigningKeys'>,
+  secret: string,
+): Promise<HealthFinding[]> {
+  // One that is to be deleted is listed no more, and to read it fails.
+  const text = (await secrets.list(secret, 1)).length === 0 ? undefined : await readSigningKeys();
+  if (text !== undefined && (await holdsPair(text))) return [];
+  const [what, remedy] =
+    text === undefined
+      ? ['is not there', 'restore it within its recovery window']
+      : ['holds no pair that signs and verifies', 'restore its version before, or deploy another pair'];
+  return [finding('signing_keys', [], `secret ${secret}`, `${what}: no API key can be made`, remedy, 'none')];
 }
 
 const isOfCluster = (name: string, servers: readonly Server[]) =>

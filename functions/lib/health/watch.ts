@@ -18,6 +18,8 @@ export interface Watch {
   readonly secrets: Pick<Secrets, 'list'>;
   /** @throws TenantryError when they can't be read */
   readKeys(): Promise<MasterKeys>;
+  /** The text of the secret with the pair that signs API keys; undefined when it is gone. */
+  readSigningKeys(): Promise<string | undefined>;
   /** The dedicated instances of the account, running or not. */
   instances(): Promise<KnownInstance[]>;
   /** What the deployment's connection budget counts with; undefined: it has none. */

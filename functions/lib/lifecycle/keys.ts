@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { JWK } from 'jose';
-import { newSigningKey } from '../auth/api-key.ts';
+import { isPair, newSigningKey } from '../auth/api-key.ts';
 import type { Secrets } from '../aws/secrets.ts';
 
 /** Names or ARNs of the two secrets that everything else hangs on. */
@@ -21,6 +21,16 @@ export interface SigningKeys {
 /** What the authorizer trusts: the pair's own public key, and the one that it has replaced. */
 export const trustedKeys = ({ public: own, previous }: SigningKeys): JWK[] =>
   previous === undefined ? [own] : [own, previous];
+
+/** Whether the secret's text is a pair. Never says why not: what fails to parse is quoted in the reason. */
+export async function holdsPair(text: string): Promise<boolean> {
+  try {
+    const { private: own, public: shown } = JSON.parse(text) as SigningKeys;
+    return await isPair(own, shown);
+  } catch {
+    return false;
+  }
+}
 
 /**
  * The key that contexts are signed with and the pair that API keys are signed with: made once, and kept. Two installers

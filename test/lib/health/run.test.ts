@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { newSigningKey } from '../../../functions/lib/auth/api-key.ts';
 import { recordCluster } from '../../../functions/lib/catalog/clusters.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { runCanary } from '../../../functions/lib/health/run.ts';
@@ -149,14 +150,24 @@ describe('what is not in a database', () => {
       'signing_keys: signing key k1 of database tenantry is not the one we sign with',
     );
     expect(altered.text).toContain('unknown_keys: signing key k1 of database tenantry is accepted');
-    const minting = await sabotaged(
-      () => world.secrets.remove(signingKeySecret),
-      () => world.secrets.write(signingKeySecret, '{}'),
-    );
-    expect([minting.state, minting.text]).toEqual([
+  });
+
+  it('the secret of the pair that signs API keys: gone, garbled, or of two pairs', async () => {
+    const kept = await world.secrets.read(signingKeySecret, true);
+    const mend = () => world.secrets.write(signingKeySecret, kept);
+    const gone = await sabotaged(() => world.secrets.remove(signingKeySecret), mend);
+    expect([gone.state, gone.text]).toEqual([
       'degraded',
-      expect.stringContaining(`secret ${signingKeySecret}`),
+      `signing_keys: secret ${signingKeySecret} is not there: no API key can be made`,
     ]);
+    const other = { ...JSON.parse(kept), private: (await newSigningKey()).privateKey };
+    for (const text of [kept.slice(0, 100), '{}', JSON.stringify(other)]) {
+      const garbled = await sabotaged(() => world.secrets.write(signingKeySecret, text), mend);
+      expect([garbled.state, garbled.text]).toEqual([
+        'degraded',
+        `signing_keys: secret ${signingKeySecret} holds no pair that signs and verifies: no API key can be made`,
+      ]);
+    }
   });
 
   it('a session that keeps an advisory lock', async () => {

@@ -81,6 +81,7 @@ function watchOf(world: World, isRds = false, outside?: { signing: SigningKey; s
     plane,
     secrets,
     readKeys: async () => parseMasterKeys(await secrets.read('tenancy/context-key', true)),
+    readSigningKeys: () => secrets.find(signingKeySecret),
     instances: isRds ? listInstances : async () => [],
     probe,
     publicKeys: {
@@ -123,8 +124,9 @@ export async function startWatching(world: World, isRds = false): Promise<Watch>
 
 /** The same, and with what the public URL is called. */
 export async function startWatchingUrl(world: World, isRds = false, known?: SigningKey) {
-  await world.secrets.write(signingKeySecret, '{}');
   const signing = known ?? (await newSigningKey());
+  const pair = { private: signing.privateKey, public: signing.publicKey };
+  await world.secrets.write(signingKeySecret, JSON.stringify(pair));
   const send = publicUrlOf(world, { keys: [signing.publicKey] });
   const watch = watchOf(world, isRds, { signing, send });
   await runOnce(watch);
