@@ -35,6 +35,9 @@ export interface Places {
 /** Logins of the data plane: the shared one, a home's own, and the one that may only look up routes. No control-plane login matches. */
 const dataLogins = ['tenancy_app', 't_*', 'tenancy_catalog_reader'] as const;
 
+/** As `functions/lib/aws/rds.ts` names them, by their home: what an account has named `tenantry-…` besides is not ours. */
+const dedicatedName = `tenantry-${'?'.repeat(32)}`;
+
 /** The mark of every dedicated instance: without it nothing is created, changed or deleted. */
 const tenantTag = 'tenantry:tenant';
 
@@ -63,8 +66,8 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
     resources,
   });
   const tenantSecrets = secret('mcp-tenant-db/*');
-  const instances = arn('rds', 'db', 'tenantry-*');
-  const finalSnapshots = arn('rds', 'snapshot', 'tenantry-*');
+  const instances = arn('rds', 'db', dedicatedName);
+  const finalSnapshots = arn('rds', 'snapshot', `${dedicatedName}-final`);
   return {
     // A policy of the stack that has the proxy.
     'enter-homes': () => [],

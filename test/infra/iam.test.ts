@@ -1,4 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
+import { instanceName } from '../../functions/lib/aws/rds.ts';
+import { finalSnapshotName } from '../../functions/lib/lifecycle/leaving-homes.ts';
 import { type FunctionName, functions } from '../../infra/functions.ts';
 import { Assembly } from './assembly.ts';
 import { type Context, isAllowed, statementsOf } from './iam.ts';
@@ -47,9 +49,12 @@ const may = (name: string, action: string, resource: string, context?: Context) 
 const tenant = '0b8f6a52-1111-4222-8333-444455556666';
 const ours = { 'aws:RequestTag/tenantry:tenant': tenant, 'aws:TagKeys': ['tenantry:tenant'] };
 const marked = { 'aws:ResourceTag/tenantry:tenant': tenant };
-const instance = here('rds', 'db:tenantry-0b8f6a52');
+const home = '7d1c0a11-2222-4333-8444-555566667777';
+const instance = here('rds', `db:${instanceName(home)}`);
+/** Somebody else's, whose name begins as ours do. */
+const namesake = here('rds', 'db:tenantry-analytics');
 const key = here('kms', 'key/0b8f6a52-1111-4222-8333-444455556666');
-const finalSnapshot = here('rds', 'snapshot:tenantry-0b8f6a52-final');
+const finalSnapshot = here('rds', `snapshot:${finalSnapshotName(home)}`);
 
 interface Question {
   readonly action: string;
@@ -137,13 +142,19 @@ const questions: Record<string, Question> = {
   'the master of an instance of ours': {
     action: 'secretsmanager:GetSecretValue',
     resource: secret('rds!db-1234-AbCdEf'),
-    context: masterOf('tenantry-0b8f6a52'),
+    context: masterOf(instanceName(home)),
     who: ['provision-tenant'],
   },
   'the master of somebody else’s instance': {
     action: 'secretsmanager:GetSecretValue',
     resource: secret('rds!db-1234-AbCdEf'),
     context: masterOf('payroll'),
+    who: [],
+  },
+  'the master of an instance that is only named alike': {
+    action: 'secretsmanager:GetSecretValue',
+    resource: secret('rds!db-1234-AbCdEf'),
+    context: masterOf('tenantry-analytics'),
     who: [],
   },
   'the master of an instance without a mark': {
@@ -330,6 +341,35 @@ const questions: Record<string, Question> = {
     action: 'rds:AddTagsToResource',
     resource: () => here('rds', 'db:payroll'),
     context: ours,
+    who: [],
+  },
+  'marking an instance that is only named alike': {
+    action: 'rds:AddTagsToResource',
+    resource: () => namesake,
+    context: ours,
+    who: [],
+  },
+  'creating an instance that is only named alike': {
+    action: 'rds:CreateDBInstance',
+    resource: () => namesake,
+    context: ours,
+    who: [],
+  },
+  'changing an instance that is only named alike': {
+    action: 'rds:ModifyDBInstance',
+    resource: () => namesake,
+    context: marked,
+    who: [],
+  },
+  'deleting an instance that is only named alike': {
+    action: 'rds:DeleteDBInstance',
+    resource: () => namesake,
+    context: marked,
+    who: [],
+  },
+  'marking a snapshot that is only named alike': {
+    action: 'rds:AddTagsToResource',
+    resource: () => here('rds', 'snapshot:tenantry-analytics-final'),
     who: [],
   },
   'starting an operation': {
