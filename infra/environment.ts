@@ -122,7 +122,7 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
       CANARY_KEYS_SECRET: facts.canaryKeys,
       ENDPOINT_CANARY_FUNCTION: facts.endpointCanary!,
       CONNECTION_FACTS: JSON.stringify(connectionFacts(settings)),
-      ...machines(),
+      PROVISION_MACHINE: facts.machines!['provision-tenant']!,
     }),
     'endpoint-canary': () => ({ PUBLIC_URL: facts.publicUrl!, CANARY_KEYS_SECRET: facts.canaryKeys }),
     admin: () => ({

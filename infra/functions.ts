@@ -180,7 +180,7 @@ export const functions = [
       'read-context-key',
       'list-secrets',
       'list-instances',
-      'start-operations',
+      'start-provisioning',
       'call-mcp',
       'call-endpoint-canary',
       'keep-canary-keys',

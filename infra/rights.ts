@@ -31,6 +31,8 @@ export type Right =
   | 'start-operations'
   /** Of a single tenant. */
   | 'start-moves'
+  /** Of the canaries: their operation is provision-tenant's, as everybody's. */
+  | 'start-provisioning'
   | 'call-mcp'
   /** Let the public URL be called from outside the VPC. */
   | 'call-endpoint-canary'
@@ -64,6 +66,7 @@ export const reach: Readonly<Record<Right, Reach>> = {
   'list-instances': { service: 'rds' },
   'start-operations': { service: 'states' },
   'start-moves': { service: 'states' },
+  'start-provisioning': { service: 'states' },
   'call-mcp': { service: 'lambda' },
   'call-endpoint-canary': { service: 'lambda' },
   'read-canary-keys': { service: 'secretsmanager' },

@@ -26,9 +26,8 @@ export interface Places {
   readonly subnetGroup: string;
   readonly mcpFunction?: string;
   readonly endpointCanary?: string;
-  readonly machines?: readonly string[];
-  /** The one that moves a tenant. */
-  readonly moveMachine?: string;
+  /** ARNs by the machines' files. */
+  readonly machines?: Readonly<Record<string, string>>;
   readonly exportBucket?: string;
 }
 
@@ -65,6 +64,14 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
     actions: ['secretsmanager:GetSecretValue'],
     resources,
   });
+  // Whoever starts one looks at it too, when it runs already.
+  const start = (machines: string[]): Statement[] => [
+    { actions: ['states:StartExecution'], resources: machines },
+    {
+      actions: ['states:DescribeExecution'],
+      resources: machines.map((machine) => executions(stack, machine)),
+    },
+  ];
   const tenantSecrets = secret('mcp-tenant-db/*');
   const instances = arn('rds', 'db', dedicatedName);
   const finalSnapshots = arn('rds', 'snapshot', `${dedicatedName}-final`);
@@ -167,18 +174,9 @@ export function statementsFor(stack: Stack, places: Places): Record<Right, () =>
     ],
     'list-secrets': () => [{ actions: ['secretsmanager:ListSecrets'], resources: ['*'] }],
     'list-instances': () => [{ actions: ['rds:DescribeDBInstances'], resources: [arn('rds', 'db', '*')] }],
-    'start-operations': () => [
-      { actions: ['states:StartExecution'], resources: [...places.machines!] },
-      {
-        actions: ['states:DescribeExecution'],
-        resources: places.machines!.map((machine) => executions(stack, machine)),
-      },
-    ],
-    // `start` looks at one that runs already.
-    'start-moves': () => [
-      { actions: ['states:StartExecution'], resources: [places.moveMachine!] },
-      { actions: ['states:DescribeExecution'], resources: [executions(stack, places.moveMachine!)] },
-    ],
+    'start-operations': () => start(Object.values(places.machines!)),
+    'start-moves': () => start([places.machines!['move-tenant']!]),
+    'start-provisioning': () => start([places.machines!['provision-tenant']!]),
     'call-mcp': () => [{ actions: ['lambda:InvokeFunction'], resources: [places.mcpFunction!] }],
     'call-endpoint-canary': () => [
       { actions: ['lambda:InvokeFunction'], resources: [places.endpointCanary!] },

@@ -22,7 +22,8 @@ export interface ControlStackProps extends StackProps {
   readonly endpoint: EndpointStack;
 }
 
-const startsOperations = ({ may }: FunctionRow) => may.includes('start-operations');
+const startsOperations = ({ may }: FunctionRow) =>
+  may.includes('start-operations') || may.includes('start-provisioning');
 const startsMoves = ({ may }: FunctionRow) => may.includes('start-moves');
 
 /** The control plane: what operates tenants. Its functions are the manifest's rows, its machines the files of `stepfunctions/`. */
@@ -84,8 +85,7 @@ export class ControlStack extends Stack {
       mcpFunction: mcp.functionArn,
       ...this.endpointCanary((lambda) => lambda.functionArn),
       exportBucket: this.exports.bucket.bucketArn,
-      machines: Object.values(machines),
-      ...(machines['move-tenant'] && { moveMachine: machines['move-tenant'] }),
+      machines,
     };
     const made = new TenancyFunction(this, row.name, {
       row,

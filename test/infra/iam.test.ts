@@ -2,16 +2,14 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { instanceName } from '../../functions/lib/aws/rds.ts';
 import { finalSnapshotName } from '../../functions/lib/lifecycle/leaving-homes.ts';
 import { type FunctionName, functions } from '../../infra/functions.ts';
+import { machineFiles } from '../../infra/machines.ts';
 import { Assembly } from './assembly.ts';
 import { type Context, isAllowed, statementsOf } from './iam.ts';
 import { synthesize } from './synthesize.ts';
 
 let assembly: Assembly;
 /** The ids that only a deployment knows. */
-let ids: Record<
-  'cluster' | 'proxy' | 'mcp' | 'endpointCanary' | 'machine' | 'parameters' | 'subnets',
-  string
->;
+let ids: Record<'cluster' | 'proxy' | 'mcp' | 'endpointCanary' | 'parameters' | 'subnets', string>;
 let keys: Record<'context' | 'signing' | 'canaries' | 'master', string>;
 
 beforeAll(() => {
@@ -23,7 +21,6 @@ beforeAll(() => {
     proxy: `<${id('AWS::RDS::DBProxy')}.DBProxyArn>`,
     mcp: `<${id('AWS::Lambda::Function', /^mcpFunction/)}.Arn>`,
     endpointCanary: `<${id('AWS::Lambda::Function', /^endpointcanaryFunction/)}.Arn>`,
-    machine: `<${id('AWS::StepFunctions::StateMachine', /^provisiontenant/)}>`,
     parameters: `<${id('AWS::RDS::DBParameterGroup')}>`,
     subnets: `<${id('AWS::RDS::DBSubnetGroup', /^Dedicated/)}>`,
   };
@@ -71,6 +68,15 @@ const dedicated = () => 'db-ABCDEFGHIJKLMNOPQRSTUVWXYZ';
 const masterOf = (identifier: string): Context => ({
   'aws:ResourceTag/aws:rds:primaryDBInstanceArn': here('rds', `db:${identifier}`),
 });
+
+/** Which function starts a state machine beside the operators' own. */
+const starters: Record<string, FunctionName[]> = {
+  'move-tenant': ['batch-moves'],
+  // Of canaries alone, which the canary makes as it finds them missing.
+  'provision-tenant': ['health-canary'],
+};
+const machine = (name: string) =>
+  `<${assembly.only('AWS::StepFunctions::StateMachine', new RegExp(`^${name.replaceAll('-', '')}machine`)).id}>`;
 
 const questions: Record<string, Question> = {
   'a tenant’s secret': {
@@ -372,16 +378,22 @@ const questions: Record<string, Question> = {
     resource: () => here('rds', 'snapshot:tenantry-analytics-final'),
     who: [],
   },
-  'starting an operation': {
-    action: 'states:StartExecution',
-    resource: () => ids.machine,
-    who: ['admin', 'health-canary'],
-  },
-  'starting a move': {
-    action: 'states:StartExecution',
-    resource: () => `<${assembly.only('AWS::StepFunctions::StateMachine', /^movetenant/).id}>`,
-    who: ['admin', 'batch-moves', 'health-canary'],
-  },
+  ...Object.fromEntries(
+    machineFiles.flatMap(({ name }) => {
+      const who: FunctionName[] = ['admin', ...(starters[name] ?? [])];
+      return [
+        [`starting ${name}`, { action: 'states:StartExecution', resource: () => machine(name), who }],
+        [
+          `looking at what ${name} does`,
+          {
+            action: 'states:DescribeExecution',
+            resource: () => here('states', `execution:${machine(name)}:any`),
+            who,
+          },
+        ],
+      ];
+    }),
+  ),
   'the names of secrets': {
     action: 'secretsmanager:ListSecrets',
     resource: () => '*',
