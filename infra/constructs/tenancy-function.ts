@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { Duration, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
 import type { ISecurityGroup, IVpc, SubnetSelection } from 'aws-cdk-lib/aws-ec2';
-import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import { Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import {
   Architecture,
   Function as LambdaFunction,
@@ -17,6 +17,7 @@ import type { Settings } from '../settings.ts';
 import { bundle, bundleHandler } from './bundle.ts';
 import { checkEnvironmentSize } from './environment-size.ts';
 import { grant, type Places } from './grant.ts';
+import { allowVpc } from './vpc-access.ts';
 
 /** The project's; a row's entry is relative to it. */
 const root = join(import.meta.dirname, '../..');
@@ -62,15 +63,7 @@ export class TenancyFunction extends Construct {
     // Lambda's usual managed policy would allow writing to every log group of the account.
     this.role = new Role(this, 'Role', { assumedBy: new ServicePrincipal('lambda.amazonaws.com') });
     this.logGroup.grantWrite(this.role);
-    if (row.inVpc) {
-      this.role.addManagedPolicy(
-        ManagedPolicy.fromAwsManagedPolicyName('service-role/AWSLambdaENIManagementAccess'),
-      );
-      Validations.of(this.role).acknowledge({
-        id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSLambdaENIManagementAccess]',
-        reason: "Lambda's own network interfaces; EC2 cannot narrow these actions to one function.",
-      });
-    }
+    if (row.inVpc) allowVpc(this.role);
     const environment = {
       ...props.environment,
       // Lambda's Node trusts the public authorities only; this file of the runtime also holds those of RDS.
@@ -103,7 +96,8 @@ export class TenancyFunction extends Construct {
     grant(this.role, row.may, props.places);
     Validations.of(this.role).acknowledge({
       id: 'AwsSolutions-IAM5[Resource::*]',
-      reason: 'X-Ray has no resources to name: xray:PutTraceSegments and xray:PutTelemetryRecords only.',
+      reason:
+        'X-Ray has no resources to name, nor have the network interfaces that Lambda makes: its code may not touch those.',
     });
   }
 }

@@ -424,6 +424,17 @@ const questions: Record<string, Question> = {
     resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
     who: ['provision-tenant', 'move-tenant', 'offboard-tenant'],
   },
+  ...Object.fromEntries(
+    ['CreateNetworkInterface', 'DescribeSubnets', 'DeleteNetworkInterface'].flatMap((name) => {
+      const question = { action: `ec2:${name}`, resource: () => '*' };
+      const who = functions.filter(({ inVpc }) => inVpc).map((row) => row.name);
+      const byCode = { 'lambda:SourceFunctionArn': here('lambda', 'function:any') };
+      return [
+        [`${name} by Lambda, for the function's network`, { ...question, who }],
+        [`${name} by the function's code`, { ...question, context: byCode, who: [] }],
+      ];
+    }),
+  ),
   'becoming another role': {
     action: 'sts:AssumeRole',
     resource: () => 'arn:aws:iam::111122223333:role/admin',
@@ -443,9 +454,17 @@ describe.each(Object.entries(questions))('%s', (_, { action, resource, context, 
 });
 
 describe('over all roles', () => {
-  it('no statement has a wildcard action, or everything as its resource beside X-Ray and log delivery', () => {
-    const documents = [...assembly.of('AWS::IAM::Policy'), ...assembly.of('AWS::IAM::ManagedPolicy')];
-    const statements = documents.flatMap(({ properties }) => properties.PolicyDocument.Statement);
+  it('no statement has a wildcard action, or everything as its resource beside X-Ray, log delivery and interfaces', () => {
+    const documents = [
+      ...[...assembly.of('AWS::IAM::Policy'), ...assembly.of('AWS::IAM::ManagedPolicy')].map(
+        ({ properties }) => properties.PolicyDocument,
+      ),
+      ...assembly
+        .of('AWS::IAM::Role')
+        .flatMap(({ properties }) => properties.Policies ?? [])
+        .map((policy: { PolicyDocument: { Statement: object[] } }) => policy.PolicyDocument),
+    ];
+    const statements = documents.flatMap(({ Statement }) => Statement);
     expect(statements.length).toBeGreaterThan(20);
     const wide = new Set<string>();
     for (const { Action, Resource } of statements)
@@ -455,7 +474,7 @@ describe('over all roles', () => {
       }
     for (const action of wide)
       expect(action).toMatch(
-        /^(secretsmanager:ListSecrets$|xray:(Put|GetSampling)|logs:\w*(LogDelivery|LogDeliveries|ResourcePolicy|ResourcePolicies|LogGroups)$)/,
+        /^(secretsmanager:ListSecrets$|ec2:\w*(NetworkInterfaces?|Subnets|PrivateIpAddresses)$|xray:(Put|GetSampling)|logs:\w*(LogDelivery|LogDeliveries|ResourcePolicy|ResourcePolicies|LogGroups)$)/,
       );
   });
 
@@ -468,7 +487,7 @@ describe('over all roles', () => {
     );
   });
 
-  it('AWS’s own policies are attached for network interfaces, API Gateway’s log and RDS’s figures alone', () => {
+  it('AWS’s own policies are attached for API Gateway’s log and RDS’s figures alone', () => {
     const own = new Set(assembly.of('AWS::IAM::ManagedPolicy').map(({ id }) => `<${id}>`));
     const attached = assembly
       .of('AWS::IAM::Role')
@@ -476,11 +495,7 @@ describe('over all roles', () => {
       .filter((arn: string) => !own.has(arn))
       .map((arn: string) => arn.split('/').at(-1));
     expect(new Set(attached)).toEqual(
-      new Set([
-        'AWSLambdaENIManagementAccess',
-        'AmazonAPIGatewayPushToCloudWatchLogs',
-        'AmazonRDSEnhancedMonitoringRole',
-      ]),
+      new Set(['AmazonAPIGatewayPushToCloudWatchLogs', 'AmazonRDSEnhancedMonitoringRole']),
     );
   });
 });

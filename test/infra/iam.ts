@@ -10,16 +10,28 @@ interface Statement {
 /** What a request carries beside action and resource: `aws:RequestTag/…` and the like. */
 export type Context = Readonly<Record<string, string | readonly string[]>>;
 
-/** The statements that a role has of its own and by the policies attached to it. */
+/** All that a role may do: in itself and by the policies attached to it. @throws Error when one of those can't be read here */
 export function statementsOf(assembly: Assembly, role: { stack: string; id: string }): Statement[] {
   const here = `<${role.id}>`;
   const inline = assembly
     .of('AWS::IAM::Policy')
     .filter(({ stack, properties }) => stack === role.stack && properties.Roles.includes(here));
-  const attached =
-    assembly.only('AWS::IAM::Role', new RegExp(`^${role.id}$`)).properties.ManagedPolicyArns ?? [];
-  const own = assembly.of('AWS::IAM::ManagedPolicy').filter(({ id }) => attached.includes(`<${id}>`));
-  return [...inline, ...own].flatMap(({ properties }) => properties.PolicyDocument.Statement);
+  const { ManagedPolicyArns = [], Policies = [] } = assembly.only(
+    'AWS::IAM::Role',
+    new RegExp(`^${role.id}$`),
+  ).properties;
+  const attached = (ManagedPolicyArns as string[]).map((arn) => {
+    const policy = assembly.of('AWS::IAM::ManagedPolicy').find(({ id }) => arn === `<${id}>`);
+    if (policy === undefined) throw new Error(`${role.id} has ${arn}, whose statements are AWS's to change.`);
+    return policy;
+  });
+  const documents = [...inline, ...attached].map(({ properties }) => properties.PolicyDocument);
+  return [
+    ...documents,
+    ...(Policies as { PolicyDocument: { Statement: Statement[] } }[]).map(
+      ({ PolicyDocument }) => PolicyDocument,
+    ),
+  ].flatMap(({ Statement }) => Statement);
 }
 
 /** As IAM decides it, for the operators that our policies use. @throws Error on one that it does not know */
