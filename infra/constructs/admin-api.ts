@@ -12,6 +12,9 @@ import {
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { Construct } from 'constructs';
+import { addExecutionLog } from './execution-log.ts';
+
+const stageName = 'admin';
 
 /** The admin API: an address of its own, where every request is signed with the caller's AWS credentials. */
 export class AdminApi extends Construct {
@@ -29,7 +32,7 @@ export class AdminApi extends Construct {
       // One role an account: the endpoint's stack has set it.
       cloudWatchRole: false,
       deployOptions: {
-        stageName: 'admin',
+        stageName,
         // What the connection budget counts for the function.
         throttlingRateLimit: 10,
         throttlingBurstLimit: 10,
@@ -54,6 +57,7 @@ export class AdminApi extends Construct {
       },
       defaultMethodOptions: { authorizationType: AuthorizationType.IAM },
     });
+    addExecutionLog(this, this.api, stageName, props.retention);
     this.api.node.tryRemoveChild('Endpoint');
     const everything = this.api.root.addResource('{proxy+}');
     const method = everything.addMethod(
@@ -78,7 +82,7 @@ export class AdminApi extends Construct {
     new CfnOutput(this, 'Url', {
       description: 'TENANTRY_ADMIN_URL of the tenants command line',
       // Without the slash that CDK ends it with.
-      value: `https://${this.api.restApiId}.execute-api.${this.api.env.region}.${Aws.URL_SUFFIX}/admin`,
+      value: `https://${this.api.restApiId}.execute-api.${this.api.env.region}.${Aws.URL_SUFFIX}/${stageName}`,
     }).overrideLogicalId('AdminUrl');
   }
 }

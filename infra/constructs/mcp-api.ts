@@ -35,6 +35,7 @@ import {
 } from '../endpoint.ts';
 import { type FunctionName, functionNamed } from '../functions.ts';
 import type { Settings } from '../settings.ts';
+import { addExecutionLog } from './execution-log.ts';
 
 const stageName = 'live';
 
@@ -86,6 +87,7 @@ export class McpApi extends Construct {
       },
     });
     this.stage = this.api.deploymentStage;
+    addExecutionLog(this, this.api, stageName, settings.logRetentionDays);
     // CDK's own output names an address without /mcp, and one that is closed when there is a domain.
     this.api.node.tryRemoveChild('Endpoint');
     if (settings.domain) this.nameAt(settings.domain);

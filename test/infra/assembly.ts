@@ -7,6 +7,8 @@ export interface Resource {
   // biome-ignore lint/suspicious/noExplicitAny: a template's properties are whatever their type has
   readonly properties: any;
   readonly deletionPolicy: string | undefined;
+  /** Ids of what is made before it, where a template says so itself. */
+  readonly dependsOn: readonly string[];
 }
 
 type Json = Record<string, unknown>;
@@ -44,6 +46,7 @@ export class Assembly {
         type: resource.Type as string,
         properties: this.#resolve(resource.Properties ?? {}, stack),
         deletionPolicy: resource.DeletionPolicy as string | undefined,
+        dependsOn: [(resource.DependsOn as string[] | string | undefined) ?? []].flat(),
       })),
     );
   }

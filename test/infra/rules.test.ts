@@ -104,6 +104,14 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
     );
   });
 
+  it('makes the log of each stage’s failures before API Gateway would make it', () => {
+    every('AWS::ApiGateway::Stage', ({ properties, dependsOn }) => {
+      const name = `API-Gateway-Execution-Logs_${properties.RestApiId}/${properties.StageName}`;
+      const log = assembly.of('AWS::Logs::LogGroup').find((each) => each.properties.LogGroupName === name);
+      expect(dependsOn).toContain(log?.id);
+    });
+  });
+
   it('encrypts and backs up the shared server, lets nobody delete it, and logs people in by IAM', () => {
     const server =
       settings.cluster.kind === 'aurora'
