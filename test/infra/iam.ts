@@ -34,6 +34,15 @@ export function statementsOf(assembly: Assembly, role: { stack: string; id: stri
   ].flatMap(({ Statement }) => Statement);
 }
 
+/** What the statements allow an action on, as they say it: with wildcards. */
+export const allowedResources = (statements: readonly Statement[], action: string): string[] => [
+  ...new Set(
+    statements
+      .filter(({ Effect, Action }) => Effect === 'Allow' && [Action].flat().includes(action))
+      .flatMap(({ Resource }) => Resource),
+  ),
+];
+
 /** As IAM decides it, for the operators that our policies use. @throws Error on one that it does not know */
 export function isAllowed(
   statements: readonly Statement[],
@@ -50,7 +59,8 @@ export function isAllowed(
   return matching.length > 0 && matching.every(({ Effect }) => Effect === 'Allow');
 }
 
-const like = (pattern: string, text: string) =>
+/** As IAM matches: `*` and `?`. */
+export const like = (pattern: string, text: string) =>
   new RegExp(
     `^${pattern
       .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')

@@ -11,7 +11,7 @@ import type { LambdaHost } from '../../infra/local/lambda/host.ts';
 import { loadMachine } from '../../infra/local/state-machines/definition.ts';
 import { machineFiles } from '../../infra/machines.ts';
 import { Assembly, type Resource } from '../infra/assembly.ts';
-import { type Context, isAllowed, statementsOf } from '../infra/iam.ts';
+import { allowedResources, type Context, isAllowed, like, statementsOf } from '../infra/iam.ts';
 import { synthesize } from '../infra/synthesize.ts';
 import { testBase } from '../support/cluster.ts';
 import { type Call, startGate } from './iam-gate.ts';
@@ -35,6 +35,7 @@ export async function deploy(settings: Record<string, unknown> = {}) {
   const only = (type: string, name = /./) => bare.only(type, name);
   const functionOf = (name: string) =>
     only('AWS::Lambda::Function', new RegExp(`^${idOf(name)}Function`, 'i'));
+  const roleOf = (name: string) => only('AWS::IAM::Role', new RegExp(`^${idOf(name)}Role[0-9A-F]{8}$`, 'i'));
   const machineOf = (name: string) =>
     only('AWS::StepFunctions::StateMachine', new RegExp(`^${idOf(name)}machine`));
   const at = ({ stack, id }: Resource, attribute?: string) =>
@@ -128,9 +129,8 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     return { ...Object.fromEntries(marks), 'aws:ResourceTag/aws:rds:primaryDBInstanceArn': instance.arn };
   };
   const gate = await startGate(emulator.url, (call) => {
-    const role = bare.only('AWS::IAM::Role', new RegExp(`^${idOf(call.caller)}Role[0-9A-F]{8}$`, 'i'));
     const isFine = isAllowed(
-      statementsOf(assembly, role),
+      statementsOf(assembly, roleOf(call.caller)),
       call.action,
       emulator.secrets.find(call.target)?.arn ?? resourceOf(call),
       { ...call.context, ...marksOf(call) },
@@ -203,6 +203,22 @@ export async function deploy(settings: Record<string, unknown> = {}) {
     install,
     publicUrl,
     publicPort: gateway.port,
+    /** All that a function's role lets it be on the shared cluster, past the proxy or through it, and a database that lets them in. */
+    async loginsOf(name: string): Promise<{ login: string; database: string }[]> {
+      const patterns = allowedResources(statementsOf(assembly, roleOf(name)), 'rds-db:connect')
+        .map((resource) => /:dbuser:(?:cluster|prx)-SHARED\/(.+)$/.exec(resource)?.[1])
+        .filter((pattern) => pattern !== undefined);
+      const known = await server.ask(
+        'postgres',
+        `select rolname::text as login, min(datname)::text as database from pg_roles, pg_database
+          where rolcanlogin and datallowconn and has_database_privilege(rolname, datname, 'connect') group by 1`,
+      );
+      // What a policy names and nobody is would be a login that no test has seen.
+      for (const pattern of patterns)
+        if (!known.some(({ login }) => like(pattern, login as string)))
+          throw new Error(`${name} may be ${pattern}, and there is none.`);
+      return known.filter(({ login }) => patterns.some((pattern) => like(pattern, login as string))) as never;
+    },
     /** As when a name or a certificate has run out, and back. */
     async closePublicUrl() {
       await gateway.close();

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pg from 'pg';
 import { withConnection } from '../../functions/lib/database/connect.ts';
 import { makeMaster } from '../../infra/local/emulator/rds-master.ts';
 import { startPostgres } from '../../infra/local/postgres.ts';
@@ -89,6 +90,17 @@ export async function startServer(masterLogin: string) {
     },
     /** As the superuser that RDS keeps for itself. */
     ask,
+    /** As a function connects: over TLS, and without a password. */
+    async askAs(login: string, database: string, sql: string): Promise<Record<string, unknown>> {
+      const ssl = { ca: readFileSync(join(authority, 'ca.crt'), 'utf8') };
+      const client = new pg.Client({ host: '127.0.0.1', port: server.port, user: login, database, ssl });
+      await client.connect();
+      try {
+        return (await client.query(sql)).rows[0];
+      } finally {
+        await client.end();
+      }
+    },
     async close() {
       await server.stop('immediate');
       rmSync(data, { recursive: true, force: true });

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { functions } from '../../infra/functions.ts';
 import { FunctionError } from '../../infra/local/lambda/environment.ts';
 import { checks, type Target } from '../../infra/verify/checks.ts';
 import { verify } from '../../infra/verify/verify.ts';
@@ -211,6 +212,44 @@ describe('rights', () => {
 });
 
 describe('logins', () => {
+  /** Of the role itself, and of whatever it could become. */
+  const attributes = `select current_user::text as me, session_user::text as session,
+      bool_or(rolsuper) as super, bool_or(rolbypassrls) as bypassrls, bool_or(rolreplication) as replication,
+      bool_or(rolcreaterole) as createrole, bool_or(rolcreatedb) as createdb
+    from pg_roles where pg_has_role(current_user, oid, 'member')`;
+
+  it.each(functions.map(({ name, inVpc }) => [name, inVpc] as const))(
+    '%s connects as whomever its role names, and is no more than that',
+    async (name, inVpc) => {
+      const logins = await deployed.loginsOf(name);
+      expect(logins.length > 0).toBe(inVpc);
+      for (const { login, database } of logins) {
+        const makes = login === 'tenancy_provisioner';
+        expect(await deployed.server.askAs(login, database, attributes), login).toEqual({
+          me: login,
+          session: login,
+          super: false,
+          bypassrls: false,
+          replication: false,
+          createrole: makes,
+          createdb: makes,
+        });
+      }
+    },
+  );
+
+  it('are none of the control plane’s where agents are served, and none of the homes’ elsewhere', async () => {
+    const named = async (name: string) =>
+      new Set((await deployed.loginsOf(name)).map(({ login }) => login.replace(/^t_.*/, 't_…')));
+    const data = ['t_…', 'tenancy_app', 'tenancy_catalog_reader'];
+    expect([...(await named('mcp'))].sort()).toEqual(data);
+    expect([...(await named('health'))]).toEqual(['tenancy_catalog_reader']);
+    expect([...(await named('health-canary'))].sort()).toEqual([...data, 'tenancy_provisioner']);
+    for (const { name, plane, inVpc } of functions)
+      if (plane !== 'data' && inVpc && name !== 'health-canary')
+        expect([...(await named(name))], name).toEqual(['tenancy_provisioner']);
+  });
+
   it('prove themselves by IAM, all of them, and have only the attributes that they need', async () => {
     const roles = await deployed.server.ask(
       'postgres',
