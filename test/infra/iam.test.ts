@@ -499,3 +499,14 @@ describe('over all roles', () => {
     );
   });
 });
+
+it.each([
+  ['StringLike', true],
+  ['StringEquals', false],
+  ['ForAllValues:StringEquals', false],
+])('%s takes a star for any text: %s', (operator, expected) => {
+  const Condition = { [operator]: { 'aws:TagKeys': 'tenantry:*' } };
+  const statement = { Effect: 'Allow', Action: 'rds:CreateDBInstance', Resource: '*', Condition } as const;
+  const context = { 'aws:TagKeys': ['tenantry:tenant'] };
+  expect(isAllowed([statement], 'rds:CreateDBInstance', instance, context)).toBe(expected);
+});

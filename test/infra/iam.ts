@@ -73,15 +73,16 @@ function holds(condition: NonNullable<Statement['Condition']>, context: Context)
     Object.entries(keys).every(([key, wanted]) => {
       const values = key in context ? [context[key]!].flat() : undefined;
       const patterns = [wanted].flat();
-      const fits = (value: string) => patterns.some((pattern) => like(pattern, value));
+      const equals = (value: string) => patterns.includes(value);
       switch (operator) {
         case 'Null':
           return (values === undefined) === (patterns[0] === 'true');
         case 'StringEquals':
+          return values?.some(equals) ?? false;
         case 'StringLike':
-          return values?.some(fits) ?? false;
+          return values?.some((value) => patterns.some((pattern) => like(pattern, value))) ?? false;
         case 'ForAllValues:StringEquals':
-          return (values ?? []).every(fits);
+          return (values ?? []).every(equals);
         default:
           throw new Error(`The tests do not know the condition ${operator}.`);
       }
