@@ -152,11 +152,10 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
     if (key === undefined) return;
     expect(key).toMatchObject({ deletionPolicy: 'Retain', properties: { EnableKeyRotation: true } });
     const arn = `<${key.id}.Arn>`;
-    for (const type of ['AWS::Logs::LogGroup', 'AWS::SecretsManager::Secret', 'AWS::RDS::DBCluster'])
+    const server = settings.cluster.kind === 'aurora' ? 'AWS::RDS::DBCluster' : 'AWS::RDS::DBInstance';
+    for (const type of ['AWS::Logs::LogGroup', 'AWS::SecretsManager::Secret', server])
       every(type, ({ properties }) => expect(properties.KmsKeyId).toBe(arn));
-    every('AWS::RDS::DBCluster', ({ properties }) =>
-      expect(properties.MasterUserSecret).toEqual({ KmsKeyId: arn }),
-    );
+    every(server, ({ properties }) => expect(properties.MasterUserSecret).toEqual({ KmsKeyId: arn }));
     every('AWS::RDS::DBInstance', ({ properties }) =>
       expect(properties.PerformanceInsightsKMSKeyId).toBe(arn),
     );

@@ -31,7 +31,7 @@ export const variants: Readonly<Record<string, Record<string, unknown>>> = {
     signingKeyGeneration: 2,
     allowedOrigins: ['https://app.example.com'],
   },
-  'an existing network without endpoints, an RDS instance': {
+  'an existing network without endpoints, an RDS instance under a key of its own': {
     network: {
       existing: {
         vpcId: 'vpc-0123456789abcdef0',
@@ -40,6 +40,7 @@ export const variants: Readonly<Record<string, Record<string, unknown>>> = {
       },
     },
     cluster: { kind: 'instance' },
+    ownKey: true,
   },
   'an existing network with endpoints, one small server': {
     network: {
@@ -67,7 +68,7 @@ export function synthesize(
   changes: Record<string, unknown> = {},
   itsTools: DeploymentFacts['tools'] = tools,
 ): Synthesized {
-  // Validation by the library's own rules takes seconds and runs in `npm run synth`.
+  // Validation by the library's own rules takes seconds: `validation.test.ts` asks for it.
   process.env.CDK_VALIDATION = 'false';
   const folder = process.env.TENANTRY_SYNTH;
   const app = new App({
