@@ -6,6 +6,7 @@ export type AlarmName =
   | 'canary-not-running'
   | 'public-url-failing'
   | 'sessions-pinned'
+  | 'foreign-session-locks'
   | 'borrow-latency'
   | 'errors-5xx'
   | 'throttles'
@@ -83,6 +84,17 @@ export const alarms: readonly AlarmRow[] = [
     // Nothing of the product's own pins; a migration of an adopting team may, for moments.
     threshold: 5,
     periods: { of: 3, beyond: 3 },
+    silence: 'fine',
+  },
+  {
+    name: 'foreign-session-locks',
+    says: 'A session of a tenant’s login holds a lock that no call of ours takes: somebody may be running SQL through a tool.',
+    source: { own: metricNames.foreignSessionLocks },
+    statistic: 'Maximum',
+    periodMinutes: 1,
+    threshold: 1,
+    // At once: the canary looks again before it counts one.
+    periods: { of: 1, beyond: 1 },
     silence: 'fine',
   },
   {

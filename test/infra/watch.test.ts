@@ -73,6 +73,16 @@ it('wakes somebody in the minute in which isolation is in doubt, and when nobody
   });
 });
 
+it('wakes somebody by every metric of the product’s own, but for those that are only drawn', () => {
+  const { canaryFailures, auditFindings, operationsFailed, poolConnections, poolWaits } = metricNames;
+  // The first three stand behind alarms that say more; the pools’ have AWS’s own figures of the same thing.
+  const drawn = [canaryFailures, auditFindings, operationsFailed, poolConnections, poolWaits];
+  const alarmed = alarms.flatMap(({ source }) => ('own' in source ? [source.own] : []));
+  expect([...alarmed, ...drawn].sort()).toEqual(Object.values(metricNames).sort());
+  const { DashboardBody } = assembly.only('AWS::CloudWatch::Dashboard', /./).properties;
+  for (const name of drawn) expect(DashboardBody).toContain(name);
+});
+
 it('takes no health check that says 503 for a failing call', () => {
   const { Dimensions } = assembly
     .of('AWS::CloudWatch::Alarm')
