@@ -41,6 +41,12 @@ export interface AlarmRow {
   readonly silence: 'breaching' | 'fine';
 }
 
+/**
+ * Of a count that RDS Proxy tells: each of its nodes tells its own, once a minute. Their sum is the proxy's, and over a longer
+ * period it would be the minutes' too.
+ */
+export const overNodes = { statistic: 'Sum', periodMinutes: 1 } as const;
+
 export const alarms: readonly AlarmRow[] = [
   {
     name: 'isolation-in-doubt',
@@ -79,11 +85,10 @@ export const alarms: readonly AlarmRow[] = [
     name: 'sessions-pinned',
     says: 'RDS Proxy keeps connections for single clients: soon there are none for others.',
     source: { proxy: 'DatabaseConnectionsCurrentlySessionPinned' },
-    statistic: 'Average',
-    periodMinutes: 5,
+    ...overNodes,
     // Nothing of the product's own pins; a migration of an adopting team may, for moments.
     threshold: 5,
-    periods: { of: 3, beyond: 3 },
+    periods: { of: 15, beyond: 15 },
     silence: 'fine',
   },
   {

@@ -13,6 +13,7 @@ import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import { Construct } from 'constructs';
 import { metricNames, namespace, strategyDimension } from '../../functions/lib/health/metrics.ts';
 import { strategies } from '../../functions/lib/tenant/tenant.ts';
+import { overNodes } from '../alarms.ts';
 import type { Alarms, Watched } from './alarms.ts';
 import { metricOf } from './alarms.ts';
 
@@ -35,7 +36,7 @@ export class Dashboard extends Construct {
       name: (typeof metricNames)[keyof typeof metricNames],
       statistic: 'Sum' | 'Maximum' = 'Maximum',
     ) => metricOf({ own: name }, watched, { statistic, ...minute });
-    const proxy = (name: string) => metricOf({ proxy: name }, watched, { statistic: 'Maximum', ...minute });
+    const proxy = (name: string) => metricOf({ proxy: name }, watched, overNodes);
     const api = (name: string, statistic: 'Sum' | 'p99') =>
       metricOf({ api: name }, watched, { statistic, ...minute });
     const server = (metricName: string, label: string): IMetric =>
@@ -104,7 +105,12 @@ export class Dashboard extends Construct {
           ),
           graph(
             'Waiting for a connection',
-            [proxy('DatabaseConnectionsBorrowLatency')],
+            [
+              metricOf({ proxy: 'DatabaseConnectionsBorrowLatency' }, watched, {
+                statistic: 'Average',
+                ...minute,
+              }),
+            ],
             [own(metricNames.poolWaits, 'Sum')],
           ),
           graph(

@@ -6,6 +6,12 @@ import { type FunctionRow, functions } from '../../infra/functions.ts';
 import { Assembly } from './assembly.ts';
 import { synthesize } from './synthesize.ts';
 
+vi.setConfig({ hookTimeout: 180_000 });
+
+interface Widget {
+  readonly properties: { readonly metrics?: readonly (readonly unknown[])[] };
+}
+
 let assembly: Assembly;
 beforeAll(() => {
   assembly = new Assembly(synthesize({ alarmEmail: 'ops@example.com' }));
@@ -96,6 +102,31 @@ it('takes no health check that says 503 for a failing call', () => {
   // Metrics by method exist where a stage has the detailed ones on.
   const { MethodSettings } = assembly.only('AWS::ApiGateway::Stage', /^McpApi/).properties;
   for (const { MetricsEnabled } of MethodSettings) expect(MetricsEnabled).toBe(true);
+});
+
+it('adds up what the nodes of the proxy count, minute by minute', () => {
+  const alarmed = assembly
+    .of('AWS::CloudWatch::Alarm')
+    .map(({ properties }) => properties)
+    .filter(({ Dimensions }) => Dimensions?.[0].Name === 'ProxyName')
+    .map(({ MetricName, Statistic, Period }) => [MetricName, Statistic, Period]);
+  const { DashboardBody } = assembly.only('AWS::CloudWatch::Dashboard', /./).properties;
+  const drawn = JSON.parse(DashboardBody).widgets.flatMap(({ properties }: Widget) =>
+    (properties.metrics ?? [])
+      .filter(([, , dimension]) => dimension === 'ProxyName')
+      .map((metric) => {
+        const { stat, period } = metric.at(-1) as { stat: string; period: number };
+        return [metric[1], stat, period];
+      }),
+  );
+  expect(alarmed).toHaveLength(2);
+  expect(drawn).toHaveLength(4);
+  for (const [name, statistic, period] of [...alarmed, ...drawn]) {
+    // A time is no count: the nodes' mean is what a call waits.
+    const isTime = name === 'DatabaseConnectionsBorrowLatency';
+    expect(statistic, name).toBe(isTime ? 'Average' : 'Sum');
+    if (!isTime) expect(period, name).toBe(60);
+  }
 });
 
 it('watches things that the other stacks make', () => {
