@@ -1,4 +1,5 @@
 import { metricNames } from '../functions/lib/health/metrics.ts';
+import type { rateRules } from './constructs/firewall.ts';
 
 /** What wakes somebody. Each has its section in RUNBOOK.md, under its name: what it means and what to run. */
 export type AlarmName =
@@ -21,7 +22,10 @@ export type Source =
   /** Of calls alone, not of `/health`, which says 503 by itself. */
   | { readonly call: string }
   | { readonly api: string }
+  /** By Lambda, and by the firewall where many agents share an address: one agent's own limit wakes nobody. */
   | { readonly throttledEndpoint: true }
+  /** Requests that a rule of the firewall refused. */
+  | { readonly blockedBy: (typeof rateRules)[keyof typeof rateRules] }
   /** Executions that ended so, of all machines: an alarm adds up ten figures at most. */
   | { readonly machines: 'failed' | 'timedOut' };
 
@@ -125,7 +129,7 @@ export const alarms: readonly AlarmRow[] = [
   },
   {
     name: 'throttles',
-    says: 'Lambda refuses calls of the endpoint: the account or a function has no environments left.',
+    says: 'Calls of the endpoint are refused for their number: by Lambda, which has no environments left, or by the firewall, which counts an address’s.',
     source: { throttledEndpoint: true },
     statistic: 'Sum',
     periodMinutes: 5,

@@ -1,4 +1,4 @@
-import { Duration } from 'aws-cdk-lib';
+import { Aws, Duration } from 'aws-cdk-lib';
 import {
   Alarm,
   ComparisonOperator,
@@ -13,6 +13,7 @@ import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
 import { namespace } from '../../functions/lib/health/metrics.ts';
 import { type AlarmRow, alarms, type Source } from '../alarms.ts';
+import { rateRules } from './firewall.ts';
 import type { Machine } from './machine.ts';
 
 /** What is watched. */
@@ -22,6 +23,8 @@ export interface Watched {
   /** Of the endpoint. */
   readonly lambdas: ReadonlyMap<string, IFunction>;
   readonly machines: ReadonlyMap<string, Machine>;
+  /** The firewall's name in its metrics. */
+  readonly firewall: string;
 }
 
 /** Every alarm of `infra/alarms.ts`, told to the topic when there is somebody to tell. */
@@ -77,8 +80,19 @@ export function metricOf(
       },
       ...common,
     });
+  const blocked = (Rule: string) =>
+    new Metric({
+      namespace: 'AWS/WAFV2',
+      metricName: 'BlockedRequests',
+      dimensionsMap: { WebACL: watched.firewall, Region: Aws.REGION, Rule },
+      ...common,
+    });
+  if ('blockedBy' in source) return blocked(source.blockedBy);
   if ('throttledEndpoint' in source)
-    return sum([...watched.lambdas.values()].map((lambda) => lambda.metricThrottles(common)));
+    return sum([
+      ...[...watched.lambdas.values()].map((lambda) => lambda.metricThrottles(common)),
+      blocked(rateRules.perAddress),
+    ]);
   return sum(
     [...watched.machines.values()].map(({ machine }) =>
       source.machines === 'failed' ? machine.metricFailed(common) : machine.metricTimedOut(common),

@@ -16,6 +16,7 @@ import { strategies } from '../../functions/lib/tenant/tenant.ts';
 import { overNodes } from '../alarms.ts';
 import type { Alarms, Watched } from './alarms.ts';
 import { metricOf } from './alarms.ts';
+import { rateRules } from './firewall.ts';
 
 export interface DashboardProps {
   readonly name: string;
@@ -91,7 +92,17 @@ export class Dashboard extends Construct {
                 }) as IMetric,
             ),
           ),
-          graph('Calls', [api('Count', 'Sum')], [api('4XXError', 'Sum'), api('5XXError', 'Sum')]),
+          graph(
+            'Calls',
+            [api('Count', 'Sum')],
+            [
+              api('4XXError', 'Sum'),
+              api('5XXError', 'Sum'),
+              ...Object.values(rateRules).map((rule) =>
+                metricOf({ blockedBy: rule }, watched, { statistic: 'Sum', ...minute }),
+              ),
+            ],
+          ),
           graph('Latency p99, ms', [
             api('Latency', 'p99'),
             mcp.metricDuration({ statistic: 'p99' }) as IMetric,

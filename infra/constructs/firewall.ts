@@ -18,9 +18,11 @@ export class Firewall extends Construct {
     this.name = Stack.of(this).stackName;
     const { perToken, perAddress } = settings.rateLimit;
     const acl = new CfnWebACL(this, 'Acl', {
+      // The dimension of its metrics, which others of the account have too.
+      name: this.name,
       scope: 'REGIONAL',
       defaultAction: { allow: {} },
-      visibilityConfig: visibility('all'),
+      visibilityConfig: visibility(this.name),
       customResponseBodies: {
         [tooMany]: {
           contentType: 'APPLICATION_JSON',
@@ -28,13 +30,13 @@ export class Firewall extends Construct {
         },
       },
       rules: [
-        limit(0, 'per-address', {
+        limit(0, rateRules.perAddress, {
           limit: perAddress,
           evaluationWindowSec: 300,
           aggregateKeyType: 'IP',
         }),
         // One agent in a loop stops itself, not its neighbours behind the same address.
-        limit(1, 'per-token', {
+        limit(1, rateRules.perToken, {
           limit: perToken,
           evaluationWindowSec: 300,
           aggregateKeyType: 'CUSTOM_KEYS',
@@ -90,6 +92,9 @@ export class Firewall extends Construct {
     });
   }
 }
+
+/** The names of what counts requests, in its metrics too. */
+export const rateRules = { perAddress: 'per-address', perToken: 'per-token' } as const;
 
 const tooMany = 'too-many';
 /** A part of the five minutes that are counted: enough for a loop to slow down. */

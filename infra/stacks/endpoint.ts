@@ -21,6 +21,7 @@ export interface EndpointStackProps extends StackProps {
 export class EndpointStack extends Stack {
   readonly api: McpApi;
   readonly lambdas: ReadonlyMap<string, TenancyFunction>;
+  readonly firewall: Firewall;
 
   constructor(scope: Construct, id: string, props: EndpointStackProps) {
     super(scope, id, props);
@@ -53,7 +54,7 @@ export class EndpointStack extends Stack {
       scopes: scopesOf(tools),
       allowedOrigins: settings.allowedOrigins,
     });
-    new Firewall(this, 'Firewall', { stage: this.api.stage, settings });
+    this.firewall = new Firewall(this, 'Firewall', { stage: this.api.stage, settings });
   }
 
   lambda(name: FunctionName): IFunction {

@@ -36,6 +36,7 @@ export class WatchStack extends Stack {
       api: { name: endpoint.api.name, stage: endpoint.api.stage.stageName },
       lambdas: new Map([...endpoint.lambdas].map(([name, { lambda }]) => [name, lambda])),
       machines: control.machines,
+      firewall: endpoint.firewall.name,
     };
     const alarms = new Alarms(this, 'Alarms', watched, this.topic(settings.alarmEmail));
     const mcp = endpoint.lambdas.get('mcp')!;

@@ -8,6 +8,10 @@ import { synthesize } from './synthesize.ts';
 
 vi.setConfig({ hookTimeout: 180_000 });
 
+interface Added {
+  readonly MetricName: string;
+  readonly Dimensions: readonly { readonly Name: string; readonly Value: string }[];
+}
 interface Widget {
   readonly properties: { readonly metrics?: readonly (readonly unknown[])[] };
 }
@@ -145,8 +149,35 @@ it('watches things that the other stacks make', () => {
     if (Name === 'ApiName') {
       const names = assembly.of('AWS::ApiGateway::RestApi').map(({ properties }) => properties.Name);
       expect(names).toContain(Value);
-    } else if (Name !== 'Method' && Name !== 'Resource') expect(ids).toContain(Value);
+    } else if (Name === 'WebACL') {
+      const { properties } = assembly.only('AWS::WAFv2::WebACL', /./);
+      expect([properties.Name, properties.VisibilityConfig.MetricName]).toEqual([Value, Value]);
+    } else if (Name === 'Rule') {
+      const { Rules } = assembly.only('AWS::WAFv2::WebACL', /./).properties;
+      const rule = Rules.find((each: { Name: string }) => each.Name === Value);
+      expect(rule.VisibilityConfig).toMatchObject({ MetricName: Value, CloudWatchMetricsEnabled: true });
+    } else if (Name === 'Region') expect(Value).toBe('eu-west-1');
+    else if (Name !== 'Method' && Name !== 'Resource') expect(ids).toContain(Value);
   }
+});
+
+it('hears of calls that are refused for their number, whoever refuses them but an agent’s own limit', () => {
+  const { Metrics } = assembly
+    .of('AWS::CloudWatch::Alarm')
+    .find(({ properties }) => properties.AlarmName === 'tenantry-throttles')!.properties;
+  const added = Metrics.flatMap(({ MetricStat }: { MetricStat?: { Metric: Added } }) =>
+    MetricStat
+      ? [
+          [
+            MetricStat.Metric.MetricName,
+            MetricStat.Metric.Dimensions.find(({ Name }) => Name === 'Rule')?.Value,
+          ],
+        ]
+      : [],
+  );
+  const endpoint = functions.filter(({ plane }) => plane === 'data');
+  expect(added.filter(([name]: [string]) => name === 'Throttles')).toHaveLength(endpoint.length);
+  expect(added).toContainEqual(['BlockedRequests', 'per-address']);
 });
 
 it('runs by the clock what the manifest says, and nothing else', () => {
