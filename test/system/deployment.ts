@@ -171,7 +171,12 @@ export async function deploy(settings: Record<string, unknown> = {}) {
   /** As CloudFormation runs it: the others come up only when it has answered. */
   async function install(type: 'Create' | 'Update') {
     add('install');
-    const answer = (await host.invoke('install', { RequestType: type, ResourceProperties: {} })) as {
+    const named = type === 'Create' ? {} : { PhysicalResourceId: 'tenantry' };
+    const answer = (await host.invoke('install', {
+      RequestType: type,
+      ...named,
+      ResourceProperties: {},
+    })) as {
       Data: Record<string, string>;
     };
     const resource = bare.only('Custom::TenantryInstallation', /./);

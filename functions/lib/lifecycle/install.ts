@@ -10,9 +10,9 @@ import type { MigrationFile } from '../migrations/migration-file.ts';
 import { migrateHomes, readRelease, sharedHome } from '../migrations/migrator.ts';
 import { newestState } from '../migrations/release.ts';
 import type { InstallSettings } from '../settings.ts';
-import { catalogEndpoint, createControlPlane } from './control-plane.ts';
+import { adminEndpoint, type ControlPlane, catalogEndpoint, createControlPlane } from './control-plane.ts';
 import { ensureKeys, trustedKeys } from './keys.ts';
-import { prepareCatalog, preparePlace } from './place.ts';
+import { mayConnect, prepareCatalog, preparePlace } from './place.ts';
 
 export interface Installed {
   /** For the authorizer: it verifies the product's own API keys without a database. */
@@ -23,14 +23,17 @@ export interface Installed {
  * What a deployment does before its code serves: keys, roles, catalog, and the runtime of the shared database. Safe at
  * every deployment, and after one that died half way. Running code meets a catalog and a runtime that are one version
  * newer than it is. Tenant migrations are not its business, but for the very first: shared tables that nobody uses yet.
+ * @param isFirst until one has succeeded; one that failed half way leaves it so
  */
 export async function install(
   settings: InstallSettings,
   files: readonly MigrationFile[],
-  secrets = createSecrets(),
+  isFirst = true,
 ): Promise<Installed> {
+  const secrets = createSecrets();
   const { signing } = await ensureKeys(secrets, settings, settings.signingKeyGeneration);
   const plane = await createControlPlane(settings, secrets);
+  if (!isFirst) await expectInstalled(plane);
   const { clusterId, host: adminHost, port: adminPort } = settings.catalog;
   const { region, proxy } = settings;
   const cluster = { clusterId, kind: 'shared', region, ...proxy, adminHost, adminPort } as const;
@@ -60,6 +63,15 @@ export async function install(
     }),
   );
   return { apiKeyJwks: { keys: trustedKeys(signing) } };
+}
+
+/** An empty server in place of the one with the catalog would be served as if there were no tenant. @throws Error */
+async function expectInstalled(plane: ControlPlane): Promise<void> {
+  const { clusterId, host, port } = plane.catalog;
+  if (await mayConnect(adminEndpoint(plane, { clusterId, host, port, database: 'postgres' }))) return;
+  throw new Error(
+    `The server ${host} does not let in tenancy_provisioner, which an earlier installation has made: it is another server, and the data is not on it. Has the setting cluster.kind changed? Put it back, or restore a snapshot of the old server (DEPLOYING.md, "Another kind of cluster").`,
+  );
 }
 
 async function masterLogin(secret: string): Promise<Pick<Endpoint, 'login' | 'password'>> {

@@ -58,7 +58,7 @@ export async function preparePlace(
 }
 
 /** @throws ConnectFailure when it is not the login that stands in the way */
-async function mayConnect(endpoint: Endpoint): Promise<boolean> {
+export async function mayConnect(endpoint: Endpoint): Promise<boolean> {
   try {
     await withConnection(endpoint, async () => {});
     return true;

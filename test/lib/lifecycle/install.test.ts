@@ -46,6 +46,19 @@ afterAll(async () => {
   await server?.close();
 });
 
+it('refuses an empty server once an installation has succeeded, and takes it as often as none has', async () => {
+  const files = await homeMigrations();
+  // As a deployment logs in; the others' passwords are made with the logins.
+  await expect(install({ ...settings, credentials: 'iam' }, files, false)).rejects.toThrow(
+    /another server[\s\S]*cluster\.kind/,
+  );
+  // Keys are there from the first attempt on: they say nothing.
+  const faulty = parseMigration('9001-faulty.sql', 'create table no_key (x text)');
+  await expect(install(settings, [...files, faulty])).rejects.toThrow();
+  await install(settings, files);
+  await install(settings, files, false);
+});
+
 it('records what the shared tables have, until tenants live there: then only a run changes them', async () => {
   const files = await homeMigrations();
   await install(settings, files);
