@@ -13,7 +13,10 @@ const schema = z.strictObject({
     .string()
     .regex(/^[a-z]{2}(-[a-z]+)+-\d$/, 'must be an AWS region, e.g. eu-west-1')
     .optional(),
-  /** The endpoint's own name. Absent: API Gateway's address, whose stage stands in the path. */
+  /**
+   * The endpoint's own name. Absent: API Gateway's address, whose stage stands in the path. Another one later makes every API
+   * key invalid: the address is their issuer and audience.
+   */
   domain: z
     .strictObject({
       name: z.hostname('must be a host name, e.g. mcp.example.com'),
