@@ -45,7 +45,8 @@ interface Reach {
   readonly databases?: readonly ('proxy' | 'cluster' | 'dedicated')[];
   readonly service?: Service;
 }
-export type Service = 'secretsmanager' | 'rds' | 'states' | 'lambda' | 's3';
+export const serviceNames = ['secretsmanager', 'rds', 'states', 'lambda', 's3'] as const;
+export type Service = (typeof serviceNames)[number];
 
 export const reach: Readonly<Record<Right, Reach>> = {
   'enter-homes': { databases: ['proxy', 'dedicated'] },

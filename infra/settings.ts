@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { extensionName, reachesOut } from '../functions/lib/migrations/extensions.ts';
 import { strategies } from '../functions/lib/tenant/tenant.ts';
+import { endpointsAreComplete, endpointsThere } from './existing-endpoints.ts';
+import { serviceNames } from './rights.ts';
 
 /**
  * What an adopting team decides about its deployment: the object `tenantry` of CDK's context. It stands in `cdk.json`,
@@ -83,15 +85,18 @@ const schema = z.strictObject({
         .strictObject({
           vpcId: resourceId('vpc'),
           subnetIds: z.array(resourceId('subnet')).min(2),
-          /** Of these subnets: endpoints for AWS's services are made in them. */
+          /** Of these subnets: the S3 endpoint is made in them. */
           routeTableIds: z.array(resourceId('rtb')).min(1).optional(),
-          /** Instead: the group of endpoints that the VPC has already, for Secrets Manager, RDS, Step Functions, Lambda and S3. */
+          /** The group of interface endpoints that the VPC has already; what is made joins it. */
           endpointSecurityGroupId: resourceId('sg').optional(),
+          /**
+           * Services whose endpoints the VPC has already: those of the others are made. Absent: all are there where only a group
+           * is given, and none where only route tables are.
+           */
+          endpointsThere: z.array(z.enum(serviceNames)).optional(),
         })
-        .refine(
-          ({ routeTableIds, endpointSecurityGroupId }) => !routeTableIds !== !endpointSecurityGroupId,
-          'needs routeTableIds (endpoints are made) or endpointSecurityGroupId (they are there), not both',
-        )
+        .superRefine(endpointsAreComplete)
+        .transform((existing) => ({ ...existing, endpointsThere: endpointsThere(existing) }))
         .optional(),
     })
     .prefault({}),

@@ -54,7 +54,8 @@ export class NetworkStack extends Stack implements Network {
         : this.newGroup('endpoints'),
     );
     this.letIn();
-    if (!existing?.endpointSecurityGroupId) this.addEndpoints();
+    const there = existing?.endpointsThere ?? [];
+    this.addEndpoints(services.filter((service) => !there.includes(service)));
   }
 
   fixedGroup(scope: Construct, name: string): ISecurityGroup {
@@ -134,7 +135,7 @@ export class NetworkStack extends Stack implements Network {
     let_('proxy', 'cluster', postgresPort);
   }
 
-  private addEndpoints(): void {
+  private addEndpoints(missing: readonly Service[]): void {
     // Nobody else's credentials are good for anything from in here.
     const policy = new PolicyStatement({
       principals: [new AnyPrincipal()],
@@ -142,7 +143,7 @@ export class NetworkStack extends Stack implements Network {
       resources: ['*'],
       conditions: { StringEquals: { 'aws:PrincipalAccount': Aws.ACCOUNT_ID } },
     });
-    for (const service of services.filter((name) => name !== 's3')) {
+    for (const service of missing.filter((name) => name !== 's3')) {
       new InterfaceVpcEndpoint(this, `${service}-endpoint`, {
         vpc: this.vpc,
         service: interfaceServices[service],
@@ -151,7 +152,7 @@ export class NetworkStack extends Stack implements Network {
         open: false,
       }).addToPolicy(policy);
     }
-    if (services.includes('s3'))
+    if (missing.includes('s3'))
       new GatewayVpcEndpoint(this, 's3-endpoint', {
         vpc: this.vpc,
         service: GatewayVpcEndpointAwsService.S3,

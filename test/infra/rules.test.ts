@@ -267,11 +267,12 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       ]);
       return properties.ServiceName.split('.').at(-1);
     });
-    expect(made.sort()).toEqual(
-      settings.network.existing?.endpointSecurityGroupId
-        ? []
-        : ['lambda', 'rds', 's3', 'secretsmanager', 'states'],
-    );
+    const there = settings.network.existing?.endpointsThere ?? [];
+    expect([...made, ...there].sort()).toEqual(['lambda', 'rds', 's3', 'secretsmanager', 'states']);
+    const group = settings.network.existing?.endpointSecurityGroupId ?? expect.stringMatching(/^<endpoints/);
+    for (const { properties } of assembly.of('AWS::EC2::VPCEndpoint'))
+      if (properties.VpcEndpointType === 'Interface')
+        expect(properties).toMatchObject({ SecurityGroupIds: [group], PrivateDnsEnabled: true });
   });
 
   it('runs every state machine as its file has it, standard, logged and traced', () => {

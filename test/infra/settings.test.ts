@@ -64,12 +64,32 @@ describe('settings', () => {
     [{}, /routeTableIds .* or endpointSecurityGroupId/],
     [
       { routeTableIds: ['rtb-0123456789abcdef0'], endpointSecurityGroupId: 'sg-0123456789abcdef0' },
-      /not both/,
+      /endpointsThere names them/,
     ],
+    [{ endpointsThere: ['s3', 'rds'] }, /needs endpointSecurityGroupId/],
+    [
+      { endpointSecurityGroupId: 'sg-0123456789abcdef0', endpointsThere: ['rds'] },
+      /needs routeTableIds for the endpoint of S3/,
+    ],
+    [{ endpointsThere: ['sqs'] }, /endpointsThere\.0/],
   ])('know where the endpoints of an existing network are: %j', (endpoints, fault) => {
     const subnetIds = ['subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'];
     const existing = { vpcId: 'vpc-0123456789abcdef0', subnetIds, ...endpoints };
     expect(() => readSettings({ network: { existing } })).toThrow(fault);
+  });
+
+  it.each([
+    [{ routeTableIds: ['rtb-0123456789abcdef0'] }, []],
+    [
+      { endpointSecurityGroupId: 'sg-0123456789abcdef0' },
+      ['lambda', 'rds', 's3', 'secretsmanager', 'states'],
+    ],
+    [{ endpointsThere: ['s3'] }, ['s3']],
+  ])('take it from what they name which endpoints are there: %j', (endpoints, expected) => {
+    const subnetIds = ['subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'];
+    const existing = { vpcId: 'vpc-0123456789abcdef0', subnetIds, ...endpoints };
+    const there = readSettings({ network: { existing } }).network.existing!.endpointsThere;
+    expect([...there].sort()).toEqual(expected);
   });
 
   it.each(['', '{', '[]', 7])('refuse %j and say where they belong', (context) => {

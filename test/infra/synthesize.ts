@@ -42,6 +42,16 @@ export const variants: Readonly<Record<string, Record<string, unknown>>> = {
     cluster: { kind: 'instance' },
     ownKey: true,
   },
+  'an existing network with some endpoints': {
+    network: {
+      existing: {
+        vpcId: 'vpc-0123456789abcdef0',
+        subnetIds: ['subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'],
+        endpointSecurityGroupId: 'sg-0123456789abcdef0',
+        endpointsThere: ['s3', 'secretsmanager'],
+      },
+    },
+  },
   'an existing network with endpoints, one small server': {
     network: {
       existing: {
