@@ -190,12 +190,16 @@ export function readSettings(context: unknown): Settings {
 
 const verifySchema = z
   .object({
-    /** The endpoint's URL: output `EndpointUrl`. */
-    VERIFY_URL: z.url({ protocol: /^https$/, error: 'must be the endpoint’s https address' }),
-    VERIFY_KEY: z.string().min(1, 'must be an API key: npm run tenants -- keys create …'),
+    /** The endpoint's URL. */
+    VERIFY_URL: z.url({
+      protocol: /^https$/,
+      error: 'must be the endpoint’s https address, the output EndpointUrl',
+    }),
+    /** An API key: `npm run tenants -- keys create …`. */
+    VERIFY_KEY: z.string().min(1).optional(),
     /** A key that lacks a scope. */
     VERIFY_NARROW_KEY: z.string().min(1).optional(),
-    /** The proxy's name: output `ProxyName`. */
+    /** The proxy's name. */
     VERIFY_PROXY: z.string().min(1).optional(),
     AWS_REGION: z.string().min(1).default('us-east-1'),
   })
@@ -207,9 +211,20 @@ const verifySchema = z
     region: env.AWS_REGION,
   }));
 
-/** Of `npm run verify:aws`. @throws Error that names every faulty variable */
-export function readVerifySettings(env: Readonly<Record<string, string | undefined>> = process.env) {
-  const result = verifySchema.safeParse(env);
+/** What `cdk deploy` writes into the file that `cdk.json` names: outputs by stack. */
+type Outputs = Readonly<Record<string, Readonly<Record<string, string>>>>;
+
+/**
+ * Of `npm run verify:aws`: addresses are the last deployment's outputs, unless a variable says otherwise.
+ * @throws Error that names every faulty variable
+ */
+export function readVerifySettings(
+  outputs: Outputs = {},
+  env: Readonly<Record<string, string | undefined>> = process.env,
+) {
+  const { TenantryEndpoint: endpoint, TenantryData: data } = outputs;
+  const deployed = { VERIFY_URL: endpoint?.EndpointUrl, VERIFY_PROXY: data?.ProxyName };
+  const result = verifySchema.safeParse({ ...deployed, ...env });
   if (result.success) return result.data;
   const faults = result.error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`);
   throw new Error(`These environment variables need attention:\n${faults.join('\n')}`);

@@ -1,11 +1,16 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import Table from 'cli-table3';
 import { signedHeaders } from '../../functions/lib/aws/signed-request.ts';
 import { readVerifySettings } from '../settings.ts';
 import { verify } from './verify.ts';
 
+/** As `cdk.json` names it. */
+const outputsFile = 'cdk-outputs.json';
+
 /** `npm run verify:aws`: asks a deployment what only a deployment can show. Exit code 1 when something does not hold. */
-const { url, key, narrowKey, proxy, region } = readVerifySettings();
+const outputs = existsSync(outputsFile) ? JSON.parse(readFileSync(outputsFile, 'utf8')) : {};
+const { url, key, narrowKey, proxy, region } = readVerifySettings(outputs);
 const verdicts = await verify(
   {
     url,

@@ -1,8 +1,10 @@
+import { readFileSync } from 'node:fs';
 import { Annotations, Match } from 'aws-cdk-lib/assertions';
 import { describe, expect, it } from 'vitest';
 import { versionFloors } from '../../functions/lib/health/audit-server.ts';
 import { isBelowFloor } from '../../infra/engine-versions.ts';
-import { readSettings } from '../../infra/settings.ts';
+import { readSettings, readVerifySettings } from '../../infra/settings.ts';
+import { Assembly } from './assembly.ts';
 import { synthesize } from './synthesize.ts';
 
 describe('settings', () => {
@@ -94,6 +96,35 @@ describe('settings', () => {
 
   it.each(['', '{', '[]', 7])('refuse %j and say where they belong', (context) => {
     expect(() => readSettings(context)).toThrow(/tenantry/);
+  });
+});
+
+describe('settings of npm run verify:aws', () => {
+  const outputs = {
+    TenantryEndpoint: { EndpointUrl: 'https://mcp.example.com/mcp' },
+    TenantryData: { ProxyName: 'proxy' },
+  };
+
+  it('are the last deployment’s outputs, so that it needs no variable', () => {
+    expect(readVerifySettings(outputs, {})).toMatchObject({
+      url: 'https://mcp.example.com/mcp',
+      proxy: 'proxy',
+      key: undefined,
+    });
+    const env = { VERIFY_URL: 'https://other.example.com/mcp', VERIFY_KEY: 'tnt_x' };
+    expect(readVerifySettings(outputs, env)).toMatchObject({ url: env.VERIFY_URL, key: 'tnt_x' });
+  });
+
+  it('say which output is missing where nothing was deployed from here', () => {
+    expect(() => readVerifySettings({}, {})).toThrow(/VERIFY_URL: .*EndpointUrl/);
+  });
+
+  it('are outputs of the deployment, in the file that cdk.json names', () => {
+    const named = new Assembly(synthesize()).outputs();
+    for (const [stack, values] of Object.entries(outputs))
+      for (const output of Object.keys(values)) expect(named).toHaveProperty([`${stack}.${output}`]);
+    const { outputsFile } = JSON.parse(readFileSync('cdk.json', 'utf8'));
+    expect(readFileSync('infra/verify/main.ts', 'utf8')).toContain(`'${outputsFile}'`);
   });
 });
 

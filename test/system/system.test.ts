@@ -158,6 +158,20 @@ describe('npm run verify:aws', () => {
     expect(left.map(({ saw }) => saw)).toEqual(['set VERIFY_NARROW_KEY', 'set VERIFY_PROXY']);
   });
 
+  it('asks what needs no tenant where it has no key', async () => {
+    const { key, narrowKey, ...less } = target;
+    const verdicts = await verify(less);
+    expect(verdicts.map(({ outcome }) => outcome).filter((outcome) => outcome === 'does not hold')).toEqual(
+      [],
+    );
+    expect(verdicts.filter(({ outcome }) => outcome === 'holds').map(({ check }) => check.name)).toEqual([
+      'a call without a token is told where to log in',
+      'the metadata that it points to can be read',
+      'a false token is refused in the same words',
+      'GET /health says ok',
+    ]);
+  });
+
   it('says what it saw where something does not hold', async () => {
     const broken: Target = {
       ...target,
