@@ -4,7 +4,15 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { functions } from '../../infra/functions.ts';
-import { type Bundles, bytes, families, loadedAtStart, loadedFor, synthesizeBundles } from './bundles.ts';
+import {
+  type Bundles,
+  bytes,
+  families,
+  loadedAtStart,
+  loadedFor,
+  loadedToAnswer,
+  synthesizeBundles,
+} from './bundles.ts';
 
 let bundles: Bundles;
 beforeAll(() => {
@@ -91,6 +99,20 @@ describe('the MCP function', () => {
     const { folder } = deployed('mcp');
     expect(bytes(folder, loadedFor(folder, family))).toBeLessThanOrEqual(600 * 1024);
   });
+
+  it.each([
+    ['legacy', 670],
+    ['modern', 800],
+  ] as const)(
+    'has read, before the first answer to a client of the %s family, at most %i KB',
+    (family, limit) => {
+      const { folder } = deployed('mcp');
+      const loaded = loadedToAnswer(folder, family);
+      const code = [...loaded].map((file) => readFileSync(join(folder, file), 'utf8')).join();
+      for (const client of ['com.amazonaws.secretsmanager', 'rds-db']) expect(code).toContain(client);
+      expect(bytes(folder, loaded)).toBeLessThanOrEqual(limit * 1024);
+    },
+  );
 });
 
 it.each([

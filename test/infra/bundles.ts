@@ -65,5 +65,17 @@ export function loadedFor(folder: string, family: (typeof families)[number]): Re
   return loadedAtStart(folder, chunk, new Set(loadedAtStart(folder)));
 }
 
+/**
+ * The same, and AWS's clients that every new environment needs before its first answer: the reader of the context key and the
+ * maker of IAM tokens. What they look for credentials with beside the environment's is not: Lambda gives those.
+ */
+export function loadedToAnswer(folder: string, family: (typeof families)[number]): ReadonlySet<string> {
+  const loaded = new Set(loadedFor(folder, family));
+  const code = readFileSync(join(folder, 'handler.mjs'), 'utf8');
+  for (const [, client] of code.matchAll(/\bimport\("\.\/(dist-es-[^"]+\.mjs)"\)/g))
+    loadedAtStart(folder, client, loaded);
+  return loaded;
+}
+
 export const bytes = (folder: string, files: Iterable<string>): number =>
   [...files].reduce((sum, file) => sum + statSync(join(folder, file)).size, 0);
