@@ -173,6 +173,8 @@ const schema = z.strictObject({
   ownKey: z.boolean().default(false),
   /** Who is told of alarms; they have to confirm once. Absent: alarms are shown and sent to nobody. */
   alarmEmail: z.email().optional(),
+  /** Where RUNBOOK.md can be read, so that an alarm's e-mail links to its section: `https://…/RUNBOOK.md`. */
+  runbookUrl: publicAddress().optional(),
   logRetentionDays: z.union([7, 14, 30, 60, 90, 180, 365].map((days) => z.literal(days))).default(30),
 });
 

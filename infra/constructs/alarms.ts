@@ -31,12 +31,12 @@ export interface Watched {
 export class Alarms extends Construct {
   readonly all: readonly Alarm[];
 
-  constructor(scope: Construct, id: string, watched: Watched, topic: ITopic) {
+  constructor(scope: Construct, id: string, watched: Watched, topic: ITopic, runbook = 'RUNBOOK.md') {
     super(scope, id);
     this.all = alarms.map((row) => {
       const alarm = new Alarm(this, row.name, {
         alarmName: `tenantry-${row.name}`,
-        alarmDescription: `${row.says} What to do: RUNBOOK.md#${row.name}`,
+        alarmDescription: `${row.says} What to do: ${runbook}#${row.name}`,
         metric: metricOf(row.source, watched, row),
         threshold: row.threshold,
         comparisonOperator: row.below

@@ -38,7 +38,7 @@ export class WatchStack extends Stack {
       machines: control.machines,
       firewall: endpoint.firewall.name,
     };
-    const alarms = new Alarms(this, 'Alarms', watched, this.topic(settings.alarmEmail));
+    const alarms = new Alarms(this, 'Alarms', watched, this.topic(settings.alarmEmail), settings.runbookUrl);
     const mcp = endpoint.lambdas.get('mcp')!;
     new Dashboard(this, 'Dashboard', {
       name: this.stackName,

@@ -37,6 +37,14 @@ it('has one alarm for each row, which says what to do and tells somebody', () =>
   });
 });
 
+it('links to the runbook where the settings say that it can be read', () => {
+  const runbookUrl = 'https://git.example.com/ops/RUNBOOK.md';
+  for (const { properties } of new Assembly(synthesize({ runbookUrl })).of('AWS::CloudWatch::Alarm'))
+    expect(properties.AlarmDescription).toMatch(
+      `${runbookUrl}#${properties.AlarmName.replace('tenantry-', '')}`,
+    );
+});
+
 it('encrypts what it tells, with a key that CloudWatch may use', () => {
   const key = assembly.only('AWS::KMS::Key', /./);
   expect(assembly.only('AWS::SNS::Topic', /./).properties.KmsMasterKeyId).toBe(`<${key.id}.Arn>`);
