@@ -1,9 +1,23 @@
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { functions } from '../../infra/functions.ts';
 import { machineFiles } from '../../infra/machines.ts';
 import { readSettings } from '../../infra/settings.ts';
 import { Assembly, type Resource } from './assembly.ts';
 import { synthesize, variants } from './synthesize.ts';
+
+
+/** What DEPLOYING.md calls that which outlives its stack. */
+const remains: Readonly<Record<string, RegExp>> = {
+  'AWS::Logs::LogGroup': /functions', state machines', access and execution logs .*flow log/,
+  'AWS::SecretsManager::Secret': /two signing keys/,
+  'AWS::S3::Bucket': /bucket of exports/,
+  'AWS::KMS::Key': /own KMS key/,
+  'AWS::RDS::DBCluster': /final snapshot of the cluster/,
+  'AWS::RDS::DBInstance': /final snapshot of the cluster/,
+  'AWS::ApiGateway::Account': /account-wide role/,
+  'AWS::IAM::Role': /account-wide role/,
+};
 
 /** What a security reviewer asks of every resource of a kind, in every deployment that settings can make. */
 describe.each(Object.entries(variants))('%s', (_, changes) => {
@@ -330,6 +344,15 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       expect(properties).not.toHaveProperty('SecretString');
       expect(properties).not.toHaveProperty('GenerateSecretString');
     });
+  });
+
+  it('leaves, when the stacks go, what DEPLOYING.md lists and nothing else', () => {
+    const kept = assembly.resources.filter(({ deletionPolicy }) =>
+      /Retain|Snapshot/.test(deletionPolicy ?? ''),
+    );
+    expect(kept.length).toBeGreaterThan(10);
+    const guide = readFileSync('DEPLOYING.md', 'utf8').split('## What stays')[1]!;
+    for (const { id, type } of kept) expect(guide, id).toMatch(remains[type] ?? `nothing about ${type}`);
   });
 
   it('tells each function the name of a secret that is there', () => {
