@@ -53,6 +53,19 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
     expect(assembly.of('AWS::Lambda::Function')).toHaveLength(functions.length + libraries);
   });
 
+  it('gives a function its rights before it is made: Lambda tries those for its network then', () => {
+    for (const { name } of functions.filter(({ inVpc }) => inVpc)) {
+      const id = new RegExp(`^${name.replaceAll('-', '')}Function`, 'i');
+      const { properties, dependsOn, stack } = assembly.only('AWS::Lambda::Function', id);
+      const role = properties.Role.replace('.Arn>', '>');
+      const policies = assembly
+        .of('AWS::IAM::Policy')
+        .filter((policy) => policy.stack === stack && policy.properties.Roles.includes(role));
+      expect(policies.length, name).toBeGreaterThan(0);
+      for (const policy of policies) expect(dependsOn, name).toContain(policy.id);
+    }
+  });
+
   it('leaves nothing in the default security group of its own VPC, by a function that can do no more', () => {
     const closed = assembly.of('Custom::VpcRestrictDefaultSG');
     expect(closed).toHaveLength(settings.network.existing ? 0 : 1);
