@@ -6,7 +6,6 @@ import { readSettings } from '../../infra/settings.ts';
 import { Assembly, type Resource } from './assembly.ts';
 import { synthesize, variants } from './synthesize.ts';
 
-
 /** What DEPLOYING.md calls that which outlives its stack. */
 const remains: Readonly<Record<string, RegExp>> = {
   'AWS::Logs::LogGroup': /functions', state machines', access and execution logs .*flow log/,

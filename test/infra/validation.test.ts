@@ -3,7 +3,6 @@ import { afterEach, expect, it, vi } from 'vitest';
 import { synthesize, variants } from './synthesize.ts';
 
 // The first loads the library's schemas and rules, and bundles all functions.
-vi.setConfig({ testTimeout: 180_000 });
 afterEach(() => {
   vi.unstubAllEnvs();
 });

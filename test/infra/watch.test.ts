@@ -6,8 +6,6 @@ import { type FunctionRow, functions } from '../../infra/functions.ts';
 import { Assembly } from './assembly.ts';
 import { synthesize } from './synthesize.ts';
 
-vi.setConfig({ hookTimeout: 180_000 });
-
 interface Added {
   readonly MetricName: string;
   readonly Dimensions: readonly { readonly Name: string; readonly Value: string }[];
