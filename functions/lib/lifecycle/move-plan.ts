@@ -11,6 +11,7 @@ import { requirePlausible } from '../move/identities.ts';
 import { tooMany } from '../move/limits.ts';
 import { quote, reading } from '../move/side.ts';
 import { readTables } from '../move/tables.ts';
+import { requireQuiet } from '../move/triggers.ts';
 import { type Strategy, strategies } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import {
@@ -64,7 +65,7 @@ export async function planMove(
   const room = await readRoom(catalog);
   const { home } = candidate;
   const blocks = blocksOf(candidate, request, room);
-  const seen = home === undefined ? { tables: [], blocks: [] } : await look(plane, home);
+  const seen = home === undefined ? { tables: [], blocks: [] } : await look(plane, home, to);
   blocks.push(...seen.blocks);
   const { destination } = tried(candidate, request, room);
   if (destination !== undefined) blocks.push(...(await connectionsIn(plane, catalog, destination)));
@@ -141,6 +142,7 @@ function tried(
 async function look(
   plane: ControlPlane,
   home: ReachableHome,
+  to: Strategy,
 ): Promise<{ tables: MovePlan['tables']; blocks: string[] }> {
   const { clusterId, adminHost: host, adminPort: port, database } = home;
   const connection = await openCopyConnection(adminEndpoint(plane, { clusterId, host, port, database }));
@@ -157,6 +159,9 @@ async function look(
         );
         found.push({ table: name, rows: Number(rows[0]!.rows), bytes: Number(rows[0]!.bytes) });
       }
+      // Its own tables have the triggers that the shared ones have.
+      if (![home.strategy, to].every((strategy) => isolations[strategy].ownsTables))
+        await requireQuiet(side, tables);
       await requirePlausible(side, tables);
     });
   } catch (error) {

@@ -15,6 +15,7 @@ import { stays } from '../move/diff.ts';
 import { readState, setState } from '../move/hold.ts';
 import { prepareStaging } from '../move/staging.ts';
 import { closeSource, compareInFull, handOver, switchOver, unfence } from '../move/switch.ts';
+import { disableTriggers } from '../move/triggers.ts';
 import type { Mover } from './move.ts';
 import { openState } from './move-end.ts';
 import { withSides } from './move-sides.ts';
@@ -55,6 +56,7 @@ export async function onTheWayBack<T>(
   return withSides(mover, move, homes, async (sides) => {
     await closeSource(sides.target);
     await prepareStaging(sides.target, sides.tables, true);
+    await disableTriggers(sides.target, sides.tables);
     return work(sides);
   });
 }

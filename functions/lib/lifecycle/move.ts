@@ -16,6 +16,7 @@ import { copyRows } from '../move/copy.ts';
 import { capture, release } from '../move/hold.ts';
 import { requireFew } from '../move/limits.ts';
 import { hasLanded, land, makeKeys, prepareStaging } from '../move/staging.ts';
+import { disableTriggers, requireQuietShared } from '../move/triggers.ts';
 import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { plannedHome } from './leaving-homes.ts';
@@ -83,7 +84,9 @@ export const moveSteps = {
     await withSides(mover, move, { source, target }, async (sides) => {
       await requireSameSchema(sides);
       await requireFew(sides.source, sides.tables, target.strategy);
+      await requireQuietShared([sides.source, sides.target], sides.tables);
       await prepareStaging(sides.target, sides.tables);
+      await disableTriggers(sides.target, sides.tables);
     });
   },
 

@@ -18,13 +18,20 @@ export async function deleteRows(
   until: () => boolean,
 ): Promise<boolean> {
   const pace = new Pace(side.connection);
-  try {
-    for (const table of tables.toReversed())
-      while ((await pace.after(() => deleteSome(side, [table], BATCH))) > 0) if (until()) return true;
-  } catch (error) {
-    // Rows that point at each other go together or not at all.
-    if ((error as { code?: string }).code !== '23503') throw error;
-    await deleteSome(side, tables.toReversed(), undefined);
+  // A trigger on one table may write to another, which was empty already.
+  for (let deleted = 1; deleted > 0; ) {
+    deleted = 0;
+    try {
+      for (const table of tables.toReversed())
+        for (let some = 1; some > 0; deleted += some) {
+          some = await pace.after(() => deleteSome(side, [table], BATCH));
+          if (some > 0 && until()) return true;
+        }
+    } catch (error) {
+      // Rows that point at each other go together or not at all.
+      if ((error as { code?: string }).code !== '23503') throw error;
+      deleted += await deleteSome(side, tables.toReversed(), undefined);
+    }
   }
   return false;
 }

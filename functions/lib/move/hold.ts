@@ -102,12 +102,14 @@ export async function setState(
   }
 }
 
-interface Next {
+export interface Next {
   readonly capturing: boolean;
   /** false: need not outlive a crash of the server. Whatever is written because of it does, and it comes before that. */
   readonly isFlushed?: boolean;
   /** Unless it stays what it is. */
   readonly epoch?: number;
+  /** SQL that goes before it, in the same transaction. */
+  readonly first?: string;
 }
 
 /** The same, for the end of a transaction. */
@@ -115,9 +117,9 @@ export const becoming = (
   side: Pick<Hold, 'home' | 'mover'>,
   from: readonly HomeState[],
   to: HomeState,
-  { capturing, epoch }: Next,
+  { capturing, epoch, first = '' }: Next,
 ) =>
-  `set local role tenancy_keeper;
+  `${first} set local role tenancy_keeper;
    ${changed(`set state = '${to}', capturing = ${capturing}, epoch = ${epoch ?? 'epoch'}`, side, from)}`;
 
 /** An update of the home by this attempt alone, while it is in one of these states; for a script. */

@@ -1,7 +1,7 @@
 import { literal } from '../database/connect.ts';
 import { byKey, type Sides } from './catch-up.ts';
 import { requireSame } from './diff.ts';
-import { becoming, setState } from './hold.ts';
+import { becoming, type Next, setState } from './hold.ts';
 import {
   fromKeys,
   type HashRow,
@@ -99,7 +99,7 @@ const isOf = ({ name, isPartitioned }: MovedTable) =>
 export async function carryLast(
   { target, tables }: Sides,
   changes: readonly LastChange[],
-  serving: { readonly capturing: boolean; readonly epoch: number },
+  serving: Next,
 ): Promise<boolean> {
   const there = changes.filter(({ own }) => own !== null);
   if (there.some(({ text }) => text === null)) return false;

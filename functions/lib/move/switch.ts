@@ -7,6 +7,7 @@ import { hashesOf } from './rows.ts';
 import { type Hold, reading } from './side.ts';
 import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
+import { disableTriggers, enablingTriggers } from './triggers.ts';
 
 /** Keys that may be left for the pause: some milliseconds' work. */
 const FEW = 200;
@@ -44,12 +45,13 @@ export async function switchOver(
   decide: () => Promise<void>,
 ): Promise<Switched> {
   const { source, target } = sides;
+  await disableTriggers(target, sides.tables);
   const { rows } = await compareInFull(sides);
   const identities = await identitiesOf(sides);
   const { from, rows: changes, isKept } = await fenceWithFew(sides);
   await carryIdentities(sides, identities);
   // From its first writer on it captures for the way back.
-  const serving = { capturing: true, epoch };
+  const serving = { capturing: true, epoch, first: enablingTriggers(target) };
   if (!(await carryLast(sides, changes, serving))) {
     await catchUp(sides, true, { isLast: true });
     await setState(target, landing, 'fenced', serving);
