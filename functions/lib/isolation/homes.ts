@@ -65,18 +65,19 @@ export async function changeHomeState(
   return rowCount === 1;
 }
 
-/** Takes the home out of its own database, with what was noted for a move of it. */
+/** Takes the home out of its own database, with what was noted for a move of it: once, because the tenant's next home may have its schema. */
 export async function forgetHome(
   connection: ControlConnection,
   { homeId, tenant, schema }: Pick<Home, 'homeId' | 'tenant' | 'schema'>,
 ): Promise<void> {
   await asRole(connection, 'tenancy_keeper', async () => {
+    const { rowCount } = await connection.query('delete from tenancy.homes where home_id = $1', [homeId]);
+    if (rowCount !== 1) return;
     await connection.query('delete from tenancy.changes where tenant_id = $1 and schema_name = $2', [
       tenant,
       schema,
     ]);
     await connection.query('delete from tenancy.imports where tenant_id = $1', [tenant]);
-    await connection.query('delete from tenancy.homes where home_id = $1', [homeId]);
   });
 }
 

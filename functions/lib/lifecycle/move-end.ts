@@ -9,7 +9,7 @@ import { isolations } from '../isolation/isolation.ts';
 import { deleteRows, forgetChanges } from '../move/clean-up.ts';
 import { isRegistered, release, setState, settle } from '../move/hold.ts';
 import { reading } from '../move/side.ts';
-import { dropStaging } from '../move/staging.ts';
+import { dropHeldStaging, dropStaging } from '../move/staging.ts';
 import { readTables } from '../move/tables.ts';
 import { adminEndpoint } from './control-plane.ts';
 import type { MoveOperation, Mover } from './move.ts';
@@ -52,7 +52,7 @@ export async function leaveHome(
   const attempt = randomUUID();
   await withSide(mover, move, kept, attempt, async (side) => {
     await settle(side, await openState(catalog, move));
-    await dropStaging(side);
+    await dropHeldStaging(side);
     await forgetChanges(side);
   });
   if (isInstance) return { more: true, instance: true };

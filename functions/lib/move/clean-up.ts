@@ -1,4 +1,5 @@
 import { asRole } from '../isolation/homes.ts';
+import { requireHold } from './hold.ts';
 import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
 import { quote, type Side, writing } from './side.ts';
@@ -51,11 +52,12 @@ const deleteSome = (side: Side, tables: readonly MovedTable[], limit: number | u
     return deleted;
   });
 
-/** What was captured and nobody will carry over. */
-export const forgetChanges = ({ connection, home }: Side) =>
-  asRole(connection, 'tenancy_keeper', () =>
-    connection.query('delete from tenancy.changes where tenant_id = $1 and schema_name = $2', [
+/** What was captured and nobody will carry over. @throws TenantryError `operation_ended`: it may be the next move's */
+export const forgetChanges = ({ connection, home, mover }: Side) =>
+  asRole(connection, 'tenancy_keeper', async () => {
+    await requireHold({ connection, home, mover });
+    await connection.query('delete from tenancy.changes where tenant_id = $1 and schema_name = $2', [
       home.tenant,
       home.schema,
-    ]),
-  );
+    ]);
+  });

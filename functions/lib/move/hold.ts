@@ -35,6 +35,15 @@ export async function claim({ connection, home, mover }: Hold, move: string): Pr
   });
 }
 
+/** As the keeper: until the end of this transaction no other attempt has the home. @throws TenantryError `operation_ended` when one has */
+export async function requireHold({ connection, home, mover }: Hold): Promise<void> {
+  const { rowCount } = await connection.query(
+    'select from tenancy.homes where home_id = $1 and mover = $2 for share',
+    [home.homeId, mover],
+  );
+  if (rowCount !== 1) throw superseded();
+}
+
 /** As its own database says, and which move has it; undefined: it is not there. */
 export async function readState(
   connection: ControlConnection,

@@ -1,8 +1,9 @@
-import type { ControlConnection } from '../database/connect.ts';
+import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { requireHold } from './hold.ts';
 import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
-import { quote, reading, type Side, writing } from './side.ts';
+import { type Hold, quote, reading, type Side, writing } from './side.ts';
 import { type MovedTable, readTables, requireSameTables } from './tables.ts';
 
 /** States of a home that serves nobody: only then does a mover write its rows. */
@@ -189,11 +190,14 @@ const analyze = (tables: readonly MovedTable[]) =>
 const deleteAll = ({ connection, home }: Side, table: string) =>
   connection.query(`delete from ${quote(table)} where tenant_id = $1`, [home.tenant]);
 
-export const dropStaging = async (target: {
-  readonly home: Side['home'];
-  readonly connection: ControlConnection;
-}): Promise<void> => {
-  await target.connection.query(
-    `begin; set local role tenancy_owner; drop schema if exists ${stagingSchema(target)} cascade; commit`,
-  );
-};
+export const dropStaging = (target: Pick<Hold, 'home' | 'connection'>): Promise<unknown> =>
+  asRole(target.connection, 'tenancy_owner', () => target.connection.query(dropping(target)));
+
+/** Beside a home that stays, whose next move may need its own. @throws TenantryError `operation_ended` */
+export const dropHeldStaging = (hold: Hold): Promise<unknown> =>
+  asRole(hold.connection, 'tenancy_keeper', async () => {
+    await requireHold(hold);
+    await hold.connection.query(`set local role tenancy_owner; ${dropping(hold)}`);
+  });
+
+const dropping = (target: Pick<Side, 'home'>) => `drop schema if exists ${stagingSchema(target)} cascade`;
