@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { instanceName } from '../aws/rds.ts';
 import { forgetLeftHome, type Move } from '../catalog/moves.ts';
-import { presentHome, type ReachableHome } from '../catalog/tenants.ts';
+import { findHome, homesOf, presentHome, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { dropDatabase } from '../isolation/homes.ts';
@@ -12,6 +12,7 @@ import { reading } from '../move/side.ts';
 import { dropHeldStaging, dropStaging } from '../move/staging.ts';
 import { readTables } from '../move/tables.ts';
 import { adminEndpoint } from './control-plane.ts';
+import { plannedHome } from './leaving-homes.ts';
 import type { MoveOperation, Mover } from './move.ts';
 import { withSide } from './move-sides.ts';
 import { secretOf } from './move-target.ts';
@@ -72,7 +73,7 @@ export async function openState(catalog: ControlConnection, { tenant }: Move): P
 async function remove(
   mover: Mover,
   catalog: ControlConnection,
-  move: Move,
+  move: Pick<Move, 'operationId'>,
   home: ReachableHome,
   kept: ReachableHome,
   isOver: () => boolean,
@@ -112,8 +113,38 @@ async function remove(
       },
     );
   }
+  await forget(mover, catalog, home, kept);
+  return false;
+}
+
+async function forget(
+  { plane }: Mover,
+  catalog: ControlConnection,
+  home: ReachableHome,
+  kept: ReachableHome,
+): Promise<void> {
   const secret = secretOf(plane, home);
   if (secret !== undefined && secret !== secretOf(plane, kept)) await plane.secrets.remove(secret);
-  await forgetLeftHome(catalog, homeId);
-  return false;
+  await forgetLeftHome(catalog, home.homeId);
+}
+
+/** What an attempt of `prepare` has made after the cancellation had removed all that was there. */
+export async function takeTargetBack(
+  mover: Mover,
+  catalog: ControlConnection,
+  { operationId, tenant, input }: Pick<MoveOperation, 'operationId' | 'tenant' | 'input'>,
+): Promise<void> {
+  const isInstance = input.instances.includes(input.homeId);
+  const found = await findHome(catalog, input.homeId);
+  const home = found ?? (isInstance ? undefined : await plannedHome(catalog, tenant, input));
+  if (home === undefined) return;
+  const others = (await homesOf(catalog, tenant)).filter(({ homeId }) => homeId !== input.homeId);
+  // The tenant's next move may have one under way that has the same secret.
+  const secret = secretOf(mover.plane, home);
+  const kept =
+    others.find((other) => secretOf(mover.plane, other) === secret) ?? (await presentHome(catalog, tenant));
+  if (kept.homeId === input.homeId) return;
+  // An instance has gone with all that was in it.
+  if (isInstance) await forget(mover, catalog, home, kept);
+  else await remove(mover, catalog, { operationId }, home, kept, () => false);
 }

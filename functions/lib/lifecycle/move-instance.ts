@@ -9,6 +9,7 @@ import { finalSnapshotName } from './leaving-homes.ts';
 import { type MoveOperation, moveOperation } from './move.ts';
 import { moveOf } from './move-begin.ts';
 import { leavesInstance } from './move-end.ts';
+import { unlessEnded } from './move-late.ts';
 import { secretOf } from './move-target.ts';
 import { goingOn, readMoveOf } from './move-turn.ts';
 import { placeFor } from './new-place.ts';
@@ -19,16 +20,19 @@ import type { Step } from './step.ts';
 /** The steps of `stepfunctions/move-tenant.asl.json` in the function that may make and delete instances; safe to repeat. */
 export const moveInstanceSteps = {
   /** The identifier is the home's, so that a repetition finds what the first run made. */
-  async createTargetInstance({ instances }, catalog, { operationId, tenant, input }) {
+  async createTargetInstance(provisioner, catalog, operation) {
+    const { operationId, tenant, input } = operation;
     await recordMove(catalog, moveOf(operationId, tenant, input));
     await goingOn(catalog, operationId, 'moving');
-    await instances.create(instanceName(input.homeId), tenant);
+    await unlessOver(provisioner, catalog, operation, () =>
+      provisioner.instances.create(instanceName(input.homeId), tenant),
+    );
   },
 
   /** Roles, runtime and the home's database, with the master's password; after it the mover gets in. @throws TenantryError `instance_pending` until it is there */
-  async prepareTargetInstance(provisioner, catalog, { operationId, input }) {
-    await goingOn(catalog, operationId, 'moving');
-    await placeFor(provisioner, catalog, input);
+  async prepareTargetInstance(provisioner, catalog, operation) {
+    await goingOn(catalog, operation.operationId, 'moving');
+    await unlessOver(provisioner, catalog, operation, () => placeFor(provisioner, catalog, operation.input));
   },
 
   /** What the tenant has lived in goes with a final snapshot. @throws TenantryError `instance_pending` until it is gone */
@@ -48,6 +52,24 @@ export const moveInstanceSteps = {
     }
   },
 } as const satisfies Record<string, Step<Provisioner, MoveOperation>>;
+
+/** Whatever is made too late goes again, without a snapshot: nobody has lived there. */
+const unlessOver = (
+  provisioner: Provisioner,
+  catalog: ControlConnection,
+  operation: MoveOperation,
+  make: () => Promise<unknown>,
+): Promise<unknown> =>
+  unlessEnded(
+    provisioner.plane,
+    catalog,
+    operation.operationId,
+    (goOn) => goOn().then(make),
+    async (fresh) => {
+      const move = await readMoveOf(fresh, operation.operationId);
+      await removeInstance(provisioner, fresh, operation, move, move.targetHome);
+    },
+  );
 
 /** Nothing, when this home is no instance of the move, or was removed before. @throws TenantryError `instance_pending` until it is gone */
 async function removeInstance(

@@ -16,16 +16,22 @@ import type { MoveInput, Mover } from './move.ts';
 import { instancePlace, sharedPlace } from './new-place.ts';
 import { keepLoginSecret } from './place.ts';
 
-/** The home to move to, at the source's schema version, closed; safe to repeat. @throws TenantryError `move_refused` */
+/**
+ * The home to move to, at the source's schema version, closed; safe to repeat.
+ * @param goOn asked before whatever is made: it throws once the move has ended
+ * @throws TenantryError `move_refused`
+ */
 export async function makeTarget(
   mover: Mover,
   catalog: ControlConnection,
   source: ReachableHome,
   { homeId, strategy, placement, clusterId: wanted }: MoveInput,
+  goOn: () => Promise<void>,
 ): Promise<ReachableHome> {
   const { plane, release } = mover;
   const isolation = isolations[strategy];
   const own = isolation.place(placement);
+  await goOn();
   const place =
     own === 'instance'
       ? await instancePlace(plane, catalog, homeId)
@@ -46,8 +52,10 @@ export async function makeTarget(
   const secret = isolation.secret(home, place, plane.loginsUse);
   const at = { host, port, dbname: database, username: home.login };
   const isKept = secret !== undefined && secret.name === secretOf(plane, source);
+  await goOn();
   const password =
     secret && (await (isKept ? addPassword(plane, secret) : keepLoginSecret(plane, secret, at)));
+  await goOn();
   await withConnection(place.admin, (connection) => isolation.provision(connection, home, password));
   if (isolation.ownsTables) {
     const files = await filesOf(mover, source);

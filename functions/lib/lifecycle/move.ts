@@ -21,7 +21,8 @@ import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { plannedHome } from './leaving-homes.ts';
 import { moveOf } from './move-begin.ts';
-import { type Left, leaveHome, leavesInstance } from './move-end.ts';
+import { type Left, leaveHome, leavesInstance, takeTargetBack } from './move-end.ts';
+import { unlessEnded } from './move-late.ts';
 import { withSide, withSides } from './move-sides.ts';
 import { makeTarget, requireSameSchema, tellSecret } from './move-target.ts';
 import {
@@ -80,7 +81,13 @@ export const moveSteps = {
     const move = await goingOn(catalog, operationId, 'moving');
     const source = await homeOf(catalog, move.sourceHome);
     await removeRemains(mover, catalog, source);
-    const target = await makeTarget(mover, catalog, source, input);
+    const target = await unlessEnded(
+      mover.plane,
+      catalog,
+      operationId,
+      (goOn) => makeTarget(mover, catalog, source, input, goOn),
+      (fresh) => takeTargetBack(mover, fresh, { operationId, tenant, input }),
+    );
     await withSides(mover, move, { source, target }, async (sides) => {
       await requireSameSchema(sides);
       await requireFew(sides.source, sides.tables, target.strategy);

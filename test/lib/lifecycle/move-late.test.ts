@@ -3,16 +3,21 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { forgetHome } from '../../../functions/lib/isolation/homes.ts';
+import type { Mover } from '../../../functions/lib/lifecycle/move.ts';
+import { moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { withSide } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { forgetChanges } from '../../../functions/lib/move/clean-up.ts';
 import { dropHeldStaging } from '../../../functions/lib/move/staging.ts';
+import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { startWorld, type TestTenant, type World } from '../../support/world.ts';
 import {
   atHome,
   begin,
   homeOf,
+  inventory,
   moverOf,
   notes,
+  operationState,
   step,
   tenantWithNotes,
 } from './move.support.ts';
@@ -55,3 +60,47 @@ it('a late end of a move leaves the log of the next one alone', async () => {
     expect((await notes(world, tenant)).has('acknowledged')).toBe(true);
   });
 }, 60_000);
+
+/** With secrets that are not found before `until`: an attempt stands still at its begin, or once a login has its password. */
+const stalling = (until: Promise<void>, at: 'find' | 'write'): Mover => {
+  const mover = moverOf(world);
+  const { secrets } = mover.plane;
+  const slow = {
+    async find(name: string) {
+      if (at === 'find') await until;
+      return secrets.find(name);
+    },
+    read: secrets.read.bind(secrets),
+    async write(name: string, value: string) {
+      if (at === 'write') await until;
+      return secrets.write(name, value);
+    },
+    remove: secrets.remove.bind(secrets),
+  };
+  return { ...mover, plane: { ...mover.plane, secrets: slow as typeof secrets } };
+};
+
+it.each([
+  ['schema', 'find'],
+  ['schema', 'write'],
+  ['database', 'find'],
+] as [Strategy, 'find' | 'write'][])(
+  'a late prepare towards %s makes nothing, or takes it back (%s)',
+  async (to, at) => {
+    const tenant = await tenantWithNotes(world, 'rls', 5);
+    const before = await inventory(world);
+    const operation = await begin(world, tenant.slug, to);
+    const { promise: until, resolve: goOn } = Promise.withResolvers<void>();
+    await world.asProvisioner('catalog', async (catalog) => {
+      const late = moveSteps.prepare(stalling(until, at), catalog, await moveOperation(catalog, operation));
+      const ended = expect(late).rejects.toMatchObject({ code: 'operation_ended' });
+      await new Promise((resolve) => setTimeout(resolve, 1_000));
+      await step(world, operation, 'cancel', { failedStep: 'prepare' });
+      expect((await operationState(world, operation)).state).toBe('failed');
+      goOn();
+      await ended;
+    });
+    expect(await inventory(world)).toEqual(before);
+  },
+  60_000,
+);
