@@ -86,12 +86,17 @@ export async function runStep<
 
 /**
  * The error under the name that a state machine's Retry and Catch know it by: `instance_pending` is `InstancePending`.
- * Lambda tells Step Functions an error's `name`. A database that went away is `Unavailable`, wherever it happened.
+ * Lambda tells Step Functions an error's `name`. A database that went away is `Unavailable`, and what may pass is `Busy`,
+ * wherever it happened.
  */
 function namedForStates(cause: unknown): unknown {
   const error = isLost(cause)
     ? new RetryableError('unavailable', 'A database went away during this step.', 2, { cause })
-    : cause;
+    : mayPass(cause)
+      ? new RetryableError('busy', `A database refused this step for now (SQLSTATE ${cause.code}).`, 5, {
+          cause,
+        })
+      : cause;
   if (error instanceof TenantryError)
     error.name = error.code.replace(/(^|_)([a-z])/g, (_, _underscore, letter: string) =>
       letter.toUpperCase(),
@@ -108,6 +113,11 @@ function isLost(error: unknown): boolean {
     /^(Connection terminated|Client has encountered)/.test(message ?? '')
   );
 }
+
+/** It lies with what others do at the moment: a lock, a deadlock, a change that came between, a resource that is used up. */
+const mayPass = (error: unknown): error is { code: string } =>
+  !(error instanceof TenantryError) &&
+  /^(55P03|40P01|40001|53\w{3})$/.test((error as { code?: string }).code ?? '');
 
 /** The step that failed and what the operator should read about it. */
 export function failureOf(input: StepEvent['input']): { step: string; reason: string } {

@@ -156,15 +156,31 @@ export async function land(
       const from = stagedName(target, index);
       await landRows(target, table, from, pace);
       await connection.query(`truncate ${from}`);
-      // Before its rows are looked for: by what is known of a table that was empty, each check would read the whole tenant.
-      await connection.query(analyze([table]));
+      await learn(target, table);
     }
     await connection.query(`insert into ${schema}.landed default values`);
   });
   if (await restore(target, '', isOver)) return true;
-  if (isolations[target.home.strategy].ownsTables)
-    await writing(target, landing, () => connection.query(analyze(tables)));
+  const option = isolations[target.home.strategy].ownsTables ? '' : beside;
+  await writing(target, landing, () => connection.query(analyze(tables, option)));
   return false;
+}
+
+/**
+ * Before its rows are looked for: by what is known of a table that was empty, each check would read the whole tenant. It
+ * holds a lock until all has landed, which another tenant's landing may have, or wait for: so only where it has to be.
+ */
+async function learn(target: Side, table: MovedTable): Promise<void> {
+  const { connection, home } = target;
+  if (isolations[home.strategy].ownsTables) {
+    await connection.query(analyze([table]));
+    return;
+  }
+  const { rows } = await connection.query<{ known: boolean }>(
+    'select reltuples > 0 as known from pg_class where oid = $1::regclass',
+    [quote(table.name)],
+  );
+  if (!rows[0]!.known) await connection.query(analyze([table], beside));
 }
 
 /** By the pages in which they wait: their order is of no account, and none is read twice. */
@@ -183,8 +199,10 @@ async function landRows(target: Side, table: MovedTable, from: string, pace: Pac
     );
 }
 
-const analyze = (tables: readonly MovedTable[]) =>
-  `analyze ${tables.map(({ name }) => quote(name)).join(', ')}`;
+/** Of tables that others use: what cannot be had at once is left to the server's own turn. */
+const beside = '(skip_locked)';
+const analyze = (tables: readonly MovedTable[], option = '') =>
+  `analyze ${option} ${tables.map(({ name }) => quote(name)).join(', ')}`;
 
 /** What an attempt left that died after its rows had been copied and before the move knew of it. */
 const deleteAll = ({ connection, home }: Side, table: string) =>
