@@ -226,10 +226,16 @@ async function removeRemains(mover: Mover, catalog: ControlConnection, kept: Rea
     const move = await readMoveOf(catalog, operationId);
     const left = move.sourceHome === kept.homeId ? move.targetHome : move.sourceHome;
     const operation = await moveOperation(catalog, operationId);
-    const remaining = await leave(mover, catalog, { operation, move, left, kept, until });
+    // What can't be removed now is tried again; the home in use is this move's from here on, or the next one's.
+    const letGo = () => withSide(mover, move, kept, randomUUID(), (side) => release(side, operationId));
+    const remaining = await leave(mover, catalog, { operation, move, left, kept, until }).catch(
+      async (error) => {
+        await letGo().catch(() => {});
+        throw error;
+      },
+    );
     if (remaining.instance) {
-      // Its removal is the other function's; the home in use is this move's from here on.
-      await withSide(mover, move, kept, randomUUID(), (side) => release(side, operationId));
+      await letGo();
       throw new TenantryError(
         'instance_left',
         `An instance of the move ${operationId}, which was given up, is still there.`,

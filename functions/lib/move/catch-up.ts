@@ -1,5 +1,6 @@
 import { RetryableError, TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
+import { atOnce } from './at-once.ts';
 import { requireSame } from './diff.ts';
 import {
   fromKeys,
@@ -81,13 +82,14 @@ export async function catchUp<T = void>(
       const touched = () => tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
       // All deletions first: two rows may have exchanged what is unique.
       const deletions = () =>
-        touched()
-          .toReversed()
-          .map(
-            ({ table, index }) =>
-              `delete from ${nameIn(target, table, index, hasLanded)} t using ${fromKeys(table, keyLiteral(keys.get(table)!))} where ${sameKey(table)}`,
-          )
-          .join(';');
+        atOnce(
+          touched()
+            .toReversed()
+            .map(
+              ({ table, index }) =>
+                `delete from ${nameIn(target, table, index, hasLanded)} t using ${fromKeys(table, keyLiteral(keys.get(table)!))} where ${sameKey(table)}`,
+            ),
+        );
       const acts = hasLanded && tables.some(({ actsOn }) => actsOn.length > 0);
       // The target's transaction lies within the source's: what it inserts is read as it goes.
       await writing(

@@ -1,4 +1,5 @@
 import { asRole } from '../isolation/homes.ts';
+import { atOnce } from './at-once.ts';
 import { requireHold } from './hold.ts';
 import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
@@ -25,31 +26,35 @@ export async function deleteRows(
     try {
       for (const table of tables.toReversed())
         for (let some = 1; some > 0; deleted += some) {
-          some = await pace.after(() => deleteSome(side, [table], BATCH));
+          some = await pace.after(() => deleteSome(side, table, BATCH));
           if (some > 0 && until()) return true;
         }
     } catch (error) {
       // Rows that point at each other go together or not at all.
-      if ((error as { code?: string }).code !== '23503') throw error;
-      deleted += await deleteSome(side, tables.toReversed(), undefined);
+      if (!/^2(3503|3001)$/.test((error as { code?: string }).code ?? '')) throw error;
+      await deleteTogether(side, tables.toReversed());
+      deleted += 1;
     }
   }
   return false;
 }
 
-const deleteSome = (side: Side, tables: readonly MovedTable[], limit: number | undefined): Promise<number> =>
+const deleteSome = (side: Side, table: MovedTable, limit: number): Promise<number> =>
   writing(side, landing, async () => {
     await side.connection.query('set constraints all deferred');
-    let deleted = 0;
-    for (const table of tables) {
-      const key = list(keyNames(table));
-      const { rowCount } = await side.connection.query(
-        `delete from ${quote(table.name)} where (${key}) in (select ${key} from ${quote(table.name)} where tenant_id = $1 limit $2)`,
-        [side.home.tenant, limit ?? null],
-      );
-      deleted += rowCount ?? 0;
-    }
-    return deleted;
+    const key = list(keyNames(table));
+    const { rowCount } = await side.connection.query(
+      `delete from ${quote(table.name)} where (${key}) in (select ${key} from ${quote(table.name)} where tenant_id = $1 limit $2)`,
+      [side.home.tenant, limit],
+    );
+    return rowCount ?? 0;
+  });
+
+const deleteTogether = (side: Side, tables: readonly MovedTable[]) =>
+  writing(side, landing, async () => {
+    await side.connection.query('set constraints all deferred');
+    const deletions = tables.map(({ name }) => `delete from ${quote(name)} where tenant_id = $1`);
+    await side.connection.query(atOnce(deletions), [side.home.tenant]);
   });
 
 /** What was captured and nobody will carry over. @throws TenantryError `operation_ended`: it may be the next move's */

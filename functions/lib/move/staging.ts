@@ -1,5 +1,6 @@
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { atOnce } from './at-once.ts';
 import { requireHold } from './hold.ts';
 import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
@@ -147,7 +148,7 @@ export async function land(
     if (await landed(target)) return;
     const staged = [...tables.entries()].filter(([, table]) => isStaged(target, table));
     await connection.query('set constraints all deferred');
-    for (const [, { name }] of staged.toReversed()) await deleteAll(target, name);
+    await deleteAll(target, staged.map(([, { name }]) => name).toReversed());
     await connection.query('set constraints all immediate');
     const pace = new Pace(connection);
     for (const [index, table] of staged) {
@@ -205,8 +206,11 @@ const analyze = (tables: readonly MovedTable[], option = '') =>
   `analyze ${option} ${tables.map(({ name }) => quote(name)).join(', ')}`;
 
 /** What an attempt left that died after its rows had been copied and before the move knew of it. */
-const deleteAll = ({ connection, home }: Side, table: string) =>
-  connection.query(`delete from ${quote(table)} where tenant_id = $1`, [home.tenant]);
+async function deleteAll({ connection, home }: Side, tables: readonly string[]): Promise<void> {
+  if (tables.length === 0) return;
+  const deletions = tables.map((name) => `delete from ${quote(name)} where tenant_id = $1`);
+  await connection.query(atOnce(deletions), [home.tenant]);
+}
 
 export const dropStaging = (target: Pick<Hold, 'home' | 'connection'>): Promise<unknown> =>
   asRole(target.connection, 'tenancy_owner', () => target.connection.query(dropping(target)));
