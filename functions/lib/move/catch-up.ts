@@ -240,7 +240,7 @@ async function insert(
     );
     if (staged && hasLanded)
       waiting.push(
-        `insert into ${quote(table.name)} (${columns}) overriding system value select ${columns} from ${into}; delete from ${into}`,
+        `insert into ${quote(table.name)} (${list(table.given)}) overriding system value select ${list(table.given)} from ${into}; delete from ${into}`,
       );
   }
   if (waiting.length > 0) await target.connection.query(waiting.join(';'));

@@ -54,12 +54,11 @@ export async function prepareLast({ source, target, tables }: Sides): Promise<vo
     planned,
   );
   const statements = tables.flatMap((table, place) => {
-    const columns = list(table.columns);
     return [
       `prepare last_deleted_${place} (jsonb) as delete from ${quote(table.name)} t using ${fromKeys(table, '$1')} where ${sameKey(table)}`,
       // A staged table has these columns and no others, in this order.
-      `prepare last_inserted_${place} (text[]) as insert into ${quote(table.name)} (${columns}) overriding system value
-         select ${list(table.columns, '(r).')} from (select line::${stagedName(target, place)} as r from unnest($1) line offset 0) t`,
+      `prepare last_inserted_${place} (text[]) as insert into ${quote(table.name)} (${list(table.given)}) overriding system value
+         select ${list(table.given, '(r).')} from (select line::${stagedName(target, place)} as r from unnest($1) line offset 0) t`,
       `execute last_deleted_${place} ('[]'); execute last_inserted_${place} ('{}')`,
     ];
   });

@@ -18,10 +18,11 @@ export const stagedName = (target: Side, index: number) => `${stagingSchema(targ
 
 /**
  * Rows can't be copied into shared tables directly (PostgreSQL refuses COPY under row security, and their constraints
- * hold at the end of every transaction), nor into partitioned ones, whose indexes stay: they wait until all are there.
+ * hold at the end of every transaction), nor into partitioned ones, whose indexes stay: they wait until all are there. So do
+ * rows with a generated column in their key, which COPY would not take and which says how far the copy is.
  */
-export const isStaged = (target: Side, { isPartitioned }: MovedTable) =>
-  isPartitioned || !isolations[target.home.strategy].ownsTables;
+export const isStaged = (target: Side, { isPartitioned, columns, given }: MovedTable) =>
+  isPartitioned || columns.length > given.length || !isolations[target.home.strategy].ownsTables;
 
 /**
  * Makes what the copy needs in the target; safe to repeat. Of tables that nobody uses yet, keys, indexes and foreign keys
@@ -186,7 +187,7 @@ async function learn(target: Side, table: MovedTable): Promise<void> {
 
 /** By the pages in which they wait: their order is of no account, and none is read twice. */
 async function landRows(target: Side, table: MovedTable, from: string, pace: Pace): Promise<void> {
-  const all = list(table.columns);
+  const all = list(table.given);
   const { rows } = await target.connection.query<{ pages: number }>(
     `select (pg_relation_size('${from}') / current_setting('block_size')::integer)::integer as pages`,
     [],

@@ -7,8 +7,10 @@ export interface MovedTable {
   readonly isPartitioned: boolean;
   /** Of the primary key, in its order; it begins with tenant_id. */
   readonly key: readonly { readonly name: string; readonly type: string }[];
-  /** All but the generated ones, whose values PostgreSQL computes anew. */
+  /** All but the generated ones, whose values PostgreSQL computes anew; of those only the key's, by which rows are found. */
   readonly columns: readonly string[];
+  /** The columns that an insert may name. */
+  readonly given: readonly string[];
   /** `generated … as identity`: their values are carried, and the sequence goes on after them. */
   readonly identities: readonly string[];
   /** It points at itself or at a table that comes after it: its rows find theirs only when all are there. */
@@ -29,6 +31,7 @@ interface Row {
   partitioned: boolean;
   key: { name: string; type: string }[] | null;
   columns: string[];
+  given: string[];
   identities: string[];
   parents: { parent: string; columns: string[]; parentColumns: string[]; acts: boolean; refuses: boolean }[];
 }
@@ -41,7 +44,10 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
                from pg_constraint p, unnest(p.conkey) with ordinality k(attnum, place), pg_attribute a
               where p.conrelid = c.oid and p.contype = 'p' and a.attrelid = c.oid and a.attnum = k.attnum) as key,
             (select json_agg(a.attname order by a.attname) from pg_attribute a
-              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
+              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and (a.attgenerated = ''
+                 or exists (select from pg_constraint p where p.conrelid = c.oid and p.contype = 'p' and a.attnum = any (p.conkey)))) as columns,
+            (select json_agg(a.attname order by a.attname) from pg_attribute a
+              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as given,
             coalesce((select json_agg(a.attname order by a.attname) from pg_attribute a
               where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attidentity <> ''), '[]') as identities,
             coalesce((select json_agg(json_build_object('parent', p.relname, 'acts', f.confdeltype <> 'a', 'refuses', f.confdeltype = 'r',
@@ -61,7 +67,7 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
   const names = new Set(rows.map(({ name }) => name));
   const ordered = inOrder(rows);
   const place = new Map(ordered.map(({ name }, index) => [name, index]));
-  return ordered.map(({ name, partitioned, key, columns, identities, parents }, index) => {
+  return ordered.map(({ name, partitioned, key, columns, given, identities, parents }, index) => {
     if (key === null)
       throw new TenantryError(
         'move_refused',
@@ -71,7 +77,7 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
       .filter(({ acts, parent }) => acts && names.has(parent))
       .map(({ parent, columns, parentColumns }) => ({ parent, columns, parentColumns }));
     const pointsAhead = parents.some(({ parent }) => (place.get(parent) ?? -1) >= index);
-    return { name, isPartitioned: partitioned, key, columns, identities, pointsAhead, actsOn };
+    return { name, isPartitioned: partitioned, key, columns, given, identities, pointsAhead, actsOn };
   });
 }
 
