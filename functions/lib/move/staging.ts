@@ -67,10 +67,13 @@ async function park(target: Side, tables: readonly MovedTable[]): Promise<void> 
   const { rows } = await connection.query<{ taken: string; restored: string; makes_key: boolean }>(
     `with moved as (select c.oid, c.relname, c.relkind from pg_class c where c.relname = any ($2)
                        and c.relnamespace = (select oid from pg_namespace where nspname = $1)),
+     -- A partition may have a foreign key of its own.
+     pointing as (select oid, relname from moved
+                  union select c.oid, c.relname from moved m, pg_partition_tree(m.oid) p join pg_class c on c.oid = p.relid),
      item as (
        select 1 as place, f.conname::text as name, format('alter table %I drop constraint %I', m.relname, f.conname) as taken,
               format('alter table %I add constraint %I %s', m.relname, f.conname, pg_get_constraintdef(f.oid)) as restored
-         from pg_constraint f join moved m on m.oid = f.conrelid where f.contype = 'f' and f.conparentid = 0
+         from pg_constraint f join pointing m on m.oid = f.conrelid where f.contype = 'f' and f.conparentid = 0
        union all
        select 2, u.conname, format('alter table %I drop constraint %I', m.relname, u.conname),
               format('alter table %I add constraint %I %s', m.relname, u.conname, pg_get_constraintdef(u.oid))

@@ -56,7 +56,8 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
                 'parentColumns', (select json_agg(a.attname order by k.place) from unnest(f.confkey) with ordinality k(attnum, place)
                               join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.attnum)) order by f.conname)
                from pg_constraint f join pg_class p on p.oid = f.confrelid
-              where f.conrelid = c.oid and f.contype = 'f' and f.conparentid = 0), '[]') as parents
+              where f.conrelid = any (c.oid || array(select t.relid::oid from pg_partition_tree(c.oid) t))
+                and f.contype = 'f' and f.conparentid = 0), '[]') as parents
        from pg_depend d join pg_class c on c.oid = d.objid
       where d.refclassid = 'pg_namespace'::regclass and d.refobjid = (select oid from pg_namespace where nspname = $1)
         and d.classid = 'pg_class'::regclass and c.relkind in ('r', 'p') and not c.relispartition and c.relname <> '_migrations'
