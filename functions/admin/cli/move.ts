@@ -86,15 +86,16 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
       'remove the home that was left: there is no way back after it',
       'The home that was left is removed within about a minute, or within a quarter of an hour while both differ or one is away.',
     ],
-  ] as const)
-    move
-      .command(`${verb} <slug>`)
-      .description(does)
-      .action(async (slug: string) => {
-        const { body } = await client.post<MoveView>(tenantPath(slug, `/move/${verb}`), {});
-        output().print(output().json ? json(body) : done);
-        output().note(`npm run tenants -- move status ${slug}`);
-      });
+  ] as const) {
+    const command = move.command(`${verb} <slug>`).description(does);
+    if (verb === 'complete')
+      command.option('--without-comparison', 'the home that was left is lost: do not wait for it');
+    command.action(async (slug: string, asked: { withoutComparison?: true }) => {
+      const { body } = await client.post<MoveView>(tenantPath(slug, `/move/${verb}`), asked);
+      output().print(output().json ? json(body) : done);
+      output().note(`npm run tenants -- move status ${slug}`);
+    });
+  }
 }
 
 async function finish(client: AdminClient, output: Output, begun: MoveView, waits: boolean): Promise<void> {
@@ -153,6 +154,7 @@ function moveCard({
   comparedAt,
   differs,
   rows,
+  notRemoved,
 }: MoveView) {
   const moved = rows && Object.values(rows).reduce((sum, count) => sum + count, 0);
   return card({
@@ -169,6 +171,7 @@ function moveCard({
     rows: moved === null ? null : `${moved}, the same in both homes`,
     'compared again': comparedAt && `${moment(comparedAt)}, the same in both homes`,
     differs,
+    'not removed': notRemoved,
     'way back until': windowEndsAt && moment(windowEndsAt),
   });
 }

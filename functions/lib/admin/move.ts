@@ -1,5 +1,13 @@
 import { z } from 'zod';
-import { executionName, type Move, type MoveWish, readMove, resumeMove, wishMove } from '../catalog/moves.ts';
+import {
+  completeUncompared,
+  executionName,
+  type Move,
+  type MoveWish,
+  readMove,
+  resumeMove,
+  wishMove,
+} from '../catalog/moves.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -22,6 +30,11 @@ export const moving = z.strictObject({
 });
 export type MovingBody = z.output<typeof moving>;
 
+export const completing = z.strictObject({
+  /** The home that was left is lost, or shall not be looked at any more. */
+  withoutComparison: z.boolean().default(false),
+});
+
 export interface MoveView {
   readonly tenant: string;
   readonly operation: OperationView;
@@ -43,6 +56,8 @@ export interface MoveView {
   readonly differs: string | null;
   /** Of each table, when both homes were compared in full. */
   readonly rows: Readonly<Record<string, number>> | null;
+  /** What was left of the other home, whose server was not there. */
+  readonly notRemoved: string | null;
 }
 
 /** What a move would carry, and what keeps it from beginning. Nothing is changed. @throws TenantryError `unknown_tenant` */
@@ -110,6 +125,7 @@ export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
       comparedAt: move.comparedAt?.toISOString() ?? null,
       differs: move.differs ?? null,
       rows: row.result?.rows ?? null,
+      notRemoved: row.not_removed,
     };
   });
 
@@ -127,6 +143,20 @@ export async function askMove(admin: Admin, slug: string, wish: MoveWish): Promi
   });
   // A paused one has none that could take it back.
   if (wish === 'cancel') await ensureExecution(admin, operationId);
+  return showMove(admin, slug);
+}
+
+/**
+ * Completes a move whose other home is lost; of one that was given up over it, the tenant's next move leaves that home be.
+ * @throws TenantryError `unknown_tenant`, `unknown_operation`, `wrong_status`
+ */
+export async function completeWithoutComparison(admin: Admin, slug: string): Promise<MoveView> {
+  await withCatalog(admin, async (catalog) => {
+    const { operation_id, state } = await lastMove(catalog, slug);
+    if (state !== 'running' && state !== 'failed') throw new TenantryError('wrong_status', ended(slug));
+    if (!(await completeUncompared(catalog, operation_id)))
+      throw new TenantryError('wrong_status', beforeSwitch(slug));
+  });
   return showMove(admin, slug);
 }
 
@@ -170,7 +200,7 @@ const refusals: Record<MoveWish, (slug: string, phase: Move['phase']) => string>
 async function lastMove(catalog: ControlConnection, slug: string) {
   const { tenant_id } = await findTenant(catalog, slug);
   const { rows } = await catalog.query(
-    `select m.*, o.state, o.input ->> 'strategy' as to_strategy, o.input ->> 'from' as from_strategy
+    `select m.*, o.state, o.result ->> 'notRemoved' as not_removed, o.input ->> 'strategy' as to_strategy, o.input ->> 'from' as from_strategy
        from catalog.moves m join catalog.operations o using (operation_id)
       where m.tenant_id = $1 order by o.started_at desc limit 1`,
     [tenant_id],

@@ -15,7 +15,16 @@ import {
   showMigration,
   unpin,
 } from './migrations.ts';
-import { askMove, goOnMoving, moveTenant, moving, planTenantMove, showMove } from './move.ts';
+import {
+  askMove,
+  completeWithoutComparison,
+  completing,
+  goOnMoving,
+  moveTenant,
+  moving,
+  planTenantMove,
+  showMove,
+} from './move.ts';
 import { batching, moveBatch, planBatch, showBatch, stopBatch } from './move-batch.ts';
 import { offboarding, offboardTenant } from './offboard.ts';
 import { listOperations, showOperation } from './operations.ts';
@@ -150,7 +159,17 @@ export const adminRoutes: readonly AdminRoute[] = [
     path: '/tenants/*/move/resume',
     run: async (admin, { params: [slug] }) => ({ status: 202, body: await goOnMoving(admin, slug!) }),
   },
-  ...(['pause', 'cancel', 'reverse', 'complete'] as const).map(
+  {
+    method: 'POST',
+    path: '/tenants/*/move/complete',
+    run: async (admin, { params: [slug], body }) => ({
+      status: 202,
+      body: parse(completing, body ?? {}).withoutComparison
+        ? await completeWithoutComparison(admin, slug!)
+        : await askMove(admin, slug!, 'complete'),
+    }),
+  },
+  ...(['pause', 'cancel', 'reverse'] as const).map(
     (wish): AdminRoute => ({
       method: 'POST',
       path: `/tenants/*/move/${wish}`,

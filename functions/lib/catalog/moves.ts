@@ -28,6 +28,8 @@ export interface Move {
   readonly comparedAt: Date | undefined;
   /** Which rows differed when they were compared last, in words. */
   readonly differs: string | undefined;
+  /** The operator completes it without the home that was left, which may be lost. */
+  readonly withoutComparison: boolean;
 }
 
 /** Each execution of a move has a name of its own: the first the operation's. */
@@ -80,6 +82,7 @@ export async function readMove(catalog: Catalog, operationId: string): Promise<M
       windowIsOver: row.over,
       comparedAt: row.compared_at ?? undefined,
       differs: row.differs ?? undefined,
+      withoutComparison: row.without_comparison,
     }
   );
 }
@@ -115,11 +118,26 @@ export async function wishMove(catalog: Catalog, operationId: string, wish: Move
           where operation_id = $1 and phase = 'moving' and (wanted is null or wanted = 'pause')`,
         [operationId],
       )
-    : catalog.query("update catalog.moves set wanted = $2 where operation_id = $1 and phase = 'switched'", [
-        operationId,
-        wish,
-      ]));
+    : catalog.query(
+        "update catalog.moves set wanted = $2, without_comparison = false where operation_id = $1 and phase = 'switched'",
+        [operationId, wish],
+      ));
   return rowCount === 1;
+}
+
+/**
+ * Completes a move whose other home is lost: from here on nothing waits for that. So do moves of the tenant that were given
+ * up: what they have left the next one removes. @returns false before the switch
+ */
+export async function completeUncompared(catalog: Catalog, operationId: string): Promise<boolean> {
+  const { rowCount } = await catalog.query(
+    `update catalog.moves m set without_comparison = true, wanted = case m.phase when 'switched' then 'complete' else m.wanted end
+       from catalog.moves asked, catalog.operations o
+      where asked.operation_id = $1 and asked.phase <> 'moving' and m.phase <> 'moving' and o.operation_id = m.operation_id
+        and (m.operation_id = $1 or m.tenant_id = asked.tenant_id and o.state = 'failed')`,
+    [operationId],
+  );
+  return rowCount !== 0;
 }
 
 /** A step has seen that it shall pause, and ends its execution. @returns false when the operator has thought better of it */
@@ -157,7 +175,7 @@ export async function recordComparison(
 ): Promise<void> {
   await catalog.query(
     `update catalog.moves set differs = $2, compared_at = case when $2::text is null then now() end,
-            wanted = case when $2::text is not null and wanted = 'complete' then null else wanted end
+            wanted = case when $2::text is not null and wanted = 'complete' and not without_comparison then null else wanted end
       where operation_id = $1 and phase in ('moving', 'switched')`,
     [operationId, differs ?? null],
   );

@@ -16,6 +16,8 @@ import { plannedHome } from './leaving-homes.ts';
 import type { MoveOperation, Mover } from './move.ts';
 import { withSide } from './move-sides.ts';
 import { secretOf } from './move-target.ts';
+import { report } from './operations.ts';
+import { isLost } from './step.ts';
 
 /** What is still to be done; `instance`: by the function that may delete one, before anything else. */
 export interface Left {
@@ -69,13 +71,35 @@ export async function openState(catalog: ControlConnection, { tenant }: Move): P
   return rows[0]!.status === 'suspended' ? 'suspended' : 'open';
 }
 
+type Removing = Pick<Move, 'operationId' | 'withoutComparison'>;
+
 /** Rows, tables, database, login and secret of a home that nobody lives in. @returns whether there is more to do */
 async function remove(
   mover: Mover,
   catalog: ControlConnection,
-  move: Pick<Move, 'operationId'>,
+  move: Removing,
   home: ReachableHome,
   kept: ReachableHome,
+  isOver: () => boolean,
+): Promise<boolean> {
+  try {
+    if (await empty(mover, move, home, isOver)) return true;
+  } catch (error) {
+    if (!move.withoutComparison || !isLost(error)) throw error;
+    const { homeId, clusterId, database, schema } = home;
+    await report(catalog, move.operationId, {
+      notRemoved: `home ${homeId}: schema ${schema} in database ${database} of cluster ${clusterId}, which is not there`,
+    });
+  }
+  await forget(mover, catalog, home, kept);
+  return false;
+}
+
+/** What there is of it in its server. @returns whether there is more to do */
+async function empty(
+  mover: Mover,
+  move: Pick<Move, 'operationId'>,
+  home: ReachableHome,
   isOver: () => boolean,
 ): Promise<boolean> {
   const { plane } = mover;
@@ -113,7 +137,6 @@ async function remove(
       },
     );
   }
-  await forget(mover, catalog, home, kept);
   return false;
 }
 
@@ -146,5 +169,5 @@ export async function takeTargetBack(
   if (kept.homeId === input.homeId) return;
   // An instance has gone with all that was in it.
   if (isInstance) await forget(mover, catalog, home, kept);
-  else await remove(mover, catalog, { operationId }, home, kept, () => false);
+  else await remove(mover, catalog, { operationId, withoutComparison: false }, home, kept, () => false);
 }

@@ -140,9 +140,10 @@ export const moveSteps = {
     if (move.phase !== 'switched') return { next: move.phase === 'reversed' ? 'reverse' : 'complete' };
     if (move.wanted === 'reverse') return { next: 'reverse' };
     const isOver = move.wanted === 'complete' || move.windowIsOver;
-    // Nothing is removed that was not compared, unless the operator knows what differs and wants it nevertheless.
+    // Nothing is removed that was not compared, unless the operator knows what differs, or that it is lost, and wants it nevertheless.
     const isKnown =
-      move.comparedAt !== undefined || (move.differs !== undefined && move.wanted === 'complete');
+      move.comparedAt !== undefined ||
+      (move.wanted === 'complete' && (move.differs !== undefined || move.withoutComparison));
     if (isOver && isKnown) return { next: 'complete' };
     await onTheWayBack(mover, catalog, move, (sides) =>
       isKnown ? catchUp(sides, true).then(() => {}) : compareAgain(catalog, operationId, sides),

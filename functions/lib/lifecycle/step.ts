@@ -105,7 +105,7 @@ function namedForStates(cause: unknown): unknown {
 }
 
 /** No connection, or none any more: 57P0x when the server ends it, no SQLSTATE when the socket does. */
-function isLost(error: unknown): boolean {
+export function isLost(error: unknown): boolean {
   if (error instanceof ConnectFailure) return true;
   const { code, message } = error as { code?: string; message?: string };
   return (
