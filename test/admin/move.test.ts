@@ -24,7 +24,10 @@ describe('moves over the admin API', () => {
     await it_.world.database(a).query(`insert into notes (body) values ('one'), ('two')`);
     const plan = await ask('POST', '/tenants/rls-a/move/plan', { to: 'schema' });
     expect(plan.status).toBe(200);
-    expect(plan.body).toMatchObject({ from: 'rls', to: 'schema', blocks: [], pauseMs: null });
+    expect(plan.body).toMatchObject({
+      ...{ from: 'rls', to: 'schema', blocks: [], pauseMs: null },
+      advice: [expect.stringContaining('notes (tenant_id, parent_id)')],
+    });
     const of = plan.body.tables.find(({ table }: { table: string }) => table === 'notes');
     expect(of.rows).toBe(2);
     expect(of.bytes).toBeGreaterThan(50);

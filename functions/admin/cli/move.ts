@@ -177,7 +177,7 @@ function moveCard({
 }
 
 function planText(plan: MovePlan): string {
-  const { tenant, from, to, tables, blocks, seconds, instanceSeconds, pauseMs, basis } = plan;
+  const { tenant, from, to, tables, blocks, advice, seconds, instanceSeconds, pauseMs, basis } = plan;
   const all = tables.reduce((sum, { rows, bytes }) => ({ rows: sum.rows + rows, bytes: sum.bytes + bytes }), {
     rows: 0,
     bytes: 0,
@@ -193,6 +193,7 @@ function planText(plan: MovePlan): string {
       ? 'How long writers will wait is not known.'
       : `Writers will wait about ${Math.round(pauseMs)} ms.`,
     `Estimated from: ${basis}.`,
+    ...advice,
     blocks.length === 0 ? 'Nothing is in its way.' : 'In its way:',
   ].join('\n');
 }

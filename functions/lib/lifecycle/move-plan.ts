@@ -7,6 +7,7 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { openCopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { unindexedKeys } from '../move/clean-up.ts';
 import { requirePlausible } from '../move/identities.ts';
 import { tooMany } from '../move/limits.ts';
 import { quote, reading } from '../move/side.ts';
@@ -31,6 +32,8 @@ export interface MovePlan {
   readonly tables: readonly { readonly table: string; readonly rows: number; readonly bytes: number }[];
   /** What keeps it from beginning, or would end it; empty: nothing known now. */
   readonly blocks: readonly string[];
+  /** What would make it easier. */
+  readonly advice: readonly string[];
   /** Until the switch, s; null when it can't be told. */
   readonly seconds: number | null;
   /** Of these, until an instance of its own is there. */
@@ -65,7 +68,7 @@ export async function planMove(
   const room = await readRoom(catalog);
   const { home } = candidate;
   const blocks = blocksOf(candidate, request, room);
-  const seen = home === undefined ? { tables: [], blocks: [] } : await look(plane, home, to);
+  const seen = home === undefined ? { tables: [], blocks: [], advice: [] } : await look(plane, home, to);
   blocks.push(...seen.blocks);
   const { destination } = tried(candidate, request, room);
   if (destination !== undefined) blocks.push(...(await connectionsIn(plane, catalog, destination)));
@@ -82,6 +85,7 @@ export async function planMove(
     to,
     tables: seen.tables,
     blocks,
+    advice: seen.advice,
     seconds: home === undefined ? null : instanceSeconds + Math.ceil(rowsInAll / speed),
     instanceSeconds,
     pauseMs: past.pauseMs,
@@ -143,12 +147,13 @@ async function look(
   plane: ControlPlane,
   home: ReachableHome,
   to: Strategy,
-): Promise<{ tables: MovePlan['tables']; blocks: string[] }> {
+): Promise<{ tables: MovePlan['tables']; blocks: string[]; advice: string[] }> {
   const { clusterId, adminHost: host, adminPort: port, database } = home;
   const connection = await openCopyConnection(adminEndpoint(plane, { clusterId, host, port, database }));
   const side = { home, connection, keys: plane.keys, mover: randomUUID() };
   const found: { table: string; rows: number; bytes: number }[] = [];
   const blocks: string[] = [];
+  const advice: string[] = [];
   try {
     await reading(side, async () => {
       const tables = await readTables(side);
@@ -159,9 +164,15 @@ async function look(
         );
         found.push({ table: name, rows: Number(rows[0]!.rows), bytes: Number(rows[0]!.bytes) });
       }
-      // Its own tables have the triggers that the shared ones have.
-      if (![home.strategy, to].every((strategy) => isolations[strategy].ownsTables))
+      // Its own tables have the keys and triggers that the shared ones have.
+      if (![home.strategy, to].every((strategy) => isolations[strategy].ownsTables)) {
+        const keys = await unindexedKeys(side, tables);
+        if (keys.length > 0)
+          advice.push(
+            `Rows that a move leaves in shared tables are deleted slowly, because these foreign keys have no index on their columns: ${keys.join(', ')}.`,
+          );
         await requireQuiet(side, tables);
+      }
       await requirePlausible(side, tables);
     });
   } catch (error) {
@@ -170,7 +181,7 @@ async function look(
   } finally {
     await connection.close();
   }
-  return { tables: found, blocks };
+  return { tables: found, blocks, advice };
 }
 
 /** Whether the server that it goes to has connections left. */

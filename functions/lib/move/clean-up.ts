@@ -1,3 +1,4 @@
+import { TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { atOnce } from './at-once.ts';
 import { requireHold } from './hold.ts';
@@ -7,12 +8,17 @@ import { quote, type Side, writing } from './side.ts';
 import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
-/** Rows deleted in one transaction: 100,000 take a third of a second, and nobody waits for them. */
-const BATCH = 5_000;
+/** Rows deleted in one transaction, at first and at most: 100,000 take a third of a second, and nobody waits for them. */
+const FIRST = 500;
+const MOST = 5_000;
+/** How long one such transaction shall take, ms: where a foreign key has no index, each row is looked for among all others. */
+const AIM_MS = 2_000;
 
 /**
- * In shared tables: the rows of a home that the tenant has left. Others' rows are out of reach by row security.
+ * In shared tables: the rows of a home that the tenant has left. Others' rows are out of reach by row security. Those that
+ * nothing points at go first, some at a time, until none is left: a trigger on one table may write to another.
  * @returns whether there is more to do
+ * @throws TenantryError `not_removed` when rows stay, whatever is done
  */
 export async function deleteRows(
   side: Side,
@@ -20,42 +26,90 @@ export async function deleteRows(
   until: () => boolean,
 ): Promise<boolean> {
   const pace = new Pace(side.connection);
-  // A trigger on one table may write to another, which was empty already.
-  for (let deleted = 1; deleted > 0; ) {
-    deleted = 0;
-    try {
-      for (const table of tables.toReversed())
-        for (let some = 1; some > 0; deleted += some) {
-          some = await pace.after(() => deleteSome(side, table, BATCH));
-          if (some > 0 && until()) return true;
-        }
-    } catch (error) {
-      // Rows that point at each other go together or not at all.
-      if (!/^2(3503|3001)$/.test((error as { code?: string }).code ?? '')) throw error;
-      await deleteTogether(side, tables.toReversed());
-      deleted += 1;
+  let size = FIRST;
+  for (let wasTogether = false; ; ) {
+    let deleted = 0;
+    for (const [index, table] of [...tables.entries()].toReversed()) {
+      // Of those that come after it nothing is left.
+      const statement = deletion(table, tables.slice(0, index + 1));
+      for (let some = 1; some > 0; deleted += some) {
+        const begun = performance.now();
+        some = await pace.after(() => deleteSome(side, statement, size));
+        size = Math.round(Math.min(MOST, size * 2, (size * AIM_MS) / (performance.now() - begun)));
+        size = Math.max(size, 10);
+        if (some > 0 && until()) return true;
+      }
     }
+    if (deleted === 0 && wasTogether)
+      throw new TenantryError(
+        'not_removed',
+        'Rows of this tenant stay in shared tables: a trigger keeps them.',
+      );
+    wasTogether = deleted === 0;
+    // Rows that point at each other go together or not at all.
+    if (wasTogether && !(await deleteTogether(side, tables.toReversed()))) return false;
   }
-  return false;
 }
 
-const deleteSome = (side: Side, table: MovedTable, limit: number): Promise<number> =>
+/** Of some rows that none of these tables' rows points at; but that a row points at itself keeps nothing. */
+function deletion(table: MovedTable, tables: readonly MovedTable[]): string {
+  const key = (of: string) => list(keyNames(table), of);
+  const children = tables.flatMap((child) =>
+    child.pointsAt
+      .filter(({ parent }) => parent === table.name)
+      .map(({ columns, parentColumns }) => {
+        const points = columns
+          .map((name, at) => `c.${quote(name)} = t.${quote(parentColumns[at]!)}`)
+          .join(' and ');
+        const itself = child === table ? `and row(${key('c.')}) <> row(${key('t.')})` : '';
+        return `and not exists (select from ${quote(child.name)} c where c.tenant_id = $1 and ${points} ${itself})`;
+      }),
+  );
+  return `delete from ${quote(table.name)} where (${key('')}) in (
+    select ${key('t.')} from ${quote(table.name)} t where t.tenant_id = $1 ${children.join(' ')} limit $2)`;
+}
+
+const deleteSome = (side: Side, statement: string, limit: number): Promise<number> =>
   writing(side, landing, async () => {
-    await side.connection.query('set constraints all deferred');
-    const key = list(keyNames(table));
-    const { rowCount } = await side.connection.query(
-      `delete from ${quote(table.name)} where (${key}) in (select ${key} from ${quote(table.name)} where tenant_id = $1 limit $2)`,
-      [side.home.tenant, limit],
-    );
+    const { rowCount } = await side.connection.query(statement, [side.home.tenant, limit]);
     return rowCount ?? 0;
   });
 
-const deleteTogether = (side: Side, tables: readonly MovedTable[]) =>
+/** @returns whether there was something to delete */
+const deleteTogether = (side: Side, tables: readonly MovedTable[]): Promise<boolean> =>
   writing(side, landing, async () => {
-    await side.connection.query('set constraints all deferred');
+    const { connection, home } = side;
+    const exist = tables.map(({ name }) => `exists (select from ${quote(name)} where tenant_id = $1)`);
+    const { rows } = await connection.query<{ some: boolean }>(
+      `select ${['$1::uuid is null', ...exist].join(' or ')} as some`,
+      [home.tenant],
+    );
+    if (!rows[0]!.some) return false;
+    await connection.query('set constraints all deferred');
     const deletions = tables.map(({ name }) => `delete from ${quote(name)} where tenant_id = $1`);
-    await side.connection.query(atOnce(deletions), [side.home.tenant]);
+    await connection.query(atOnce(deletions), [home.tenant]);
+    return true;
   });
+
+/**
+ * Foreign keys of the tables that no index begins with: every deletion of a row that one may point at reads all that the
+ * tenant has in its table. In a transaction.
+ */
+export async function unindexedKeys(
+  { connection, home }: Side,
+  tables: readonly MovedTable[],
+): Promise<string[]> {
+  const { rows } = await connection.query<{ name: string }>(
+    `select format('%s (%s)', c.relname, (select string_agg(a.attname, ', ' order by k.place) from unnest(f.conkey) with ordinality k(attnum, place)
+                                           join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.attnum)) as name
+       from pg_class c join pg_constraint f on f.conrelid = c.oid and f.contype = 'f' and f.conparentid = 0
+      where c.relname = any ($2) and c.relnamespace = (select oid from pg_namespace where nspname = $1)
+        and not exists (select from pg_index i where i.indrelid = c.oid and i.indisvalid and i.indpred is null
+                           and (i.indkey::smallint[])[0:cardinality(f.conkey) - 1] @> f.conkey) order by 1`,
+    [home.schema, tables.map(({ name }) => name)],
+  );
+  return rows.map(({ name }) => name);
+}
 
 /** What was captured and nobody will carry over. @throws TenantryError `operation_ended`: it may be the next move's */
 export const forgetChanges = ({ connection, home, mover }: Side) =>

@@ -15,11 +15,13 @@ export interface MovedTable {
   readonly identities: readonly string[];
   /** It points at itself or at a table that comes after it: its rows find theirs only when all are there. */
   readonly pointsAhead: boolean;
+  /** Its foreign keys to tables that are moved, itself included. */
+  readonly pointsAt: readonly ForeignKey[];
   /** Foreign keys that do something to rows here, or refuse at once, when the row they point at is deleted. */
-  readonly actsOn: readonly ActingKey[];
+  readonly actsOn: readonly ForeignKey[];
 }
 
-export interface ActingKey {
+export interface ForeignKey {
   /** The table that it points at. */
   readonly parent: string;
   readonly columns: readonly string[];
@@ -74,11 +76,21 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
         'move_refused',
         `The table ${name} has no primary key. Add one by a migration.`,
       );
-    const actsOn = parents
-      .filter(({ acts, parent }) => acts && names.has(parent))
-      .map(({ parent, columns, parentColumns }) => ({ parent, columns, parentColumns }));
+    const known = parents.filter(({ parent }) => names.has(parent));
+    const pointsAt = known.map(({ parent, columns, parentColumns }) => ({ parent, columns, parentColumns }));
+    const actsOn = pointsAt.filter((_, at) => known[at]!.acts);
     const pointsAhead = parents.some(({ parent }) => (place.get(parent) ?? -1) >= index);
-    return { name, isPartitioned: partitioned, key, columns, given, identities, pointsAhead, actsOn };
+    return {
+      name,
+      isPartitioned: partitioned,
+      key,
+      columns,
+      given,
+      identities,
+      pointsAhead,
+      pointsAt,
+      actsOn,
+    };
   });
 }
 
