@@ -124,9 +124,16 @@ async function exportPart(
   return { table: name, columns: columns.map(({ column }) => column), file, rows, sha256 };
 }
 
+export interface TransferColumn {
+  readonly column: string;
+  readonly type: string;
+  /** What a file's values are read as: the type itself where it is PostgreSQL's own, what a domain is over, or text. */
+  readonly readAs: string;
+}
+
 export interface TransferTable extends HomeTable {
   /** Those that hold values of their own, without tenant_id, in order. */
-  readonly columns: readonly { readonly column: string; readonly type: string }[];
+  readonly columns: readonly TransferColumn[];
   /** The primary key, tenant_id included, in its order. */
   readonly key: readonly { readonly column: string; readonly type: string }[];
 }
@@ -134,8 +141,13 @@ export interface TransferTable extends HomeTable {
 /** The tables of a home whose rows are the tenant's: without the product's own. */
 export async function tablesOf(connection: ControlConnection, schema: string): Promise<TransferTable[]> {
   const tables = (await homeTables(connection, schema)).filter(({ name }) => name !== 'tenancy_probe');
-  const { rows } = await connection.query<{ name: string; column: string; type: string }>(
-    `select c.relname as name, a.attname as column, format_type(a.atttypid, a.atttypmod) as type
+  const { rows } = await connection.query<TransferColumn & { name: string }>(
+    `select c.relname as name, a.attname as column, format_type(a.atttypid, a.atttypmod) as type,
+            coalesce((with recursive base (type, modifier) as (
+                        select a.atttypid, a.atttypmod
+                        union all select t.typbasetype, t.typtypmod from base b join pg_type t on t.oid = b.type where t.typtype = 'd')
+                      select format_type(b.type, b.modifier) from base b join pg_type t on t.oid = b.type
+                       where t.typtype <> 'd' and t.typnamespace = 'pg_catalog'::regnamespace), 'text') as "readAs"
        from pg_class c join pg_attribute a on a.attrelid = c.oid
       where c.relnamespace = (select oid from pg_namespace where nspname = $1) and a.attnum > 0
         and not a.attisdropped and a.attgenerated = '' and a.attname <> 'tenant_id'
@@ -150,7 +162,8 @@ export async function tablesOf(connection: ControlConnection, schema: string): P
       order by u.position`,
     [schema],
   );
-  const of = (all: typeof rows, table: HomeTable) => all.filter(({ name }) => name === table.name);
+  const of = <T extends { name: string }>(all: T[], table: HomeTable) =>
+    all.filter(({ name }) => name === table.name);
   return tables.map((table) => ({ ...table, columns: of(rows, table), key: of(keys.rows, table) }));
 }
 

@@ -29,6 +29,8 @@ export async function importTables(
     return tablesOf(connection, rows.schema);
   });
   const pairs = tables.map((given) => ({ given, table: fitting(known, given) }));
+  /** What is being read or taken, for whoever has to find the fault. */
+  let at: ExportedTable | undefined;
 
   await connection.query('begin');
   try {
@@ -54,8 +56,11 @@ export async function importTables(
     };
     // To put them into the tables, with their keys, takes longer than to read them.
     const readUntil = (now() + until) / 2;
-    for (const [index, { given, table }] of pairs.entries())
+    for (const [index, { given, table }] of pairs.entries()) {
+      at = given;
       await stage(connection, index, given, table, store, () => now() >= readUntil);
+    }
+    at = undefined;
     await connection.query('set local role tenancy_owner');
     await takeContext(connection, rows);
     // Files take minutes to read.
@@ -64,9 +69,11 @@ export async function importTables(
     const counted: Record<string, number> = {};
     for (const [index, { given, table }] of pairs.entries()) {
       await inTime();
+      at = given;
       const taken = await take(connection, index, given, table, rows);
       counted[given.table] = (counted[given.table] ?? 0) + taken;
     }
+    at = undefined;
     await inTime();
     await connection.query('set constraints all immediate');
     // Whoever changes a table that has got rows waits for us; before that it may have been changed.
@@ -75,7 +82,7 @@ export async function importTables(
     return counted;
   } catch (error) {
     await connection.query('rollback').catch(() => {});
-    throw refusalOf(error);
+    throw refusalOf(error, at);
   }
 }
 
@@ -109,9 +116,10 @@ async function stage(
 ): Promise<void> {
   const bytes = await store.read(file);
   if (bytes === undefined) throw importRefused(`The file ${file} is missing.`);
+  // We have no right on the home's schema, so its own types are not known here: their values wait as text.
   const types = new Map([
     ['tenant_id', 'uuid'],
-    ...known.map(({ column, type }): [string, string] => [column, type]),
+    ...known.map(({ column, readAs }): [string, string] => [column, readAs]),
   ]);
   const definition = columns.map((column) => `${quoted(column)} ${types.get(column)}`).join(', ');
   await connection.query(`create temporary table import_${index} (${definition}) on commit drop`);
@@ -147,7 +155,7 @@ async function take(
   connection: ControlConnection,
   index: number,
   { columns, table: name }: ExportedTable,
-  { table }: TransferTable,
+  { table, columns: known }: TransferTable,
   { tenant }: RowsOf,
 ): Promise<number> {
   if (columns.includes('tenant_id')) {
@@ -157,44 +165,37 @@ async function take(
     );
     if (rows.length > 0) throw importRefused(`There is a row of another tenant for the table ${name}.`);
   }
-  const own = columns.filter((column) => column !== 'tenant_id').map(quoted);
+  const own = known.filter(({ column }) => columns.includes(column));
+  const values = own.map(({ column, type, readAs }) =>
+    readAs === type ? quoted(column) : `${quoted(column)}::${type}`,
+  );
   const { rowCount } = await connection.query(
-    `insert into ${table} (${['tenant_id', ...own].join(', ')}) overriding system value
-     select ${['$1::uuid', ...own].join(', ')} from pg_temp.import_${index}`,
+    `insert into ${table} (${['tenant_id', ...own.map(({ column }) => quoted(column))].join(', ')}) overriding system value
+     select ${['$1::uuid', ...values].join(', ')} from pg_temp.import_${index}`,
     [tenant],
   );
   return rowCount ?? 0;
 }
 
 /** What PostgreSQL says of the rows, without the values that it quotes. */
-function refusalOf(error: unknown): unknown {
-  const {
-    code = '',
-    constraint,
-    table,
-    column,
-  } = error as {
-    code?: string;
-    constraint?: string;
-    table?: string;
-    column?: string;
-  };
-  const at = [
+function refusalOf(error: unknown, at: ExportedTable | undefined): unknown {
+  const { code = '', constraint, table = at?.table, column } = error as Partial<Record<string, string>>;
+  const named = [
     table && `table ${table}`,
+    at && `file ${at.file}`,
     column && `column ${column}`,
     constraint && `constraint ${constraint}`,
+    `SQLSTATE ${code}`,
   ];
-  const where = at.filter(Boolean).join(', ');
+  const where = named.filter(Boolean).join(', ');
   if (code === '57014') return tooLarge(error);
-  if (code.startsWith('23'))
+  // P0001: what a function of the home's own raises.
+  if (code.startsWith('23') || code === 'P0001')
     return importRefused(
-      `A row breaks a rule of the home (${where}; SQLSTATE ${code}). It may be there already, or point at one that is not.`,
+      `A row breaks a rule of the home (${where}). It may be there already, or point at one that is not.`,
       error,
     );
-  if (code.startsWith('22'))
-    return importRefused(
-      `A value is not of its column's type (SQLSTATE ${code}${where ? `, ${where}` : ''}).`,
-      error,
-    );
+  if (code.startsWith('22')) return importRefused(`A value is not of its column's type (${where}).`, error);
+  if (code.startsWith('42') && at) return importRefused(`The home can't take this file (${where}).`, error);
   return error;
 }
