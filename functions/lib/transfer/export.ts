@@ -1,7 +1,7 @@
 import { type ControlConnection, literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { type HomeTable, homeTables, maintaining, type RowsOf } from '../isolation/rows.ts';
-import { type ExportedTable, hashing } from './manifest.ts';
+import { type ExportedTable, fileOf, hashing } from './manifest.ts';
 import type { Key, PartBegins } from './parts.ts';
 import type { Store } from './store.ts';
 
@@ -51,7 +51,7 @@ export async function exportTables(
         // At least one a run, so that it comes to an end.
         if (finished.length > done.length && now() >= until) return { isDone: false, schemaVersion };
         const to = size === undefined ? undefined : await beginOfNext(connection, table, rows, from, size);
-        const file = part === 1 ? `${table.name}.csv` : `${table.name}.${part}.csv`;
+        const file = fileOf(table.name, part);
         const entry = await exportPart(connection, table, rows, store, { file, from, to });
         more = to !== undefined;
         // Before it is said that this part is written: what follows must be known then.

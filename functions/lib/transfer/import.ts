@@ -66,12 +66,12 @@ export async function importTables(
     // Files take minutes to read.
     await requireVersion(connection, schemaVersion);
     await connection.query('set constraints all deferred');
-    const counted: Record<string, number> = {};
+    const counted = new Map<string, number>();
     for (const [index, { given, table }] of pairs.entries()) {
       await inTime();
       at = given;
       const taken = await take(connection, index, given, table, rows);
-      counted[given.table] = (counted[given.table] ?? 0) + taken;
+      counted.set(given.table, (counted.get(given.table) ?? 0) + taken);
     }
     at = undefined;
     await inTime();
@@ -79,7 +79,7 @@ export async function importTables(
     // Whoever changes a table that has got rows waits for us; before that it may have been changed.
     await requireVersion(connection, schemaVersion);
     await connection.query('commit');
-    return counted;
+    return Object.fromEntries(counted);
   } catch (error) {
     await connection.query('rollback').catch(() => {});
     throw refusalOf(error, at);

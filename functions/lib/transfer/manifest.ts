@@ -6,14 +6,20 @@ import type { Store } from './store.ts';
 
 export const manifestFile = 'manifest.json';
 
-const name = z.string().regex(/^[a-z_][a-z0-9_]{0,62}$/);
+/** Any identifier of PostgreSQL's: 63 bytes of whatever its quotes hold. */
+const name = z
+  .string()
+  .refine(
+    (text) => text !== '' && !text.includes('\0') && Buffer.byteLength(text) <= 63,
+    'is no name of a table or column',
+  );
 
 const table = z.strictObject({
   table: name,
   /** In the file's order. Without tenant_id the rows become the importing tenant's. */
   columns: z.array(name).min(1),
   /** Beside the manifest: CSV as PostgreSQL's COPY writes it, with a header; an empty field is null, `""` an empty text. */
-  file: z.string().regex(/^[a-z_][a-z0-9_]{0,62}(\.\d{1,6})?\.csv$/),
+  file: z.string().regex(/^[a-z_][a-z0-9_]{0,62}(-[0-9a-f]{16})?(\.\d{1,6})?\.csv$/),
   rows: z.int().min(0),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
   /** Tables with the same number were read in one snapshot. */
@@ -38,6 +44,17 @@ export const manifest = z.strictObject({
 });
 export type Manifest = z.output<typeof manifest>;
 
+/**
+ * The file of a table's part. A name that is no plain one leaves what of it is safe in a path, and a digest that tells it from
+ * others: of "Album" and "album" some disks would make one file.
+ */
+export function fileOf(table: string, part: number): string {
+  const plain = table.toLowerCase().replaceAll(/[^a-z0-9_]/g, '_');
+  const digest = createHash('sha256').update(table).digest('hex').slice(0, 16);
+  const safe = /^[a-z_]/.test(plain) ? plain : `_${plain}`.slice(0, 63);
+  return `${safe === table ? safe : `${safe}-${digest}`}${part === 1 ? '' : `.${part}`}.csv`;
+}
+
 /** @returns undefined when there is none. @throws TenantryError `import_refused` when it has another form */
 export async function readManifest(store: Store): Promise<Manifest | undefined> {
   const file = await store.read(manifestFile);
@@ -55,12 +72,25 @@ export async function readManifest(store: Store): Promise<Manifest | undefined> 
   }
   const read = manifest.safeParse(value);
   if (read.success) return read.data;
-  const faults = read.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
-  throw importRefused(`The manifest can't be used: ${faults.slice(0, 10).join('; ')}.`);
+  throw importRefused(`The manifest can't be used: ${faultsOf(read.error)}.`);
 }
 
-export const writeManifest = (store: Store, written: Manifest): Promise<void> =>
-  store.write(manifestFile, Readable.from([`${JSON.stringify(manifest.parse(written), undefined, 2)}\n`]));
+/** @throws TenantryError `export_refused` when nobody could read it again */
+export async function writeManifest(store: Store, written: Manifest): Promise<void> {
+  const { success, data, error } = manifest.safeParse(written);
+  if (!success)
+    throw new TenantryError(
+      'export_refused',
+      `What was exported has no form that an import reads: ${faultsOf(error)}.`,
+    );
+  await store.write(manifestFile, Readable.from([`${JSON.stringify(data, undefined, 2)}\n`]));
+}
+
+const faultsOf = ({ issues }: z.ZodError) =>
+  issues
+    .slice(0, 10)
+    .map(({ path, message }) => `${path.join('.')}: ${message}`)
+    .join('; ');
 
 /** Passes bytes on and knows their SHA-256 at their end. */
 export function hashing(bytes: AsyncIterable<unknown>): { bytes: Readable; sha256: () => string } {

@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beginOffboarding } from '../../../functions/lib/lifecycle/offboard.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import {
   beginExport,
@@ -12,6 +14,8 @@ import {
   transferSteps,
 } from '../../../functions/lib/lifecycle/transfer.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
+import { type Manifest, readManifest, writeManifest } from '../../../functions/lib/transfer/manifest.ts';
+import type { Store } from '../../../functions/lib/transfer/store.ts';
 import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
 
 /** What others' schemas are made of goes out and comes in again, in every strategy. */
@@ -25,11 +29,34 @@ const types = parseMigration(
    create table visits (tenant_id uuid not null, id uuid not null default gen_random_uuid(), mood mood not null, moods mood[], year year,
      years year[], code code, daily daily, address address, addresses address[], primary key (tenant_id, id));`,
 );
+/** Names that need their quotes, and some that would lead out of a folder or fall together on a disk. */
+const odd = [
+  'Album',
+  'album',
+  'der "Große" Ärger',
+  '../../etc/passwd',
+  '1st',
+  'a'.repeat(63),
+  'Ä'.repeat(31),
+  '__proto__',
+];
+const quotedName = (name: string) => `"${name.replaceAll('"', '""')}"`;
+const quoted = parseMigration(
+  '9002-quoted.sql',
+  odd
+    .map(
+      (
+        name,
+      ) => `create table ${quotedName(name)} (tenant_id uuid not null, "Id" uuid not null default gen_random_uuid(),
+        "The Title, or ""it""" text, "$1" text, "Übel\n" text, primary key (tenant_id, "Id"))`,
+    )
+    .join(';'),
+);
 
 let world: World;
 let base: string;
 beforeAll(async () => {
-  world = await startWorld({ migrations: [types] });
+  world = await startWorld({ migrations: [types, quoted] });
   base = mkdtempSync(join(tmpdir(), 'tenantry-schemas-'));
 }, 120_000);
 afterAll(async () => {
@@ -123,4 +150,62 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
     expect(error.message).not.toContain('secret');
     expect(await rowsOf(world.tenants[strategy].b, 'select from visits')).toEqual([]);
   });
+
+  it('takes back tables and columns whose names need quotes', async () => {
+    const tenant = await world.addTenant(strategy);
+    for (const name of odd)
+      await world
+        .database(tenant)
+        .query(
+          `insert into ${quotedName(name)} ("The Title, or ""it""", "Übel\n") values ('x', 'y'), (null, '')`,
+        );
+    const path = await exported(tenant);
+    const files: string[] = manifestOf(path).tables.map(({ file }: Written) => file);
+    expect(readdirSync(path).sort()).toEqual([...files, 'manifest.json'].sort());
+    expect(new Set(files.map((file) => file.toLowerCase())).size).toBe(files.length);
+    for (const file of files) expect(file).toMatch(/^[a-z_][a-z0-9_]*(-[0-9a-f]{16})?\.csv$/);
+    const target = await world.addTenant(strategy);
+    await imported(target, path);
+    for (const name of odd) {
+      const all = `select "Id", "The Title, or ""it""", "$1", "Übel\n" from ${quotedName(name)} order by 1`;
+      const there = await rowsOf(target, all);
+      expect(there).toHaveLength(2);
+      expect(there).toEqual(await rowsOf(tenant, all));
+    }
+  }, 60_000);
+
+  it('offboards a tenant with such names, exported before', async () => {
+    const { id, slug } = await world.addTenant(strategy);
+    const { operation } = await world.asProvisioner('catalog', (catalog) =>
+      beginOffboarding(catalog, id, { slug, graceSeconds: 0, exportTo: pathToFileURL(base).href }),
+    );
+    await run(operation.operationId, 'exportTenant');
+    expect(manifestOf(join(base, operation.operationId)).tables.map(({ table }: Written) => table)).toEqual(
+      expect.arrayContaining(odd),
+    );
+  }, 60_000);
+});
+
+it('names no file that it has not made safe', async () => {
+  for (const file of [
+    '../x.csv',
+    '/x.csv',
+    'a/b.csv',
+    'Album.csv',
+    'a.csv\n',
+    '.csv',
+    'a-b.csv',
+    'a\0.csv',
+  ]) {
+    const table = { table: 'a', columns: ['b'], file, rows: 0, sha256: '0'.repeat(64) };
+    const written: Manifest = { format: 'tenantry-export/1', schemaVersion: '1', tables: [table] };
+    const writes: string[] = [];
+    const store: Store = {
+      read: async () => Readable.from([JSON.stringify(written)]),
+      write: async (name) => void writes.push(name),
+    };
+    await expect(readManifest(store)).rejects.toMatchObject({ code: 'import_refused' });
+    await expect(writeManifest(store, written)).rejects.toMatchObject({ code: 'export_refused' });
+    expect(writes).toEqual([]);
+  }
 });
