@@ -3,6 +3,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type RowsOf, takeContext } from '../isolation/rows.ts';
 import { quoted, type TransferTable, tablesOf } from './export.ts';
+import { raiseIdentities } from './identities.ts';
 import { type ExportedTable, hashing, importRefused, type Manifest } from './manifest.ts';
 import type { Store } from './store.ts';
 
@@ -78,6 +79,7 @@ export async function importTables(
     await connection.query('set constraints all immediate');
     // Whoever changes a table that has got rows waits for us; before that it may have been changed.
     await requireVersion(connection, schemaVersion);
+    await raiseIdentities(connection, rows.schema, tables);
     await connection.query('commit');
     return Object.fromEntries(counted);
   } catch (error) {
