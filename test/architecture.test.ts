@@ -139,6 +139,8 @@ const long: Record<string, string> = {
     'what a context must hold, over three strategies, is one table of refusals',
   'test/lib/transfer/transfer.test.ts':
     'one export, taken in by every strategy and spoilt in every way: the parts share its files',
+  'test/lib/transfer/schemas.test.ts':
+    'one world with all that schemas of others are made of, in every strategy',
   'test/lib/health/run.test.ts': 'a world with its canaries takes seconds to make and is shared',
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',

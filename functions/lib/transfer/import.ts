@@ -1,11 +1,15 @@
 import type { Readable } from 'node:stream';
 import type { ControlConnection } from '../database/connect.ts';
+import { RetryableError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
+import { isolations } from '../isolation/isolation.ts';
 import { type RowsOf, takeContext } from '../isolation/rows.ts';
+import type { Strategy } from '../tenant/tenant.ts';
 import { quoted, type TransferTable, tablesOf } from './export.ts';
 import { raiseIdentities } from './identities.ts';
 import { type ExportedTable, hashing, importRefused, type Manifest } from './manifest.ts';
 import type { Store } from './store.ts';
+import { resting, triggersOf } from './triggers.ts';
 
 /**
  * Reads what an export has written, in one transaction with foreign keys checked at its end: all of it is there, or nothing.
@@ -16,7 +20,7 @@ import type { Store } from './store.ts';
  */
 export async function importTables(
   connection: ControlConnection,
-  rows: RowsOf,
+  rows: RowsOf & { readonly strategy: Strategy },
   store: Store,
   { schemaVersion, tables }: Manifest,
   operationId: string,
@@ -24,10 +28,15 @@ export async function importTables(
   until: number,
   now = Date.now,
 ): Promise<Record<string, number> | undefined> {
-  const known = await asRole(connection, 'tenancy_owner', async () => {
+  const home = { schema: rows.schema, ownsTables: isolations[rows.strategy].ownsTables };
+  const filled = tables.filter((given) => given.rows > 0).map(({ table }) => table);
+  const { known, triggers } = await asRole(connection, 'tenancy_owner', async () => {
     await connection.query("select set_config('search_path', $1, true)", [`${rows.schema}, pg_temp`]);
     await requireVersion(connection, schemaVersion);
-    return tablesOf(connection, rows.schema);
+    return {
+      known: await tablesOf(connection, rows.schema),
+      triggers: await triggersOf(connection, home, filled),
+    };
   });
   const pairs = tables.map((given) => ({ given, table: fitting(known, given) }));
   /** What is being read or taken, for whoever has to find the fault. */
@@ -68,15 +77,18 @@ export async function importTables(
     await requireVersion(connection, schemaVersion);
     await connection.query('set constraints all deferred');
     const counted = new Map<string, number>();
-    for (const [index, { given, table }] of pairs.entries()) {
-      await inTime();
-      at = given;
-      const taken = await take(connection, index, given, table, rows);
-      counted.set(given.table, (counted.get(given.table) ?? 0) + taken);
-    }
-    at = undefined;
     await inTime();
-    await connection.query('set constraints all immediate');
+    await resting(connection, triggers, async () => {
+      for (const [index, { given, table }] of pairs.entries()) {
+        await inTime();
+        at = given;
+        const taken = given.rows > 0 ? await take(connection, index, given, table, rows) : 0;
+        counted.set(given.table, (counted.get(given.table) ?? 0) + taken);
+      }
+      at = undefined;
+      await inTime();
+      await connection.query('set constraints all immediate');
+    });
     // Whoever changes a table that has got rows waits for us; before that it may have been changed.
     await requireVersion(connection, schemaVersion);
     await raiseIdentities(connection, rows.schema, tables);
@@ -191,6 +203,8 @@ function refusalOf(error: unknown, at: ExportedTable | undefined): unknown {
   ];
   const where = named.filter(Boolean).join(', ');
   if (code === '57014') return tooLarge(error);
+  if (code === '40P01')
+    return new RetryableError('busy', 'The tenant wrote to the same tables. Try again.', 5, { cause: error });
   // P0001: what a function of the home's own raises.
   if (code.startsWith('23') || code === 'P0001')
     return importRefused(

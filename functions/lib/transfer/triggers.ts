@@ -1,0 +1,62 @@
+import type { ControlConnection } from '../database/connect.ts';
+import { quoted } from './export.ts';
+import { importRefused } from './manifest.ts';
+
+/** One that fires when a row comes in. */
+export interface Trigger {
+  readonly table: string;
+  /** The table, or one of its partitions, under the name that a statement gives it. */
+  readonly relation: string;
+  readonly name: string;
+  readonly isAlways: boolean;
+}
+
+/**
+ * The home's own triggers that fire when rows come into these tables, without the product's.
+ * @throws TenantryError `import_refused` when there is one and others share the tables: it would have to rest for them too, and
+ * they would wait until it does
+ */
+export async function triggersOf(
+  connection: ControlConnection,
+  { schema, ownsTables }: { schema: string; ownsTables: boolean },
+  tables: readonly string[],
+): Promise<Trigger[]> {
+  const { rows } = await connection.query<Trigger>(
+    `select c.relname as table, format('%I.%I', n.nspname, r.relname) as relation, g.tgname as name, g.tgenabled = 'A' as "isAlways"
+       from pg_class c
+       cross join lateral (select c.oid union select relid from pg_partition_tree(c.oid)) part (oid)
+       join pg_class r on r.oid = part.oid join pg_namespace n on n.oid = r.relnamespace join pg_trigger g on g.tgrelid = r.oid
+      where c.relnamespace = (select oid from pg_namespace where nspname = $1) and c.relname = any ($2)
+        and not g.tgisinternal and g.tgname <> 'tenancy_capture' and g.tgenabled in ('O', 'A')
+        and g.tgtype & 4 = 4 -- on insert
+      order by relation, name`,
+    [schema, [...tables]],
+  );
+  if (rows[0] !== undefined && !ownsTables)
+    throw importRefused(
+      `The table ${rows[0].table} has the trigger ${rows[0].name}, which would fire for the rows that come in. It can rest only where a tenant has tables of its own, and these are shared. Import into a tenant of the strategy schema or database, or leave the table out.`,
+    );
+  return rows;
+}
+
+/**
+ * Runs `work` while these triggers rest: what they wrote when the rows were made is among the rows that come in. Foreign keys
+ * are checked and moves see the rows. In a transaction, as the owner; whoever writes to such a table meanwhile waits for its end.
+ */
+export async function resting(
+  connection: ControlConnection,
+  triggers: readonly Trigger[],
+  work: () => Promise<void>,
+): Promise<void> {
+  const relations = [...new Set(triggers.map(({ relation }) => relation))];
+  // All at once: between two of them a writer could wait for us and we for it.
+  if (relations.length > 0)
+    await connection.query(`lock table only ${relations.join(', only ')} in share row exclusive mode`);
+  for (const { relation, name } of triggers)
+    await connection.query(`alter table only ${relation} disable trigger ${quoted(name)}`);
+  await work();
+  for (const { relation, name, isAlways } of triggers)
+    await connection.query(
+      `alter table only ${relation} enable ${isAlways ? 'always ' : ''}trigger ${quoted(name)}`,
+    );
+}
