@@ -141,7 +141,7 @@ export async function startCloud(
   const schedules = startSchedules(host, createHealthTeller(console.log));
   onClose(schedules.close);
   const watcher = watchFunctions(root, () => {
-    progress('Files below functions/ changed: loading them');
+    progress('Files below functions/ or migrations/ changed: loading them');
     void host.reload();
   });
   onClose(watcher.close);

@@ -155,19 +155,27 @@ const ownLines = ({ stack = '' }: Error) =>
     .filter((line) => !line.includes('node:internal'))
     .join('\n');
 
-/** Calls `changed` after files below `functions/` were edited. */
+/** What a function is made of: its code, and the migrations that it brings to homes. */
+const watched: readonly (readonly [folder: string, extension: string])[] = [
+  ['functions', '.ts'],
+  ['migrations', '.sql'],
+];
+
+/** Calls `changed` after code below `functions/` or a migration was edited. */
 export function watchFunctions(root: string, changed: () => void): { close(): void } {
   let timer: NodeJS.Timeout | undefined;
-  const watcher = watch(join(root, 'functions'), { recursive: true }, (_event, name) => {
-    if (!name?.endsWith('.ts')) return;
-    // An editor writes a file in several steps, a checkout many files.
-    clearTimeout(timer);
-    timer = setTimeout(changed, 150);
-  });
+  const watchers = watched.map(([folder, extension]) =>
+    watch(join(root, folder), { recursive: true }, (_event, name) => {
+      if (!name?.endsWith(extension)) return;
+      // An editor writes a file in several steps, a checkout many files.
+      clearTimeout(timer);
+      timer = setTimeout(changed, 150);
+    }),
+  );
   return {
     close() {
       clearTimeout(timer);
-      watcher.close();
+      for (const watcher of watchers) watcher.close();
     },
   };
 }

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { watchFunctions } from '../../infra/local/functions.ts';
 
-test('an edited tool is noticed, in a folder that did not exist before too; other files are not', async () => {
+test('an edited tool or migration is noticed, in a folder that did not exist before too; other files are not', async () => {
   const root = await mkdtemp(join(tmpdir(), 'tenantry-watch-'));
   await mkdir(join(root, 'functions/mcp/tools'), { recursive: true });
+  await mkdir(join(root, 'migrations/tenant'), { recursive: true });
   await mkdir(join(root, 'elsewhere'));
   let changes = 0;
   const watcher = watchFunctions(root, () => changes++);
@@ -19,6 +20,9 @@ test('an edited tool is noticed, in a folder that did not exist before too; othe
     await mkdir(join(root, 'functions/mcp/tools/more'));
     await writeFile(join(root, 'functions/mcp/tools/more/c.ts'), 'export {};');
     await expect.poll(() => changes).toBeGreaterThan(1);
+    const before = changes;
+    await writeFile(join(root, 'migrations/tenant/0002-more.sql'), 'select 1');
+    await expect.poll(() => changes).toBeGreaterThan(before);
   } finally {
     watcher.close();
     await rm(root, { recursive: true });

@@ -11,7 +11,7 @@ import {
 } from '../catalog/migration-runs.ts';
 import { passOver } from '../catalog/migration-targets.ts';
 import type { ControlConnection } from '../database/connect.ts';
-import { TenantryError } from '../errors.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
 import { refused } from '../migrations/refused.ts';
@@ -20,7 +20,7 @@ import { strategies, type TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
 import { slotsFor, work } from './migrate-work.ts';
-import { beginOperation, endOperation, type Operation, readOperation } from './operations.ts';
+import { beginRecorded, endOperation, type Operation, readOperation } from './operations.ts';
 import { failureOf, operationLock, type Step, type StepEvent } from './step.ts';
 
 export interface MigrateRequest {
@@ -63,14 +63,10 @@ export async function beginMigration(
   const { version, digest } = await plannedFor(catalog, release, request);
   const asked = { ...request };
   const wanted = { kind: 'migrate', request: asked, input: asked, idempotencyKey } as const;
-  const { operation } = await beginOperation(catalog, wanted);
-  // With it, so that it can be halted before its first step.
-  await recordRun(catalog, {
-    operationId: operation.operationId,
-    version,
-    digest,
-    tolerated: request.tolerated,
-  });
+  // With it: so that it can be halted before its first step, and its steps know what release it is of.
+  const { operation } = await beginRecorded(catalog, wanted, ({ operationId }) =>
+    recordRun(catalog, { operationId, version, digest, tolerated: request.tolerated }),
+  );
   return operation;
 }
 
@@ -104,8 +100,9 @@ export const turnOf = ({ step, input }: Pick<StepEvent, 'step' | 'input'>): stri
 /** The steps of `stepfunctions/migrate-tenants.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
 export const migrateSteps = {
   async plan({ release }, catalog, { operationId, input }) {
-    const plan = await plannedFor(catalog, release, input);
-    await recordRun(catalog, { operationId, ...plan, tolerated: input.tolerated });
+    const run = await runOf(catalog, operationId);
+    requireRelease(release, run);
+    const plan = await plannedFor(catalog, release, { ...input, version: run.version });
     await recordTargets(catalog, operationId, plan);
   },
 
@@ -118,6 +115,7 @@ export const migrateSteps = {
 
   async work(migrator, catalog, { operationId }, { slot, ring }): Promise<{ more: boolean }> {
     const run = await runOf(catalog, operationId);
+    requireRelease(migrator.release, run);
     return { more: await work(migrator, catalog, run, { slot: Number(slot), ring: Number(ring) }) };
   },
 
@@ -156,8 +154,24 @@ export async function totals(catalog: ControlConnection, operationId: string): P
 
 async function runOf(catalog: ControlConnection, operationId: string): Promise<MigrationRun> {
   const run = await readRun(catalog, operationId);
-  if (run === undefined) throw new TenantryError('internal', 'This run is not planned yet: run plan first.');
+  if (run === undefined)
+    throw new TenantryError('internal', 'Nothing is recorded of this run: begin another one.');
   return run;
+}
+
+/**
+ * While a deployment is under way, one function has the old release and another one the new: what was begun for one of them
+ * would find nothing to do in the other, or record homes as what they are not. A release that only adds files to the run's
+ * can carry it out.
+ * @throws RetryableError `unavailable`: in a while this function may have the run's release, or signing keys
+ */
+function requireRelease(release: Release, { version, digest }: MigrationRun): void {
+  if (schemaStates(release).some((state) => state.digest === digest)) return;
+  throw new RetryableError(
+    'unavailable',
+    `The run was begun for the release that ends in ${version}, and the function that migrates has another one (it ends in ${newestState(release).version}). Let the deployment end, then run it again.`,
+    5,
+  );
 }
 
 /** @throws TenantryError `unknown_operation` when there is no such operation of this kind */

@@ -1,0 +1,63 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { TestTenant, World } from '../../support/world.ts';
+import { begin, ended, Fleet, migrate, migratorOf, notesColumns, run, step } from './migrate.support.ts';
+
+/** A run is of one release, and the functions that carry it out may hold another one. */
+let world: World;
+let more: readonly TestTenant[];
+let fleet: Fleet;
+
+beforeAll(async () => {
+  fleet = await Fleet.start();
+  ({ world, more } = fleet);
+}, 120_000);
+afterAll(() => world?.close());
+
+describe('functions that hold different releases', () => {
+  it('do not report a run as done that has changed nothing: they ask again, and say why', async () => {
+    const old = fleet.release;
+    const wanted = fleet.next('newer', 'alter table notes add column newer text');
+    const operation = await begin(world, wanted);
+    const { outcome } = await run(migratorOf(world, old), operation);
+    expect(outcome.status).toBe('FAILED');
+    expect(await ended(world, operation)).toMatchObject({
+      state: 'failed',
+      failedStep: 'plan',
+      reason: expect.stringMatching(/9501-newer, .* another one \(it ends in 9000-notes\).*deployment/),
+      targets: [],
+    });
+    expect(await notesColumns(world, more[0]!)).not.toContain('newer');
+
+    // The deployment ends while the machine asks again.
+    const again = await begin(world, wanted);
+    let asked = 0;
+    const late = migratorOf(world, old);
+    const { outcome: then } = await run(late, again, () => {
+      asked += 1;
+      if (asked === 3) Object.assign(late, { release: wanted });
+    });
+    expect(then.status).toBe('SUCCEEDED');
+    expect(await notesColumns(world, more[0]!)).toContain('newer');
+  });
+
+  it('bring homes as far as the run’s release and no further, where theirs only adds files to it', async () => {
+    const wanted = fleet.next('this', 'alter table notes add column this text');
+    const operation = await begin(world, wanted);
+    const newer = fleet.next('next', 'alter table notes add column next text');
+    expect((await run(migratorOf(world, newer), operation)).outcome.status).toBe('SUCCEEDED');
+    expect(await notesColumns(world, more[0]!)).toContain('this');
+    expect(await notesColumns(world, more[0]!)).not.toContain('next');
+    expect((await migrate(world, newer)).state).toBe('done');
+  });
+
+  it('change no home with a worker of another runtime or of other keys', async () => {
+    const wanted = fleet.next('worked', 'alter table notes add column worked text');
+    const operation = await begin(world, wanted);
+    await step(migratorOf(world, wanted), { operation, step: 'plan', input: {} });
+    const other = migratorOf(world, { ...wanted, keys: [...wanted.keys, 'k2'] });
+    await expect(step(other, { operation, step: 'work', input: { slot: 0, ring: 0 } })).rejects.toMatchObject(
+      { name: 'Unavailable' },
+    );
+    expect((await run(migratorOf(world, wanted), operation)).outcome.status).toBe('SUCCEEDED');
+  });
+});
