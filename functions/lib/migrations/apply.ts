@@ -112,16 +112,15 @@ function script(
   );
   // Rows that a migration inserts into shared tables must say whose they are.
   const own = tenant === everyTenant ? '' : tenant;
-  const settings = `set local tenancy.context = '${context}'; set local tenancy.tenant = '${own}';`;
-  // Before each file: an earlier one may have changed the path.
-  const path = `set local search_path = "${home.schema}", extensions, pg_temp;`;
-  return [settings, ...files.map((file) => `${path}\n${fileScript(home, file)}`)].join('\n');
+  // Before each file: an earlier one may have changed them.
+  const settings = `set local tenancy.context = '${context}'; set local tenancy.tenant = '${own}'; set local search_path = "${home.schema}", extensions, pg_temp;`;
+  return files.map((file) => `${settings}\n${fileScript(home, file)}`).join('\n');
 }
 
-const fileScript = (home: Home, { name, sql, checksum, makesReferenceTables }: MigrationFile) =>
+const fileScript = (home: Home, { name, sql, sets, checksum, makesReferenceTables }: MigrationFile) =>
   // On a line of its own: the file may end in a comment. Constraints checked at the end are this file's too.
   `${sql}
-;set constraints all immediate;
+;set constraints all immediate; ${sets.map((setting) => `reset ${setting};`).join(' ')}
 ${makesReferenceTables ? `select tenancy.protect_reference('${home.schema}', '${home.login}');` : ''}
 insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}');`;
 

@@ -2,13 +2,17 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { type ConcurrentStatement, parseConcurrent } from './concurrent-statement.ts';
 import { refused } from './refused.ts';
+import { settingsOf } from './session-settings.ts';
 import { splitStatements } from './split-statements.ts';
 
 export interface MigrationFile {
   /** `0001-inventory.sql`; files run in the order of their numbers. */
   readonly name: string;
+  /** What is run: without what a pg_dump begins with. */
   readonly sql: string;
-  /** SHA-256 of the text, hex: an applied file may not change. */
+  /** Settings that it changes: they end with it. */
+  readonly sets: readonly string[];
+  /** SHA-256 of its whole text, hex: an applied file may not change. */
   readonly checksum: string;
   /** `-- shared`: its tables without `tenant_id` are for every tenant to read, and for migrations alone to change. */
   readonly makesReferenceTables: boolean;
@@ -20,7 +24,7 @@ const fileName = /^(\d{4})-[a-z0-9]+(-[a-z0-9]+)*\.sql$/;
 
 /** Statements that would leave the migrator's transaction, its role or the home. */
 const leaves =
-  /^(begin|start|commit|end|rollback|abort|savepoint|release|prepare|set\s+(local\s+|session\s+)?(role|search_path|session\s+authorization|transaction)|reset\s+(role|all|session|search_path)|discard|copy|vacuum|create\s+database|drop\s+database|create\s+schema)\b/i;
+  /^(begin|start|commit|end|rollback|abort|savepoint|release|prepare|set\s+(local\s+|session\s+)?(role|search_path|schema|session\s+authorization|session\s+characteristics|transaction)|reset\s+(role|all|session|search_path)|discard|copy|vacuum|create\s+database|drop\s+database|create\s+schema)\b/i;
 const concurrently = /^(create\s+(unique\s+)?index|drop\s+index|reindex\s+\w+)\s+concurrently\b/i;
 const extension = /^(create|alter|drop)\s+extension\b/i;
 
@@ -41,11 +45,11 @@ export async function readMigrations(folder: URL): Promise<MigrationFile[]> {
 export function parseMigration(name: string, sql: string): MigrationFile {
   if (!fileName.test(name)) throw refused(name, 'is not named like `0001-what-it-does.sql`', 'rename it');
   const directives = directivesOf(name, sql);
-  const { statements, isComplete } = splitStatements(sql);
+  const split = splitStatements(sql);
   // In a batch another home's statements follow in the same text.
-  if (!isComplete) throw refused(name, 'has a quote or a comment that does not end', 'end it');
+  if (!split.isComplete) throw refused(name, 'has a quote or a comment that does not end', 'end it');
   const isConcurrent = directives.has('no-transaction');
-  for (const statement of statements) {
+  for (const statement of split.statements) {
     const verb = leaves.exec(statement)?.[0];
     if (verb !== undefined)
       throw refused(
@@ -66,9 +70,11 @@ export function parseMigration(name: string, sql: string): MigrationFile {
         'move it to a file of its own that begins with `-- no-transaction`',
       );
   }
+  const { sql: run, statements, sets } = settingsOf(name, sql, split);
   return {
     name,
-    sql,
+    sql: run,
+    sets,
     checksum: createHash('sha256').update(sql).digest('hex'),
     makesReferenceTables: directives.has('shared'),
     concurrent: isConcurrent ? parseConcurrent(name, statements) : undefined,

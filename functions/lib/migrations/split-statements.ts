@@ -8,12 +8,21 @@ const token =
 export interface SplitScript {
   /** Without comments, trimmed. Only good enough to look at how each begins: never executed. */
   readonly statements: readonly string[];
+  /** Where each stands in the text: from the end of the one before it to behind its semicolon. */
+  readonly places: readonly { readonly from: number; readonly to: number }[];
   /** No quote or comment is left open at the end. */
   readonly isComplete: boolean;
 }
 
 export function splitStatements(sql: string): SplitScript {
   const statements: string[] = [];
+  const places: { from: number; to: number }[] = [];
+  const add = (to: number) => {
+    const begun = places.at(-1)?.to ?? 0;
+    if (current.trim() === '') return;
+    statements.push(current.trim());
+    places.push({ from: begun, to });
+  };
   let isComplete = true;
   let current = '';
   /** The same without what is quoted. */
@@ -30,7 +39,7 @@ export function splitStatements(sql: string): SplitScript {
       isComplete &&= end !== undefined;
       token.lastIndex = end ?? sql.length;
     } else if (text === ';' && !isInBody(bare)) {
-      statements.push(current);
+      add(token.lastIndex);
       current = '';
       bare = '';
     } else if (!text.startsWith('--')) {
@@ -40,11 +49,9 @@ export function splitStatements(sql: string): SplitScript {
     }
     from = token.lastIndex;
   }
-  statements.push(current + sql.slice(from));
-  return {
-    statements: statements.map((statement) => statement.trim()).filter((statement) => statement !== ''),
-    isComplete,
-  };
+  current += sql.slice(from);
+  add(sql.length);
+  return { statements, places, isComplete };
 }
 
 /** Within `begin atomic … end`, the SQL-standard body of a function; a `case` has an end of its own. */
