@@ -55,14 +55,16 @@ const targets = `
        and t.status in ('active', 'suspended')
   ),
   target as (
-    select h.*, pinned.is_held and (goal.place is null or present.place >= goal.place or h.schema_digest = goal.digest) as stays,
-           case when pinned.is_held then coalesce(goal.version, w.version) else w.version end as to_version,
-           case when pinned.is_held then coalesce(goal.digest, w.digest) else w.digest end as to_digest
+    select h.*, pinned.is_held and (aim.place is null or h.schema_digest = aim.digest) as stays,
+           coalesce(aim.version, w.version) as to_version, coalesce(aim.digest, w.digest) as to_digest
       from home h cross join wanted w
       left join state goal on goal.version = h.pin
       left join state present on present.version = h.schema_version
      -- A pin that lies beyond this run holds nothing back; one to a version that the release lacks holds everything.
      cross join lateral (select h.pin is not null and (goal.place is null or goal.place < w.place) as is_held) pinned
+     -- Up to its pin, and where it is already, no file; its database gets the runtime and the signing keys all the same.
+      left join state aim on aim.place = case when not pinned.is_held then w.place
+                                              when present.place is null or present.place < goal.place then goal.place else present.place end
      where h.schema_digest is distinct from w.digest
   )
   select home_id as target_id, 'home' as kind, slug, schema_version as from_version, to_version as version, to_digest as digest,

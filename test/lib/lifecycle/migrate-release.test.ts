@@ -1,4 +1,9 @@
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { pinTenant } from '../../../functions/lib/catalog/migration-pins.ts';
+import { parseMasterKeys } from '../../../functions/lib/isolation/context.ts';
+import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import { newestState } from '../../../functions/lib/migrations/release.ts';
 import type { TestTenant, World } from '../../support/world.ts';
 import { begin, ended, Fleet, migrate, migratorOf, notesColumns, run, step } from './migrate.support.ts';
 
@@ -60,4 +65,38 @@ describe('functions that hold different releases', () => {
     );
     expect((await run(migratorOf(world, wanted), operation)).outcome.status).toBe('SUCCEEDED');
   });
+});
+
+it('a pinned tenant gets another signing key, and no file', async () => {
+  const held = world.tenants.database.a;
+  const version = newestState(fleet.release).version;
+  const until = new Date(Date.now() + 86_400_000);
+  await world.asProvisioner('catalog', (catalog) =>
+    pinTenant(catalog, held.id, { version, reason: 'their audit', until }),
+  );
+  const beyond = fleet.next('beyond', 'alter table notes add column beyond text');
+  await migrate(world, beyond);
+  const { keys } = JSON.parse(await world.secrets.read('tenancy/context-key')) as { keys: object };
+  const both = parseMasterKeys(
+    JSON.stringify({ current: 'k1', keys: { ...keys, k2: randomBytes(32).toString('base64') } }),
+  );
+  const keyed = { ...beyond, keys: ['k1', 'k2'] };
+  const { state, targets } = await migrate(world, keyed, undefined, {
+    plane: { ...world.plane, keys: both },
+  });
+  expect(state).toBe('done');
+  expect(targets.find(({ slug }) => slug === held.slug)).toMatchObject({
+    state: 'done',
+    version,
+    applied: [],
+  });
+  const known = await world.asProvisioner(held, (connection) =>
+    asRole(connection, 'tenancy_keeper', () =>
+      connection.query('select key_id from tenancy.keys order by key_id'),
+    ),
+  );
+  expect(known.rows).toEqual([{ key_id: 'k1' }, { key_id: 'k2' }]);
+  expect(await notesColumns(world, held)).not.toContain('beyond');
+  // There is nothing more for it: the next run says that it is held.
+  expect((await migrate(world, keyed)).targets).toMatchObject([{ slug: held.slug, state: 'pinned' }]);
 });
