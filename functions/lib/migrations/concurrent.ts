@@ -34,6 +34,8 @@ export async function applyConcurrently(
     const histories = await inTransaction(connection, () => lockHistories(connection, [home]));
     const history = histories.get(home.schema)!;
     if (pendingOf(history, [file]).length === 0) return false;
+    // First: what is wrong with the home already would be found after it too, and an index over a large table be for nothing.
+    await requireSound();
     if (history.has(file.name)) {
       if (await wasFinished(connection, statement)) return await done();
       await clean(connection, statement);
@@ -42,22 +44,29 @@ export async function applyConcurrently(
         file.name,
         file.checksum,
       ]);
+    let isMade = false;
     try {
       await connection.query(statement.sql);
-      const findings = await inTransaction(connection, () =>
-        isolations[home.strategy].check(connection, [home]),
-      );
-      if (findings.length > 0) throw new UnprotectedHomeError(file.name, findings);
+      isMade = statement.verb === 'create';
+      await requireSound();
     } catch (error) {
       // When the connection is gone the mark stays, and the next run cleans up. Else it has a time of its own.
       await connection.query(`set statement_timeout = ${lockTimeout}`);
-      await clean(connection, statement);
+      if (isMade) await connection.query(`drop index concurrently if exists "${statement.name}"`);
+      else await clean(connection, statement);
       await connection.query(`delete from ${mark} where name = $1`, [file.name]);
       throw error;
     }
     return await done();
   } finally {
     await connection.query('select pg_advisory_unlock_all(); reset role; reset all').catch(() => {});
+  }
+
+  async function requireSound(): Promise<void> {
+    const findings = await inTransaction(connection, () =>
+      isolations[home.strategy].check(connection, [home]),
+    );
+    if (findings.length > 0) throw new UnprotectedHomeError(file.name, findings);
   }
 
   async function done(): Promise<true> {

@@ -212,6 +212,35 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await migrate(other)).toEqual(['9806-con-done.sql']);
   });
 
+  it('runs where the home was mended after a finding, and leaves no index behind one that came meanwhile', async () => {
+    const file = parseMigration(
+      '9820-con-mended.sql',
+      '-- no-transaction\ncreate index concurrently con_mended on notes (amount)',
+    );
+    const granted = (verb: string, word: string) =>
+      asOwner(`${verb} truncate on notes ${word} ${home().login}`);
+    await granted('grant', 'to');
+    await expect(migrate(file)).rejects.toThrow(/TRUNCATE is granted/);
+    expect((await indexes()).map(({ name }) => name)).not.toContain('con_mended');
+    await granted('revoke', 'from');
+
+    // The build waits for this one, and so for the grant.
+    const older = world.asProvisioner(tenant(), (connection) =>
+      connection.query(
+        `begin; set local role tenancy_owner; lock table ${home().schema}.notes in row exclusive mode; select pg_sleep(3); commit`,
+      ),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const building = migrate(file).catch((error: Error) => error.message);
+    await expect.poll(indexes).toContainEqual({ name: 'con_mended', valid: false });
+    await granted('grant', 'to');
+    expect(await building).toMatch(/TRUNCATE is granted/);
+    await older;
+    expect((await indexes()).map(({ name }) => name)).not.toContain('con_mended');
+    await granted('revoke', 'from');
+    expect(await migrate(file)).toEqual(['9820-con-mended.sql']);
+  });
+
   it('makes reference tables that a tenant reads, joins and points at, and cannot change', async () => {
     await migrate(
       parseMigration(
