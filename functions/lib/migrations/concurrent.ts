@@ -1,17 +1,19 @@
+import { setTimeout } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
-import { isolations } from '../isolation/isolation.ts';
+import { type Home, isolations } from '../isolation/isolation.ts';
 import { type MigrationTarget, UnprotectedHomeError } from './apply.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
-import { lockHistories, pendingOf } from './history.ts';
+import { type History, lockHistories, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
+import { refused } from './refused.ts';
 
 /** ms. It waits for transactions that are older than it, and nobody waits for it: longer than a lock of DDL may take. */
 const lockTimeout = 60_000;
 
 /**
- * As tenancy_provisioner, on a direct connection: runs one statement that knows no transaction, under a lock of the
- * session. A run that died left its mark in `_migrations` and perhaps an invalid index: the next one drops that and begins anew.
+ * As tenancy_provisioner, on a direct connection: runs one statement that knows no transaction, in its turn.
+ * A run that died left its mark in `_migrations` and perhaps an invalid index: the next one drops that and begins anew.
  * @returns false when the home has it already
  * @throws TenantryError `migration_refused`; PostgreSQL's own error. Nothing of it is left
  */
@@ -28,11 +30,7 @@ export async function applyConcurrently(
     `set lock_timeout = ${lockTimeout}; set statement_timeout = ${statementTimeout}; set role tenancy_owner; set search_path = "${home.schema}", extensions, pg_temp`,
   );
   try {
-    await connection.query("select pg_advisory_lock(hashtext('tenancy.migrate'), hashtext($1))", [
-      home.schema,
-    ]);
-    const histories = await inTransaction(connection, () => lockHistories(connection, [home]));
-    const history = histories.get(home.schema)!;
+    const history = await takeTurn(connection, home, file);
     if (pendingOf(history, [file]).length === 0) return false;
     // First: what is wrong with the home already would be found after it too, and an index over a large table be for nothing.
     await requireSound();
@@ -59,7 +57,7 @@ export async function applyConcurrently(
     }
     return await done();
   } finally {
-    await connection.query('select pg_advisory_unlock_all(); reset role; reset all').catch(() => {});
+    await connection.query('reset role; reset all').catch(() => {});
   }
 
   async function requireSound(): Promise<void> {
@@ -73,6 +71,35 @@ export async function applyConcurrently(
     await connection.query(`update ${mark} set applied_at = now() where name = $1`, [file.name]);
     return true;
   }
+}
+
+/**
+ * One session at a time works without a transaction in a home. A session can hold no lock on a table, and an advisory one
+ * anybody could take or hold: so it goes by a name, which is looked for and taken under the lock of the home's history, counts
+ * among sessions of this login only, and is gone with its session.
+ * @throws TenantryError `migration_refused` when another one does not end
+ */
+async function takeTurn(connection: ControlConnection, home: Home, file: MigrationFile): Promise<History> {
+  const name = `tenancy.migrate ${home.schema}`;
+  for (const until = Date.now() + lockTimeout; Date.now() < until; await setTimeout(250)) {
+    const history = await inTransaction(connection, async () => {
+      const histories = await lockHistories(connection, [home]);
+      const { rows } = await connection.query(
+        `select from pg_stat_activity where application_name = $1 and usename = session_user
+            and datname = current_database() and pid <> pg_backend_pid()`,
+        [name],
+      );
+      if (rows.length > 0) return undefined;
+      await connection.query(`set application_name = '${name}'`);
+      return histories.get(home.schema)!;
+    });
+    if (history !== undefined) return history;
+  }
+  throw refused(
+    file.name,
+    'waited in vain for another migrator of this home',
+    'run it again when that has ended',
+  );
 }
 
 /** The role is the session's already: here only the borders of a transaction are wanted. */

@@ -241,6 +241,22 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await migrate(file)).toEqual(['9820-con-mended.sql']);
   });
 
+  it('builds an index once when several come at once, and is kept from it by nothing that a tenant holds or says', async () => {
+    const file = parseMigration(
+      '9822-con-once.sql',
+      '-- no-transaction\ncreate index concurrently con_once on notes (amount)',
+    );
+    await world.asLogin(world.tenants[strategy].b, async (connection) => {
+      await connection.query("select pg_advisory_lock(hashtext('tenancy.migrate'), hashtext($1))", [
+        home().schema,
+      ]);
+      await connection.query(`set application_name = 'tenancy.migrate ${home().schema}'`);
+      const applied = await Promise.all([1, 2, 3].map(() => migrate(file)));
+      expect(applied.flat()).toEqual(['9822-con-once.sql']);
+    });
+    expect(await indexes()).toContainEqual({ name: 'con_once', valid: true });
+  });
+
   it('makes reference tables that a tenant reads, joins and points at, and cannot change', async () => {
     await migrate(
       parseMigration(
