@@ -257,6 +257,20 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await indexes()).toContainEqual({ name: 'con_once', valid: true });
   });
 
+  it('completes a home of an older runtime before the audit of an index', async () => {
+    await asOwner('drop trigger tenancy_capture on notes');
+    const file = parseMigration(
+      '9823-con-older.sql',
+      '-- no-transaction\ncreate index concurrently con_older on notes (amount)',
+    );
+    const target = { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys };
+    const { outcomes } = await world.asProvisioner(tenant(), (connection) =>
+      migrateHomes(connection, [target], [file], { completesAll: true }),
+    );
+    expect(outcomes).toMatchObject([{ applied: ['9823-con-older.sql'] }]);
+    expect(outcomes[0]!.error).toBeUndefined();
+  });
+
   it('makes reference tables that a tenant reads, joins and points at, and cannot change', async () => {
     await migrate(
       parseMigration(
