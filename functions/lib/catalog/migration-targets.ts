@@ -22,6 +22,33 @@ const passedOver = `case when m.kind = 'home' then case
 
 const whyPassedOver = `case ${passedOver} when 'moving' then 'It is being moved: npm run tenants -- operations' end`;
 
+/** What it takes to reach a target, and where it is; `t` is a row of migration_targets. */
+const reached = `t.target_id, t.kind, t.version, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
+            case t.kind when 'home' then h.schema_version else c.schema_version end as schema_version,
+            case t.kind when 'home' then h.schema_digest else c.schema_digest end as schema_digest, coalesce(h.database_id, c.database_id) as database_id, coalesce(h.database_name, c.database_name) as database_name,
+            c.cluster_id, c.kind as cluster_kind, c.admin_host, c.admin_port`;
+const places = `left join catalog.homes h on t.kind = 'home' and h.home_id = t.target_id
+       join catalog.clusters c on c.cluster_id = coalesce(h.cluster_id, t.target_id)`;
+
+const leased = (row: Row): LeasedTarget => ({
+  targetId: row.target_id,
+  kind: row.kind,
+  version: row.version,
+  row,
+});
+
+/** Of each strategy that has something to do in a run, the target that is furthest behind; on a server of many's where there is one. */
+export async function sampleTargets(catalog: Catalog, operationId: string): Promise<LeasedTarget[]> {
+  const { rows } = await catalog.query(
+    `select distinct on (h.strategy) ${reached}
+       from catalog.migration_targets t ${places}
+      where t.operation_id = $1 and t.state = 'pending'
+      order by h.strategy, c.kind = 'dedicated', schema_version nulls first, t.target_id`,
+    [operationId],
+  );
+  return rows.map(leased);
+}
+
 /**
  * Up to `size` targets of one database, taken by one statement: no other worker has them. None of a run that has ended, is
  * halted, or has broken more homes than it may.
@@ -59,21 +86,10 @@ export async function leaseTargets(
          from chosen where m.operation_id = $1 and m.target_id = chosen.target_id
        returning m.*
      )
-     select taken.target_id, taken.kind, taken.version, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
-            case taken.kind when 'home' then h.schema_digest else c.schema_digest end as schema_digest, coalesce(h.database_id, c.database_id) as database_id, coalesce(h.database_name, c.database_name) as database_name,
-            c.cluster_id, c.kind as cluster_kind, c.admin_host, c.admin_port
-       from taken
-       left join catalog.homes h on taken.kind = 'home' and h.home_id = taken.target_id
-       join catalog.clusters c on c.cluster_id = coalesce(h.cluster_id, taken.target_id)
-      order by taken.target_id`,
+     select ${reached} from taken t ${places} order by t.target_id`,
     [operationId, ring, slot, lease, size],
   );
-  return rows.map((row) => ({
-    targetId: row.target_id,
-    kind: row.kind,
-    version: row.version,
-    row,
-  }));
+  return rows.map(leased);
 }
 
 /** Homes whose tenants are leaving, have left or are being moved: a run must not wait for them. */

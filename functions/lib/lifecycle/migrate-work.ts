@@ -76,7 +76,7 @@ export async function work(
       if (place?.key !== key) {
         await place?.release();
         place = undefined;
-        const opened = await open(migrator, batch[0]!);
+        const opened = await openPlace(migrator, batch[0]!);
         if (opened instanceof Error) {
           await recordOutcomes(
             catalog,
@@ -165,7 +165,7 @@ function sizeFor({ lockTable }: Place, { workers }: Migrator, { locks, ms }: { l
   return Math.max(1, Math.floor(Math.min(largestBatch, byLocks, batchTime / Math.max(ms, 1))));
 }
 
-function targetOf(
+export function targetOf(
   { targetId, kind, row }: LeasedTarget,
   keys: MigrationTarget['keys'],
   states: ReadonlySet<string>,
@@ -195,7 +195,7 @@ const failed = (targetId: string, error: Error): TargetOutcome => ({
 });
 
 /** @returns an Error when it is a tenant's own server that does not answer: that is no reason for others to wait */
-async function open({ plane, release }: Migrator, target: LeasedTarget): Promise<Place | Error> {
+export async function openPlace({ plane, release }: Migrator, target: LeasedTarget): Promise<Place | Error> {
   const { cluster_id: clusterId, admin_host: host, admin_port: port, database_name: database } = target.row;
   for (let attempt = 0; ; attempt += 1) {
     try {

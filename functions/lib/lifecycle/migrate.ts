@@ -19,6 +19,7 @@ import { filesUpTo, newestState, type Release, schemaStates } from '../migration
 import { strategies, type TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
+import { rehearseRun } from './migrate-rehearsal.ts';
 import { slotsFor, work } from './migrate-work.ts';
 import { beginRecorded, endOperation, type Operation, readOperation } from './operations.ts';
 import { failureOf, operationLock, type Step, type StepEvent } from './step.ts';
@@ -99,11 +100,12 @@ export const turnOf = ({ step, input }: Pick<StepEvent, 'step' | 'input'>): stri
 
 /** The steps of `stepfunctions/migrate-tenants.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
 export const migrateSteps = {
-  async plan({ release }, catalog, { operationId, input }) {
+  async plan(migrator, catalog, { operationId, input }) {
     const run = await runOf(catalog, operationId);
-    requireRelease(release, run);
-    const plan = await plannedFor(catalog, release, { ...input, version: run.version });
+    requireRelease(migrator.release, run);
+    const plan = await plannedFor(catalog, migrator.release, { ...input, version: run.version });
     await recordTargets(catalog, operationId, plan);
+    await rehearseRun(migrator, catalog, operationId);
   },
 
   /** The first ring with something left to do, and the slots of the workers that it takes. */

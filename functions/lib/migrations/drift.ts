@@ -1,10 +1,10 @@
-import { randomUUID } from 'node:crypto';
 import type { ControlConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { applyFiles, type MigrationTarget } from './apply.ts';
 import { type History, readHistory } from './history.ts';
 import { type MigrationFile, versionOf } from './migration-file.ts';
+import { inReference, inTransaction } from './reference.ts';
 
 /** One way in which a home is not what its version should be. */
 export interface Drift {
@@ -76,35 +76,17 @@ async function shapeOf(connection: ControlConnection, { schema, login }: Home): 
   return new Map(rows.map(({ object, definition }) => [object, definition]));
 }
 
-class MadeForLooking extends Error {
-  readonly shape: Shape;
-  constructor(shape: Shape) {
-    super(`made only to be looked at`);
-    this.shape = shape;
-  }
-}
-
-/** A home beside the others that nobody ever sees: its transaction ends in a rollback. */
-async function referenceShape(
+/** What a home that has these files, and no others, looks like. */
+function referenceShape(
   connection: ControlConnection,
   target: MigrationTarget,
   files: readonly MigrationFile[],
 ): Promise<Shape> {
-  const schema = `reference_${randomUUID().replaceAll('-', '')}`;
-  const reference: Home = { ...target.home, schema };
-  try {
-    return await asRole(connection, 'tenancy_owner', async () => {
-      await connection.query(`create schema ${schema}`);
-      await applyFiles(connection, { ...target, home: reference }, files.map(inTransaction));
-      await isolations[reference.strategy].complete(connection, [reference], 'whole');
-      throw new MadeForLooking(await shapeOf(connection, reference));
-    });
-  } catch (error) {
-    if (error instanceof MadeForLooking) return error.shape;
-    throw new Error(`A reference home at ${versionOf(files)} could not be made`, { cause: error });
-  }
+  return inReference(connection, target, async (reference) => {
+    await applyFiles(connection, reference, files.map(inTransaction));
+    await isolations[reference.home.strategy].complete(connection, [reference.home], 'whole');
+    return shapeOf(connection, reference.home);
+  }).catch((cause) => {
+    throw new Error(`A reference home at ${versionOf(files)} could not be made`, { cause });
+  });
 }
-
-/** On an empty table it makes no difference, but that it may stand in a transaction. */
-const inTransaction = (file: MigrationFile): MigrationFile =>
-  file.concurrent === undefined ? file : { ...file, sql: file.sql.replace(/\bconcurrently\b/i, '') };

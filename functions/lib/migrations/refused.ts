@@ -35,13 +35,20 @@ const inParts = (file: MigrationFile | undefined) =>
 /** The migration that a home could not take, and why. */
 export function refusalOf(file: MigrationFile | undefined, error: unknown): Error {
   if (error instanceof TenantryError) return error;
-  const [what, remedy] = meaningOf(file, error as { message: string; code?: string });
+  const [what, remedy] = meaningOf(file, error as DatabaseError);
   return refused(file?.name ?? 'Completing the home', what, remedy, error);
+}
+
+/** What PostgreSQL tells of an error, as far as it matters here. */
+interface DatabaseError {
+  readonly message: string;
+  readonly code?: string;
+  readonly column?: string;
 }
 
 function meaningOf(
   file: MigrationFile | undefined,
-  { message, code }: { message: string; code?: string },
+  { message, code, column }: DatabaseError,
 ): readonly [what: string, remedy: string] {
   switch (code) {
     case '55P03':
@@ -50,7 +57,12 @@ function meaningOf(
       return ['has a statement that takes longer than a function has for it (8 minutes)', inParts(file)];
     case '25P04':
       return ['takes longer than a function has for it (9 minutes)', inParts(file)];
-    default:
-      return [`failed: ${message} (SQLSTATE ${code})`, 'correct it and run it again'];
+    case '23502':
+      if (column !== 'tenant_id') break;
+      return [
+        `failed: ${message} (SQLSTATE 23502)`,
+        'rows belong to a tenant: put what all may read into a file that begins with `-- shared`, in a table without tenant_id, or insert a row for each tenant, by `insert into … (tenant_id, …) select distinct tenant_id, … from` a table that has them',
+      ];
   }
+  return [`failed: ${message} (SQLSTATE ${code})`, 'correct it and run it again'];
 }

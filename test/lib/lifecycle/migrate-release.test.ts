@@ -100,3 +100,33 @@ it('a pinned tenant gets another signing key, and no file', async () => {
   // There is nothing more for it: the next run says that it is held.
   expect((await migrate(world, keyed)).targets).toMatchObject([{ slug: held.slug, state: 'pinned' }]);
 });
+
+describe('what only the shared tables refuse', () => {
+  const untouched = async () => {
+    for (const tenant of [...more, world.tenants.database.a])
+      expect(await notesColumns(world, tenant)).not.toContain('tried');
+  };
+
+  it.each([
+    [
+      'a row that is nobody’s',
+      'insert into notes (body) values ($$seed$$)',
+      /^95\d\d-refused.sql failed: null value in column "tenant_id".*begins with `-- shared`.*for each tenant/,
+    ],
+    [
+      'a policy of its own',
+      'create policy mine on notes using (true)',
+      /^95\d\d-refused.sql would leave the home unprotected:\n {2}notes.mine: is a policy of its own.*drop it/,
+    ],
+  ])('is refused before the first home is changed: %s', async (_, sql, reason) => {
+    const before = fleet.release;
+    const wanted = fleet.next('refused', 'alter table notes add column tried text', sql, 'select 1');
+    const { state, reason: told, failedStep, targets } = await migrate(world, wanted);
+    expect([state, failedStep]).toEqual(['failed', 'plan']);
+    expect(told).toMatch(reason);
+    expect(told).toContain('strategy rls; no home was changed');
+    expect(targets.filter(({ state }) => state !== 'pending' && state !== 'pinned')).toEqual([]);
+    await untouched();
+    fleet.release = before;
+  });
+});

@@ -1,0 +1,91 @@
+import { randomUUID } from 'node:crypto';
+import type { ControlConnection } from '../database/connect.ts';
+import { asRole } from '../isolation/homes.ts';
+import { type Finding, isolations } from '../isolation/isolation.ts';
+import { applyFiles, type MigrationTarget, UnprotectedHomeError } from './apply.ts';
+import type { MigrationFile } from './migration-file.ts';
+import { refusalOf, requireAnswer } from './refused.ts';
+
+class Made<T> extends Error {
+  readonly result: T;
+  constructor(result: T) {
+    super('made only to be looked at');
+    this.result = result;
+  }
+}
+
+/**
+ * As tenancy_provisioner, in the home's database: makes a home beside the others, empty and without tables, that nobody ever
+ * sees: its transaction ends in a rollback, whatever `work` comes to.
+ */
+export async function inReference<T>(
+  connection: ControlConnection,
+  target: MigrationTarget,
+  work: (reference: MigrationTarget) => Promise<T>,
+): Promise<T> {
+  const schema = `reference_${randomUUID().replaceAll('-', '')}`;
+  // A file that names tables of another schema waits for those.
+  const limits = "set local lock_timeout = '3s'; set local statement_timeout = '2min'";
+  const made = async () => {
+    await connection.query(`create schema ${schema}`);
+    throw new Made(await work({ ...target, home: { ...target.home, schema } }));
+  };
+  try {
+    return await asRole(connection, 'tenancy_owner', made, `begin; ${limits}`);
+  } catch (error) {
+    if (error instanceof Made) return error.result;
+    throw error;
+  }
+}
+
+/** On an empty table it makes no difference, but that it may stand in a transaction. */
+export const inTransaction = (file: MigrationFile): MigrationFile =>
+  file.concurrent === undefined ? file : { ...file, sql: file.sql.replace(/\bconcurrently\b/i, '') };
+
+/**
+ * Tries files in a reference home before the first real one has them: what the rules of its strategy refuse is known by file
+ * and object. What the files before them, or a home that has only those, comes to is for `drift` to tell.
+ * @throws TenantryError `migration_refused`
+ */
+export function rehearse(
+  connection: ControlConnection,
+  target: MigrationTarget,
+  { had, fresh }: { readonly had: readonly MigrationFile[]; readonly fresh: readonly MigrationFile[] },
+): Promise<void> {
+  return inReference(connection, target, async (reference) => {
+    const { home } = reference;
+    const complete = () => isolations[home.strategy].complete(connection, [home], 'whole');
+    let known: readonly Finding[];
+    try {
+      await applyFiles(connection, reference, had.map(inTransaction));
+      known = await complete();
+    } catch (error) {
+      requireAnswer(error);
+      return;
+    }
+    /** The file after which each was found first: a later one may have mended it. */
+    const causes = new Map(known.map((finding) => [keyOf(finding), '']));
+    let found = known;
+    for (const file of fresh) {
+      try {
+        await applyFiles(connection, reference, [inTransaction(file)]);
+        found = await complete();
+      } catch (error) {
+        requireAnswer(error);
+        throw refusalOf(file, error);
+      }
+      for (const finding of found) if (!causes.has(keyOf(finding))) causes.set(keyOf(finding), file.name);
+    }
+    const [file, findings] = [...Map.groupBy(found, (finding) => causes.get(keyOf(finding))!)].find(
+      ([cause]) => cause !== '',
+    ) ?? [''];
+    if (findings === undefined) return;
+    const named = findings.map((finding) => ({
+      ...finding,
+      object: finding.object.replaceAll(`${home.schema}.`, ''),
+    }));
+    throw new UnprotectedHomeError(file, named);
+  });
+}
+
+const keyOf = ({ object, finding }: Finding) => `${object} ${finding}`;
