@@ -52,6 +52,11 @@ describe('migrations over the admin API', () => {
       404,
       'unknown_tenant',
     ]);
+    for (const path of ['/migrations', '/migrations/plan']) {
+      const sharing = await ask('POST', path, { canaries: ['schema-a', 'rls-a'] });
+      expect(code(sharing)).toEqual([409, 'wrong_strategy']);
+      expect(JSON.stringify(sharing.body)).toContain('rls-a can’t be a canary'.replace('’', "'"));
+    }
     expect(code(await ask('POST', '/migrations', { percent: 101 }))).toEqual([400, 'invalid_request']);
     expect(code(await ask('POST', '/migrations/resume', {}))).toEqual([409, 'wrong_status']);
     expect(code(await ask('POST', '/migrations/halt', {}))).toEqual([404, 'unknown_operation']);

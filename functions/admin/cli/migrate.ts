@@ -15,7 +15,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
       .option('--version <version>', 'up to this migration; without it, the newest')
       .option(
         '--canaries <tenants>',
-        'who goes first, comma-separated; without it, one home of each strategy',
+        'who goes first, comma-separated: tenants with tables of their own; without it, one home of each strategy',
         list,
       )
       .option('--percent <percent>', 'of each tier, after the canaries', wholeNumber)

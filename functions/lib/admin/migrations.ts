@@ -97,7 +97,7 @@ export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanVi
 
 /**
  * Begins a run over all homes; the state machine carries it out.
- * @throws TenantryError `migration_refused`, `operation_running`, `idempotency_conflict`, `unknown_tenant`
+ * @throws TenantryError `migration_refused`, `operation_running`, `idempotency_conflict`, `unknown_tenant`, `wrong_strategy`
  */
 export async function runMigration(
   admin: Admin,
@@ -215,9 +215,19 @@ const asked = ({ version, canaries, percent, tolerated }: NewRunBody): MigrateRe
   tolerated,
 });
 
-/** A canary that does not exist would let the second ring go first. */
+/**
+ * A canary that does not exist, or has no home of its own, would let the second ring go first.
+ * @throws TenantryError `unknown_tenant`, `wrong_strategy`
+ */
 async function requireCanaries(catalog: ControlConnection, canaries: readonly string[]): Promise<void> {
-  for (const slug of canaries) await findTenant(catalog, slug);
+  for (const slug of canaries) {
+    const { strategy } = await findTenant(catalog, slug);
+    if (!isolations[strategy].ownsTables)
+      throw new TenantryError(
+        'wrong_strategy',
+        `${slug} can't be a canary: it shares its tables with others, and those are migrated once, in the last ring. Name tenants with a schema or a database of their own.`,
+      );
+  }
 }
 
 async function latest(admin: Admin): Promise<string> {
