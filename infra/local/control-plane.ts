@@ -1,6 +1,5 @@
 import type { Secrets } from '../../functions/lib/aws/secrets.ts';
 import { type Cluster, recordCluster } from '../../functions/lib/catalog/clusters.ts';
-import { recordSchemaState } from '../../functions/lib/catalog/migration-runs.ts';
 import { withConnection } from '../../functions/lib/database/connect.ts';
 import { KeptConnections } from '../../functions/lib/database/kept.ts';
 import type { Endpoint } from '../../functions/lib/database/types.ts';
@@ -8,10 +7,11 @@ import { TenantryError } from '../../functions/lib/errors.ts';
 import { parseMasterKeys } from '../../functions/lib/isolation/context.ts';
 import { createCredentials } from '../../functions/lib/isolation/credentials.ts';
 import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycle/control-plane.ts';
+import { recordMigrated } from '../../functions/lib/lifecycle/migrated.ts';
 import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
 import { migrateHome, sharedHome } from '../../functions/lib/migrations/migrator.ts';
-import { newestState, type Release } from '../../functions/lib/migrations/release.ts';
+import type { Release } from '../../functions/lib/migrations/release.ts';
 import type { Instance } from './emulator/rds-instances.ts';
 import type { SecretStore } from './emulator/secret-store.ts';
 import type { AwsEmulator } from './emulator/server.ts';
@@ -116,9 +116,7 @@ export async function prepareShared(
     await withConnection(catalogEndpoint(plane), (connection) => recordCluster(connection, cluster, place));
   };
   await Promise.all([migrate(), catalog()]);
-  await withConnection(catalogEndpoint(plane), (connection) =>
-    recordSchemaState(connection, place, newestState(release)),
-  );
+  await withConnection(catalogEndpoint(plane), (connection) => recordMigrated(connection, place, release));
   return place;
 }
 

@@ -1,17 +1,16 @@
 import type { JWK } from 'jose';
 import { createSecrets } from '../aws/secrets.ts';
 import { recordCluster } from '../catalog/clusters.ts';
-import { recordSchemaState } from '../catalog/migration-runs.ts';
 import { type ControlConnection, inTransaction, withConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
 import { asRole } from '../isolation/homes.ts';
 import { tenantsDatabase } from '../migrations/install.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
 import { migrateHomes, readRelease, sharedHome } from '../migrations/migrator.ts';
-import { newestState } from '../migrations/release.ts';
 import type { InstallSettings } from '../settings.ts';
 import { adminEndpoint, type ControlPlane, catalogEndpoint, createControlPlane } from './control-plane.ts';
 import { ensureKeys, trustedKeys } from './keys.ts';
+import { recordMigrated, requireUnedited } from './migrated.ts';
 import { mayConnect, prepareCatalog, preparePlace } from './place.ts';
 
 export interface Installed {
@@ -58,8 +57,9 @@ export async function install(
   // Last: from here on tenants can be made. Together, because shared tables that have tenants are not looked at again.
   await withConnection(catalogEndpoint(plane), (catalog) =>
     inTransaction(catalog, async () => {
+      await requireUnedited(catalog, release);
       await recordCluster(catalog, cluster, place);
-      if (isMigrated) await recordSchemaState(catalog, place, newestState(release));
+      if (isMigrated) await recordMigrated(catalog, place, release);
     }),
   );
   return { apiKeyJwks: { keys: trustedKeys(signing) } };

@@ -2,7 +2,6 @@ import { type Planned, recordTargets } from '../catalog/migration-plan.ts';
 import {
   countTargets,
   haltRun,
-  knownFiles,
   type MigrationRun,
   openRing,
   type RingCount,
@@ -14,13 +13,13 @@ import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
-import { refused } from '../migrations/refused.ts';
 import { filesUpTo, newestState, type Release, schemaStates } from '../migrations/release.ts';
 import { strategies, type TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
 import { rehearseRun } from './migrate-rehearsal.ts';
 import { slotsFor, work } from './migrate-work.ts';
+import { requireUnedited } from './migrated.ts';
 import { beginRecorded, endOperation, type Operation, readOperation } from './operations.ts';
 import { failureOf, operationLock, type Step, type StepEvent } from './step.ts';
 
@@ -87,9 +86,7 @@ export async function plannedFor(
       'migration_refused',
       `There is no migration ${version}. The newest is ${newestState(release).version}.`,
     );
-  const known = await knownFiles(catalog);
-  const edited = release.home.find(({ name, checksum }) => (known.get(name) ?? checksum) !== checksum);
-  if (edited) throw refused(edited.name, 'was edited after it was applied', 'restore it and add a new file');
+  await requireUnedited(catalog, release);
   const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
   return { owning, states, ...states[files.length - 1]!, canaries, percent, files };
 }

@@ -1,5 +1,4 @@
 import { findCluster, sharedCluster } from '../catalog/clusters.ts';
-import { recordSchemaState } from '../catalog/migration-runs.ts';
 import { recordNextHome } from '../catalog/moves.ts';
 import { findHome, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
@@ -8,10 +7,10 @@ import { parseDatabaseSecret } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { readHistory } from '../migrations/history.ts';
 import { migrateHome } from '../migrations/migrator.ts';
-import { schemaStates } from '../migrations/release.ts';
 import type { Sides } from '../move/catch-up.ts';
 import { reading, type Side } from '../move/side.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { recordMigrated } from './migrated.ts';
 import type { MoveInput, Mover } from './move.ts';
 import { instancePlace, sharedPlace } from './new-place.ts';
 import { keepLoginSecret } from './place.ts';
@@ -62,7 +61,7 @@ export async function makeTarget(
     await withConnection(place.admin, (connection) =>
       migrateHome(connection, { home, databaseId, keys: plane.keys }, files),
     );
-    await recordSchemaState(catalog, home, schemaStates(release)[files.length - 1]!);
+    await recordMigrated(catalog, home, release, files);
   }
   return home;
 }

@@ -1,13 +1,13 @@
-import { recordSchemaState } from '../catalog/migration-runs.ts';
 import { activateTenant, type NewTenant, recordTenant } from '../catalog/tenants.ts';
 import { withConnection } from '../database/connect.ts';
 import { changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { migrateHome } from '../migrations/migrator.ts';
-import { newestState, type Release } from '../migrations/release.ts';
+import type { Release } from '../migrations/release.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type ControlPlane, catalogEndpoint } from './control-plane.ts';
 import { makeHome } from './home.ts';
+import { recordMigrated, requireUnedited } from './migrated.ts';
 import type { Place } from './place.ts';
 
 /**
@@ -21,6 +21,7 @@ export async function onboard(
   release: Release,
 ): Promise<TenantId> {
   return withConnection(catalogEndpoint(plane), async (catalog) => {
+    if (isolations[tenant.strategy].ownsTables) await requireUnedited(catalog, release);
     const id = await recordTenant(catalog, tenant);
     const home = await makeHome(plane, catalog, { tenant: id, strategy: tenant.strategy }, place);
     await withConnection(place.admin, async (connection) => {
@@ -29,7 +30,7 @@ export async function onboard(
       // A home that was suspended meanwhile is not opened again by a repeated onboarding.
       await changeHomeState(connection, home.homeId, ['provisioning'], 'open');
     });
-    if (isolations[home.strategy].ownsTables) await recordSchemaState(catalog, home, newestState(release));
+    if (isolations[home.strategy].ownsTables) await recordMigrated(catalog, home, release);
     await activateTenant(catalog, id, home.homeId);
     return id;
   });

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { type Instances, instanceName } from '../aws/rds.ts';
-import { recordSchemaState } from '../catalog/migration-runs.ts';
 import {
   activateTenant,
   changeTenantStatus,
@@ -15,11 +14,12 @@ import { TenantryError } from '../errors.ts';
 import { changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { migrateHome } from '../migrations/migrator.ts';
-import { newestState, type Release } from '../migrations/release.ts';
+import type { Release } from '../migrations/release.ts';
 import type { Placement, TenantId } from '../tenant/tenant.ts';
 import { takeBack } from './compensate.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { makeHome } from './home.ts';
+import { recordMigrated, requireUnedited } from './migrated.ts';
 import { placeFor } from './new-place.ts';
 import { beginOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
 import { tryPath } from './probe.ts';
@@ -149,9 +149,10 @@ export const provisionSteps = {
   async migrate({ plane, release }, catalog, { input }) {
     const home = await builtHome(catalog, input);
     if (!isolations[home.strategy].ownsTables) return;
+    await requireUnedited(catalog, release);
     const target = { home, databaseId: home.databaseId, keys: plane.keys };
     await withConnection(adminOf(plane, home), (connection) => migrateHome(connection, target, release.home));
-    await recordSchemaState(catalog, home, newestState(release));
+    await recordMigrated(catalog, home, release);
   },
 
   /** @throws RetryableError `unavailable` until a call through the data path holds */

@@ -87,4 +87,7 @@ it('records what the shared tables have, until tenants live there: then only a r
   await onboard(plane, tenant, place, { ...release, home: later });
   await install(settings, [...later, parseMigration('9001-more.sql', 'create table more ()')]);
   expect(await recorded()).toEqual([stateOf(later)]);
+  // A deployment that brings an edited file ends here: new homes would be other ones.
+  const edited = parseMigration(noteMigration.name, `${noteMigration.sql} -- edited`);
+  await expect(install(settings, [...files, edited])).rejects.toThrow(/was edited after it was applied/);
 });

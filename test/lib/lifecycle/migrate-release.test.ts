@@ -3,9 +3,20 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pinTenant } from '../../../functions/lib/catalog/migration-pins.ts';
 import { parseMasterKeys } from '../../../functions/lib/isolation/context.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
 import { newestState } from '../../../functions/lib/migrations/release.ts';
 import type { TestTenant, World } from '../../support/world.ts';
-import { begin, ended, Fleet, migrate, migratorOf, notesColumns, run, step } from './migrate.support.ts';
+import {
+  begin,
+  ended,
+  Fleet,
+  file,
+  migrate,
+  migratorOf,
+  notesColumns,
+  run,
+  step,
+} from './migrate.support.ts';
 
 /** A run is of one release, and the functions that carry it out may hold another one. */
 let world: World;
@@ -99,6 +110,20 @@ it('a pinned tenant gets another signing key, and no file', async () => {
   expect(await notesColumns(world, held)).not.toContain('beyond');
   // There is nothing more for it: the next run says that it is held.
   expect((await migrate(world, keyed)).targets).toMatchObject([{ slug: held.slug, state: 'pinned' }]);
+});
+
+it('a file that only provisioning has applied may not be edited either: no run, and no other tenant', async () => {
+  const edited = fleet.release.home.map((each) =>
+    each.name.startsWith('9000') ? file(each.name, `${each.sql} -- edited`) : each,
+  );
+  const release = { ...fleet.release, home: edited };
+  const message = /^9000-notes.sql was edited after it was applied: restore it/;
+  await expect(begin(world, release)).rejects.toThrow(message);
+  for (const strategy of ['schema', 'database'] as const) {
+    const { place } = world.tenants[strategy].a;
+    const tenant = { slug: `late-${strategy}`, tier: 'pro', strategy } as const;
+    await expect(onboard(world.plane, tenant, place, release)).rejects.toThrow(message);
+  }
 });
 
 describe('what only the shared tables refuse', () => {
