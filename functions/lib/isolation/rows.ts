@@ -1,4 +1,5 @@
 import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type MasterKeys, signContext } from './context.ts';
 import { asRole } from './homes.ts';
@@ -76,10 +77,14 @@ export async function homeTables(connection: ControlConnection, schema: string):
   return rows;
 }
 
+/** How often all tables are gone through: triggers that write to one another's tables can take a few turns. */
+const passes = 10;
+
 /**
- * Deletes the tenant's rows from tables that it shares, a batch a transaction, those that point at others first. Tables
- * whose foreign keys form a circle, or point at themselves, have no such order: they are emptied in one transaction.
+ * Deletes the tenant's rows from tables that it shares. A trigger may write rows into a table that was empty already (a log
+ * of what is deleted), so it goes on until none is left.
  * @returns false when there is more to do at the time `until`, ms
+ * @throws TenantryError `not_removed` when something in the schema keeps rows
  */
 export async function deleteRows(
   connection: ControlConnection,
@@ -87,7 +92,49 @@ export async function deleteRows(
   until: number,
   now = Date.now,
 ): Promise<boolean> {
-  for (const group of inDeletionOrder(await homeTables(connection, rows.schema))) {
+  const tables = await homeTables(connection, rows.schema);
+  for (let pass = 1; ; pass += 1) {
+    if (!(await deleteOnce(connection, rows, tables, until, now))) return false;
+    const left = await maintaining(connection, rows, () => tablesWithRows(connection, tables, rows.tenant));
+    if (left.length === 0) return true;
+    if (pass === passes)
+      throw kept(left.join(', '), 'they are still there, or there again, after it was tried');
+  }
+}
+
+const kept = (tables: string, why: string, cause?: unknown) =>
+  new TenantryError(
+    'not_removed',
+    `Rows of the tenant in ${tables} can't be deleted: ${why}. A trigger or a rule of your schema may be what keeps them; change it by a migration, then offboard the tenant again.`,
+    { cause },
+  );
+
+/** In a transaction that sees this tenant's rows. */
+export async function tablesWithRows(
+  connection: ControlConnection,
+  tables: readonly { readonly table: string }[],
+  tenant: TenantId,
+): Promise<string[]> {
+  const found: string[] = [];
+  for (const { table } of tables) {
+    const { rows } = await connection.query(`select from ${table} where tenant_id = $1 limit 1`, [tenant]);
+    if (rows.length > 0) found.push(table);
+  }
+  return found;
+}
+
+/**
+ * Once through all tables, a batch a transaction, those that point at others first. Tables whose foreign keys form a circle,
+ * or point at themselves, have no such order: they are emptied in one transaction.
+ */
+async function deleteOnce(
+  connection: ControlConnection,
+  rows: RowsOf,
+  tables: readonly HomeTable[],
+  until: number,
+  now: () => number,
+): Promise<boolean> {
+  for (const group of inDeletionOrder(tables)) {
     const isCircle = group.length > 1 || group[0]!.parents.includes(group[0]!.table);
     for (;;) {
       if (now() >= until) return false;
@@ -101,6 +148,11 @@ export async function deleteRows(
           most = Math.max(most, rowCount ?? 0);
         }
         return most;
+      }).catch((error) => {
+        const { code = '' } = error as { code?: string };
+        // What a trigger raises, a constraint, or a statement of a trigger's: the next attempt would end as this one.
+        if (!/^(P0|22|23|27|42)/.test(code)) throw error;
+        throw kept(group.map(({ table }) => table).join(', '), `SQLSTATE ${code}`, error);
       });
       if (isCircle || deleted < batch) break;
     }

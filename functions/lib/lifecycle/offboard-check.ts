@@ -4,7 +4,7 @@ import type { ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
-import { homeTables, maintaining } from '../isolation/rows.ts';
+import { homeTables, maintaining, tablesWithRows } from '../isolation/rows.ts';
 import { sharedHome } from '../migrations/migrator.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
@@ -49,13 +49,13 @@ export async function remains(
         keys: plane.keys,
       };
       const tables = await homeTables(connection, rows.schema);
-      const withRows = await maintaining(connection, rows, () => tablesOf(connection, tables, tenant));
+      const withRows = await maintaining(connection, rows, () => tablesWithRows(connection, tables, tenant));
       look('rows in', tables.length, withRows);
       const own = [{ table: 'tenancy.homes' }, { table: 'tenancy.changes' }, { table: 'tenancy.imports' }];
       look(
         'rows in',
         own.length,
-        await asRole(connection, 'tenancy_keeper', () => tablesOf(connection, own, tenant)),
+        await asRole(connection, 'tenancy_keeper', () => tablesWithRows(connection, own, tenant)),
       );
       const schemas = names(homes, (home) => ownOf(home) === 'shared' && home.schema);
       look('schema', schemas.length, await existing(connection, 'nspname', 'pg_namespace', schemas));
@@ -94,19 +94,6 @@ const names = (homes: readonly ReachableHome[], name: (home: ReachableHome) => s
     .filter((home) => isolations[home.strategy].ownsTables)
     .map(name)
     .filter((given) => given !== false);
-
-async function tablesOf(
-  connection: ControlConnection,
-  tables: readonly { readonly table: string }[],
-  tenant: TenantId,
-): Promise<string[]> {
-  const found: string[] = [];
-  for (const { table } of tables) {
-    const { rows } = await connection.query(`select from ${table} where tenant_id = $1 limit 1`, [tenant]);
-    if (rows.length > 0) found.push(table);
-  }
-  return found;
-}
 
 async function existing(
   connection: ControlConnection,

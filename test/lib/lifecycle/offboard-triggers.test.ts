@@ -1,0 +1,114 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  beginOffboarding,
+  offboardOperation,
+  offboardSteps,
+} from '../../../functions/lib/lifecycle/offboard.ts';
+import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
+import { runStep } from '../../../functions/lib/lifecycle/step.ts';
+import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
+import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
+
+/** A log that comes before what is logged and one that comes after, and a log of the first log. */
+const logs = parseMigration(
+  '9001-logs.sql',
+  `create table a_log (tenant_id uuid not null, id uuid not null default gen_random_uuid(), what text, primary key (tenant_id, id));
+   create table b_log (like a_log including all);
+   create table films (tenant_id uuid not null, film_id uuid not null default gen_random_uuid(), title text, primary key (tenant_id, film_id));
+   create table z_log (like a_log including all);
+   create table legal (like a_log including all);
+   create table silent (like a_log including all);
+   create table own_log (like a_log including all);
+   create function log_it() returns trigger language plpgsql as $$ begin
+     execute format('insert into %I (tenant_id, what) values ($1, $2)', tg_argv[0]) using coalesce(new.tenant_id, old.tenant_id), tg_op;
+     return null; end $$;
+   create trigger log_a after insert or delete on films for each row execute function log_it('a_log');
+   create trigger log_b after delete on a_log for each row execute function log_it('b_log');
+   create trigger log_z after delete on b_log for each row execute function log_it('z_log');
+   create function forbid() returns trigger language plpgsql as $$ begin
+     raise exception 'the row % must stay', old.what; end $$;
+   create trigger forbid before delete on legal for each row execute function forbid();
+   create function skip() returns trigger language plpgsql as $$ begin return null; end $$;
+   create trigger skip before delete on silent for each row execute function skip();
+   create trigger log_own after delete on own_log for each row execute function log_it('own_log');`,
+);
+
+let world: World;
+beforeAll(async () => {
+  world = await startWorld({ migrations: [logs] });
+}, 120_000);
+afterAll(() => world?.close());
+
+const catalog = <T>(work: Parameters<typeof world.asProvisioner<T>>[1]) =>
+  world.asProvisioner('catalog', work);
+const run = (operation: string, step: string, input = {}) =>
+  runStep(
+    { plane: world.plane, instances: { status: async () => undefined }, now: Date.now },
+    { operation, step, input },
+    offboardOperation,
+    offboardSteps,
+  );
+const begin = async ({ id, slug }: TestTenant) =>
+  (
+    await catalog((connection) =>
+      beginOffboarding(connection, id, { slug, graceSeconds: 0, exportTo: undefined }),
+    )
+  ).operation.operationId;
+
+async function offboarded(tenant: TestTenant) {
+  const operation = await begin(tenant);
+  for (const step of ['suspend', 'beginRemoval', 'removeHome', 'removeSecrets', 'bury', 'check'])
+    await run(operation, step);
+  return catalog((connection) => readOperation(connection, operation));
+}
+
+it.each(strategies)(
+  'leaves nothing of a %s tenant that its triggers write while it goes',
+  async (strategy) => {
+    const tenant = await world.addTenant(strategy);
+    await world.database(tenant).query("insert into films (title) values ('x'), ('y')");
+    expect(await offboarded(tenant)).toMatchObject({ state: 'done', result: { left: [] } });
+  },
+  60_000,
+);
+
+describe('stops before the tombstone, and says at which table, where the schema', () => {
+  it.each([
+    ['forbids it', 'legal', 'forbid', 'SQLSTATE P0001'],
+    ['ignores it in silence', 'silent', 'skip', 'they are still there'],
+    ['writes a row for each that goes', 'own_log', 'log_own', 'there again'],
+  ])(
+    '%s',
+    async (_, table, trigger, why) => {
+      const tenant = await world.addTenant('rls');
+      await world.database(tenant).query(`insert into ${table} (what) values ('secret')`);
+      const operation = await begin(tenant);
+      for (const step of ['suspend', 'beginRemoval']) await run(operation, step);
+      const error = (await run(operation, 'removeHome').catch((error) => error)) as Error;
+      expect(error).toMatchObject({
+        name: 'NotRemoved',
+        message: expect.stringContaining(`shared.${table}`),
+      });
+      expect(error.message).toContain(why);
+      expect(error.message).not.toContain('secret');
+      await run(operation, 'recordFailure', {
+        failedStep: 'removeHome',
+        failure: { Error: error.name, Cause: JSON.stringify({ errorMessage: error.message }) },
+      });
+      const { state, reason } = await catalog((connection) => readOperation(connection, operation));
+      expect([state, reason]).toEqual(['failed', error.message]);
+      const { rows } = await catalog((connection) =>
+        connection.query('select status from catalog.tenants where tenant_id = $1', [tenant.id]),
+      );
+      expect(rows).toEqual([{ status: 'offboarding' }]);
+      // As the operator is told to do.
+      await world.asProvisioner(tenant, (connection) =>
+        connection.query(
+          `begin; set local role tenancy_owner; drop trigger ${trigger} on shared.${table}; commit`,
+        ),
+      );
+      expect(await offboarded(tenant)).toMatchObject({ state: 'done', result: { left: [] } });
+    },
+    60_000,
+  );
+});
