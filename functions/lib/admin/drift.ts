@@ -1,3 +1,4 @@
+import { isMigrated } from '../catalog/migration-plan.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -65,7 +66,7 @@ async function placedHomes(
        select concat_ws('/', h.cluster_id, h.database_name, h.home_id) as key, t.slug, h.home_id, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
               h.database_id, h.database_name, h.cluster_id, c.admin_host, c.admin_port
          from catalog.homes h join catalog.tenants t on t.home_id = h.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
-        where h.strategy = any ($1) and t.status in ('active', 'suspended') and ($2::uuid is null or t.tenant_id = $2)
+        where h.strategy = any ($1) and ${isMigrated} and ($2::uuid is null or t.tenant_id = $2)
        union all
        select concat_ws('/', c.cluster_id, c.database_name, ''), null, null, null, null, null, null, null,
               c.database_id, c.database_name, c.cluster_id, c.admin_host, c.admin_port

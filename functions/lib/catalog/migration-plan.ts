@@ -31,8 +31,15 @@ const moveText = `case m.phase
   else format('the home that %s has left is being removed: npm run tenants -- move status %s', w.slug, w.slug) end`;
 
 /**
+ * Of which tenants the homes are migrated; `t` is a row of catalog.tenants. Suspended ones, and those in a grace period, may be
+ * resumed at any time and have to be where the fleet is then.
+ */
+export const isMigrated =
+  "(t.status in ('active', 'suspended') or t.status = 'offboarding' and t.removal_begun_at is null)";
+
+/**
  * Homes that are not at the run's state, or that a pin keeps from it. Of tenants that are gone or have no home yet: none.
- * A suspended one's is migrated too; a failed one gets its migrations when it is provisioned again.
+ * A failed one gets its migrations when it is provisioned again.
  */
 const targets = `
   with state as (select * from unnest($1::text[], $2::text[]) with ordinality s(version, digest, place)),
@@ -52,7 +59,7 @@ const targets = `
       from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
       left join catalog.migration_pins p on p.tenant_id = t.tenant_id and p.until > now()
      where h.strategy = any ($4) and h.state in ('open', 'read_only', 'fenced', 'suspended')
-       and t.status in ('active', 'suspended')
+       and ${isMigrated}
   ),
   target as (
     select h.*, pinned.is_held and (aim.place is null or h.schema_digest = aim.digest) as stays,

@@ -1,4 +1,5 @@
 import type { Queryable, Row } from '../database/types.ts';
+import { isMigrated } from './migration-plan.ts';
 
 type Catalog = Pick<Queryable, 'query'>;
 
@@ -16,7 +17,7 @@ export interface LeasedTarget {
  */
 const passedOver = `case when m.kind = 'home' then case
   when not exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
-                    where h.home_id = m.target_id and t.status in ('active', 'suspended')) then 'gone'
+                    where h.home_id = m.target_id and ${isMigrated}) then 'gone'
   when exists (select from catalog.homes h join catalog.operations o on o.tenant_id = h.tenant_id
                 where h.home_id = m.target_id and o.kind = 'move' and o.state = 'running') then 'moving' end end`;
 

@@ -168,7 +168,10 @@ describe('workers', () => {
       return taken.map(({ targetId }) => targetId);
     };
     const become = (tenant: TestTenant, status: string) =>
-      query('update catalog.tenants set status = $2 where tenant_id = $1', [tenant.id, status]);
+      query(
+        `update catalog.tenants set status = $2, removal_begun_at = case $2 when 'offboarding' then now() end where tenant_id = $1`,
+        [tenant.id, status],
+      );
     await query("update catalog.migration_targets set ring = 3, place = 'x' where operation_id = $1", [
       operation,
     ]);

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pinTenant, unpinTenant } from '../../../functions/lib/catalog/migration-pins.ts';
 import { haltRun } from '../../../functions/lib/catalog/migration-runs.ts';
+import { closeTenant } from '../../../functions/lib/catalog/offboarding.ts';
 import { RetryableError } from '../../../functions/lib/errors.ts';
+import { beginOffboarding } from '../../../functions/lib/lifecycle/offboard.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
 import { newestState } from '../../../functions/lib/migrations/release.ts';
 import { strategies, type TestTenant, type World } from '../../support/world.ts';
@@ -171,6 +173,31 @@ describe('a run', () => {
     expect((await migrate(world, wanted)).targets.map(({ slug }) => slug)).not.toContain(more[0]!.slug);
   });
 
+  it('takes along a tenant in its grace period, so that it is where the fleet is when it is resumed', async () => {
+    const { id, slug } = await world.addTenant('schema');
+    const inCatalog = <T>(work: Parameters<typeof world.asProvisioner<T>>[1]) =>
+      world.asProvisioner('catalog', work);
+    await inCatalog(async (catalog) => {
+      const request = { slug, graceSeconds: 86_400, exportTo: undefined };
+      const { operation } = await beginOffboarding(catalog, id, request);
+      await closeTenant(catalog, id, operation.operationId);
+    });
+    const wanted = next('grace', 'alter table notes add column grace text');
+    const { targets } = await migrate(world, wanted);
+    expect(targets.find((target) => target.slug === slug)).toMatchObject({ state: 'done' });
+    await resume(world.plane, id);
+    expect((await migrate(world, wanted)).targets).toEqual([]);
+    // Once its removal has begun it is none of a run's.
+    await inCatalog((catalog) =>
+      catalog.query(
+        "update catalog.tenants set status = 'offboarding', removal_begun_at = now() where tenant_id = $1",
+        [id],
+      ),
+    );
+    const later = await migrate(world, next('removal', 'alter table notes add column removal text'));
+    expect(later.targets.map((target) => target.slug)).not.toContain(slug);
+  });
+
   it('does not wait for a tenant that leaves meanwhile', async () => {
     const leaving = await world.addTenant('schema');
     const wanted = next('leaves', 'alter table notes add column leaves text');
@@ -178,7 +205,10 @@ describe('a run', () => {
     const { outcome } = await run(migratorOf(world, wanted), operation, async ({ step }) => {
       if (step !== 'gate') return;
       await world.asProvisioner('catalog', (catalog) =>
-        catalog.query("update catalog.tenants set status = 'offboarding' where tenant_id = $1", [leaving.id]),
+        catalog.query(
+          "update catalog.tenants set status = 'offboarding', removal_begun_at = now() where tenant_id = $1",
+          [leaving.id],
+        ),
       );
     });
     expect(outcome.status).toBe('SUCCEEDED');
