@@ -124,9 +124,14 @@ describe('migrations over the admin API', () => {
     expect((await ask('GET', '/migrations/latest')).body.operation.reason).toBe(
       'An operator has halted the run.',
     );
-    const resumed = await ask('POST', '/migrations/resume', {});
+    const resume = () => ask('POST', '/migrations/resume', {}, { 'Idempotency-Key': 'resume-1' });
+    const resumed = await resume();
     expect(resumed.body).toMatchObject({ operation: { state: 'running' } });
-    expect(await carryOut(resumed.body.operation.id)).toBe('SUCCEEDED');
+    const { id } = resumed.body.operation;
+    expect((await resume()).body.operation.id).toBe(id);
+    expect(await carryOut(id)).toBe('SUCCEEDED');
+    expect((await resume()).body.operation).toMatchObject({ id, state: 'done' });
+    expect(code(await ask('POST', '/migrations/resume', {}))).toEqual([409, 'wrong_status']);
     expect((await ask('GET', '/tenants/schema-b')).body.schemaVersion).toBe('9701-tag');
   });
 

@@ -40,9 +40,10 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
   migrate
     .command('resume')
     .description('go on with what the last run left: only homes that are behind are touched')
+    .option('--idempotency-key <key>', 'the same key: the same run')
     .option('--no-wait', 'return when it has begun')
-    .action(async ({ wait }) => {
-      const { body } = await client.post<RunView>('/migrations/resume', {});
+    .action(async ({ idempotencyKey, wait }) => {
+      const { body } = await client.post<RunView>('/migrations/resume', {}, idempotencyKey);
       await finish(client, output(), body, wait);
     });
 

@@ -120,11 +120,12 @@ export async function runMigration(
 export async function resumeMigration(admin: Admin, idempotencyKey: string | undefined): Promise<RunView> {
   const last = await withCatalog(admin, async (catalog) => {
     const { rows } = await catalog.query(
-      `select state, input from catalog.operations where kind = 'migrate' order by started_at desc limit 1`,
+      `select state, input, idempotency_key from catalog.operations where kind = 'migrate' order by started_at desc limit 1`,
     );
-    return rows[0] as { state: string; input: NewRunBody } | undefined;
+    return rows[0] as { state: string; input: NewRunBody; idempotency_key: string | null } | undefined;
   });
-  if (last === undefined || last.state !== 'failed')
+  // The last run may be the one that this key has begun: then it is the answer, whatever has become of it.
+  if (last === undefined || (last.state !== 'failed' && last.idempotency_key !== idempotencyKey))
     throw new TenantryError('wrong_status', 'The last run has not failed: there is nothing to resume.');
   return runMigration(admin, last.input, idempotencyKey);
 }
