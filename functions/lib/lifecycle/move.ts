@@ -113,18 +113,20 @@ export const moveSteps = {
 
   async land(mover, catalog, { operationId }): Promise<{ more: boolean }> {
     const until = mover.clock() + turn;
-    const isOver = () => mover.clock() > until;
-    return moving(mover, catalog, operationId, async (sides) => {
-      if (!(await hasLanded(sides.target))) {
-        // Again, what a crash of the target's server has made it forget.
-        if (await copyRows(sides, isOver)) return { more: true };
-        if (await makeKeys(sides.target, isOver)) return { more: true };
-        await catchUpInPieces(sides);
-      }
-      if (await land(sides.target, sides.tables, isOver)) return { more: true };
-      await catchUp(sides, true);
-      return { more: false };
-    });
+    return moving(mover, catalog, operationId, (sides) =>
+      heeding(catalog, operationId, async (isWanted) => {
+        const isOver = () => isWanted() || mover.clock() > until;
+        if (!(await hasLanded(sides.target))) {
+          // Again, what a crash of the target's server has made it forget.
+          if (await copyRows(sides, isOver)) return { more: true };
+          if (await makeKeys(sides.target, isOver)) return { more: true };
+          await catchUpInPieces(sides);
+        }
+        if (await land(sides.target, sides.tables, isOver, isWanted)) return { more: true };
+        await catchUp(sides, true);
+        return { more: false };
+      }),
+    );
   },
 
   async switchOver(mover, catalog, { operationId }) {

@@ -139,16 +139,22 @@ const LANDING_PAGES = 100;
 /**
  * What waited goes into the target's tables, all of it in one transaction, so that every key finds what it points at; then
  * the indexes and foreign keys that were taken away are made again, each checked by PostgreSQL.
+ * @param isStopped gives up what has landed so far: unlike `isOver`, which waits for the transaction's end
  * @returns whether there is more to do
  */
 export async function land(
   target: Side,
   tables: readonly MovedTable[],
   isOver: () => boolean,
+  isStopped = () => false,
 ): Promise<boolean> {
   const { connection } = target;
   const schema = stagingSchema(target);
-  await writing(target, landing, async () => {
+  const stopped = new Error('stopped');
+  const heed = () => {
+    if (isStopped()) throw stopped;
+  };
+  const landAll = async () => {
     if (await landed(target)) return;
     const staged = [...tables.entries()].filter(([, table]) => isStaged(target, table));
     await connection.query('set constraints all deferred');
@@ -159,12 +165,18 @@ export async function land(
       // Otherwise each statement checks its own rows: what is left to the end would keep others waiting in one piece.
       if (table.pointsAhead) await connection.query('set constraints all deferred');
       const from = stagedName(target, index);
-      await landRows(target, table, from, pace);
+      await landRows(target, table, from, pace, heed);
       await connection.query(`truncate ${from}`);
       await learn(target, table);
     }
     await connection.query(`insert into ${schema}.landed default values`);
-  });
+  };
+  try {
+    await writing(target, landing, landAll);
+  } catch (error) {
+    if (error === stopped) return true;
+    throw error;
+  }
   if (await restore(target, '', isOver)) return true;
   const option = isolations[target.home.strategy].ownsTables ? '' : beside;
   await writing(target, landing, () => connection.query(analyze(tables, option)));
@@ -189,19 +201,27 @@ async function learn(target: Side, table: MovedTable): Promise<void> {
 }
 
 /** By the pages in which they wait: their order is of no account, and none is read twice. */
-async function landRows(target: Side, table: MovedTable, from: string, pace: Pace): Promise<void> {
+async function landRows(
+  target: Side,
+  table: MovedTable,
+  from: string,
+  pace: Pace,
+  heed: () => void,
+): Promise<void> {
   const all = list(table.given);
   const { rows } = await target.connection.query<{ pages: number }>(
     `select (pg_relation_size('${from}') / current_setting('block_size')::integer)::integer as pages`,
     [],
   );
-  for (let page = 0; page < rows[0]!.pages; page += LANDING_PAGES)
+  for (let page = 0; page < rows[0]!.pages; page += LANDING_PAGES) {
     await pace.after(() =>
       target.connection.query(
         `insert into ${quote(table.name)} (${all}) overriding system value
          select ${all} from ${from} where ctid >= '(${page},0)' and ctid < '(${page + LANDING_PAGES},0)'`,
       ),
     );
+    heed();
+  }
 }
 
 /** Of tables that others use: what cannot be had at once is left to the server's own turn. */

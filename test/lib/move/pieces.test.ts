@@ -7,7 +7,7 @@ import { moving } from '../../../functions/lib/lifecycle/move-turn.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { catchUpInPieces } from '../../../functions/lib/move/catch-up.ts';
 import { reading } from '../../../functions/lib/move/side.ts';
-import { makeKeys } from '../../../functions/lib/move/staging.ts';
+import { hasLanded, land, makeKeys } from '../../../functions/lib/move/staging.ts';
 import { limits, startWorld, strategies, type World } from '../../support/world.ts';
 import { begin, homeOf, moverOf, step } from '../lifecycle/move.support.ts';
 
@@ -71,6 +71,25 @@ describe.each(strategies)('a move from %s whose log is read in pieces', (from) =
     const all = await world.database(tenant, limits('r')).query(sql`select from people`);
     expect(all.rowCount).toBe(23);
   });
+});
+
+it('a landing ends between two pieces when the operator wants that, and is repeated', async () => {
+  const tenant = await world.addTenant('schema');
+  await world.database(tenant).query(sql`insert into people (seat) select generate_series(1, 10)`);
+  const operation = await begin(world, tenant.slug, 'rls');
+  for (const name of ['prepare', 'capture', 'copy'] as const) await step(world, operation, name);
+  await world.asProvisioner('catalog', (catalog) =>
+    moving(moverOf(world), catalog, operation, async ({ target, tables }) => {
+      await makeKeys(target, () => false);
+      const isWanted = () => true;
+      expect(await land(target, tables, isWanted, isWanted)).toBe(true);
+      expect(await hasLanded(target)).toBe(false);
+    }),
+  );
+  await step(world, operation, 'land');
+  await step(world, operation, 'switchOver');
+  const { rowCount } = await world.database(tenant, limits('r')).query(sql`select from people`);
+  expect(rowCount).toBe(10);
 });
 
 it('its sessions wait for each other on a server that ends those which idle', async () => {
