@@ -125,7 +125,8 @@ it('adds up what the nodes of the proxy count, minute by minute', () => {
     (properties.metrics ?? [])
       .filter(([, , dimension]) => dimension === 'ProxyName')
       .map((metric) => {
-        const { stat, period } = metric.at(-1) as { stat: string; period: number };
+        // The dashboard's own default is left out.
+        const { stat = 'Average', period } = metric.at(-1) as { stat?: string; period: number };
         return [metric[1], stat, period];
       }),
   );
