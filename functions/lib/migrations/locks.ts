@@ -6,7 +6,7 @@ export interface StatementLock {
   /** Its first words. */
   readonly statement: string;
   readonly lock: string;
-  readonly blocks: 'reads and writes' | 'writes' | 'nobody';
+  readonly blocks: 'reads and writes' | 'writes' | 'nobody' | 'unknown';
   /** What to know before it runs on a large table. */
   readonly note?: string;
 }
@@ -29,6 +29,35 @@ const rules: readonly Rule[] = [
     lock: 'SHARE',
     blocks: 'writes',
     note: 'for as long as the index is built: `-- no-transaction` and `concurrently` block nobody',
+  },
+  {
+    form: /^reindex/i,
+    lock: 'SHARE, and ACCESS EXCLUSIVE on the indexes',
+    blocks: 'reads and writes',
+    note: 'for as long as the index is built: `-- no-transaction` and `concurrently` block nobody',
+  },
+  {
+    form: /^create\s+(unlogged\s+)?table[\s\S]*\bpartition\s+of\b/i,
+    lock: 'ACCESS EXCLUSIVE, on the parent',
+    blocks: 'reads and writes',
+    note: 'make the table first and attach it: that keeps nobody from the parent',
+  },
+  {
+    form: /^create\s+(?:unlogged\s+)?table\s+(?:if\s+not\s+exists\s+)?(?!if\s)([^\s(]+)[\s\S]*\breferences\s+(?!\1[\s(])/i,
+    lock: 'SHARE ROW EXCLUSIVE, on the tables that it points at',
+    blocks: 'writes',
+    note: 'for a moment, and whoever comes while it waits for writers waits too',
+  },
+  {
+    form: /^alter\s+table[\s\S]*\battach\s+partition/i,
+    lock: 'SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on what is attached and on a default partition',
+    blocks: 'reads and writes',
+    note: 'reads what is attached, unless a valid check constraint says the same',
+  },
+  {
+    form: /^alter\s+table[\s\S]*\b(enable|disable)\s+(replica\s+|always\s+)?trigger\b/i,
+    lock: 'SHARE ROW EXCLUSIVE',
+    blocks: 'writes',
   },
   { form: /^create\s+(or\s+replace\s+)?trigger/i, lock: 'SHARE ROW EXCLUSIVE', blocks: 'writes' },
   { form: /^alter\s+table[\s\S]*\bvalidate\s+constraint/i, lock: 'SHARE UPDATE EXCLUSIVE', blocks: 'nobody' },
@@ -69,7 +98,24 @@ const rules: readonly Rule[] = [
     note: 'a default that differs by row writes the whole table anew',
   },
   {
-    form: /^(alter\s+table|drop\s+|truncate|lock\s+table|alter\s+index|create\s+policy|alter\s+policy|cluster)/i,
+    form: /^refresh\s+materialized\s+view\s+concurrently/i,
+    lock: 'EXCLUSIVE, on the view',
+    blocks: 'writes',
+  },
+  {
+    form: /^(create\s+or\s+replace\s+(recursive\s+)?view|alter\s+view|refresh)/i,
+    lock: 'ACCESS EXCLUSIVE, on the view',
+    blocks: 'reads and writes',
+    note: 'for a moment, or as long as a materialized one takes',
+  },
+  {
+    form: /^alter\s+table[\s\S]*\breferences\b/i,
+    lock: 'ACCESS EXCLUSIVE, and SHARE ROW EXCLUSIVE on the table that it points at',
+    blocks: 'reads and writes',
+    note: 'for a moment, and whoever comes while it waits for readers waits too',
+  },
+  {
+    form: /^(alter\s+table|drop\s+|truncate|lock\s+table|alter\s+index|create\s+policy|alter\s+policy|create\s+(or\s+replace\s+)?rule|cluster)/i,
     lock: 'ACCESS EXCLUSIVE',
     blocks: 'reads and writes',
     note: 'for a moment, and whoever comes while it waits for readers waits too',
@@ -80,11 +126,18 @@ const rules: readonly Rule[] = [
     blocks: 'nobody',
     note: 'but the rows that it changes stay locked to the end of the transaction',
   },
+  { form: /^(comment|create\s+statistics|analyze)/i, lock: 'SHARE UPDATE EXCLUSIVE', blocks: 'nobody' },
+  {
+    form: /^(do|select|call|values|table|execute)\b/i,
+    lock: 'can’t be told from the text',
+    blocks: 'unknown',
+    note: 'what it runs takes its own locks',
+  },
 ];
 
 const other: Omit<StatementLock, 'statement'> = { lock: 'no lock on a table', blocks: 'nobody' };
 
-const severity: readonly StatementLock['blocks'][] = ['nobody', 'writes', 'reads and writes'];
+const severity: readonly StatementLock['blocks'][] = ['nobody', 'unknown', 'writes', 'reads and writes'];
 
 function lockOf(text: string): Omit<StatementLock, 'statement'> {
   const { form: _, ...lock } = rules.find(({ form }) => form.test(text)) ?? { form: /./, ...other };
