@@ -29,25 +29,28 @@ export async function deleteRows(
   let size = FIRST;
   for (let wasTogether = false; ; ) {
     let deleted = 0;
-    for (const [index, table] of [...tables.entries()].toReversed()) {
-      // Of those that come after it nothing is left.
-      const statement = deletion(table, tables.slice(0, index + 1));
+    for (const table of tables.toReversed()) {
+      const statement = deletion(table, tables);
       for (let some = 1; some > 0; deleted += some) {
-        const begun = performance.now();
-        some = await pace.after(() => deleteSome(side, statement, size));
-        size = Math.round(Math.min(MOST, size * 2, (size * AIM_MS) / (performance.now() - begun)));
-        size = Math.max(size, 10);
+        some = await pace.after(async () => {
+          const begun = performance.now();
+          const count = await deleteSome(side, statement, size);
+          const fitting = (size * AIM_MS) / (performance.now() - begun);
+          size = Math.max(10, Math.round(Math.min(MOST, size * 2, fitting)));
+          return count;
+        });
         if (some > 0 && until()) return true;
       }
     }
-    if (deleted === 0 && wasTogether)
+    const isLast = deleted === 0;
+    // Rows that point at each other go together or not at all.
+    if (isLast && !(await deleteTogether(side, tables.toReversed()))) return false;
+    if (isLast && wasTogether)
       throw new TenantryError(
         'not_removed',
         'Rows of this tenant stay in shared tables: a trigger keeps them.',
       );
-    wasTogether = deleted === 0;
-    // Rows that point at each other go together or not at all.
-    if (wasTogether && !(await deleteTogether(side, tables.toReversed()))) return false;
+    wasTogether = isLast;
   }
 }
 
