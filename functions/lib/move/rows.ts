@@ -1,7 +1,8 @@
+import { literal } from '../database/connect.ts';
 import { quote, type Side } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
-/** Keys as the capture writes them: a JSON object of the key's columns, here as one text for each. */
+/** Keys as the capture writes them: a JSON object of the text of each of the key's columns, here as one text for each key. */
 export type Keys = Map<MovedTable, Set<string>>;
 
 export const list = (names: readonly string[], prefix = '') =>
@@ -11,9 +12,12 @@ export const keyNames = ({ key }: MovedTable) => key.map(({ name }) => name);
 
 export const keyArray = (keys: ReadonlySet<string>) => `[${[...keys].join(',')}]`;
 
-/** Rows of `k`: the keys that parameter `$1`, or a literal, holds. */
-export const fromKeys = ({ name }: MovedTable, keys: string) =>
-  `jsonb_populate_recordset(null::${quote(name)}, ${keys}::jsonb) k`;
+/** Rows of `k`: the keys that parameter `$1`, or a literal, holds. Nothing else of a row, whose columns may refuse a null. */
+export const fromKeys = ({ key }: MovedTable, keys: string) => {
+  const read = key.map(({ name, type }) => `${quote(name)}::${type} as ${quote(name)}`).join(', ');
+  const texts = key.map(({ name }) => `${quote(name)} text`).join(', ');
+  return `(select ${read} from jsonb_to_recordset(${keys}::jsonb) as texts(${texts})) k`;
+};
 
 /** For where PostgreSQL takes no parameters. A key is JSON that it has written itself. */
 export const keyLiteral = (keys: ReadonlySet<string>) => `'${keyArray(keys).replaceAll("'", "''")}'`;
@@ -32,7 +36,7 @@ export const rowHash = (table: MovedTable) => `hashtextextended(${rowText(table)
 /** The key of a row of `t`, in the capture's form. */
 export const keyObject = (table: MovedTable, of = 't') =>
   `jsonb_build_object(${keyNames(table)
-    .map((name) => `'${name.replaceAll("'", "''")}', ${of}.${quote(name)}`)
+    .map((name) => `${literal(name)}, concat(${of}.${quote(name)})`)
     .join(', ')})::text`;
 
 /** Of each key's row that is there its number: one question for all tables. */

@@ -5,7 +5,7 @@ import type { Side } from './side.ts';
 export interface MovedTable {
   readonly name: string;
   readonly isPartitioned: boolean;
-  /** Of the primary key, in its order; it begins with tenant_id. */
+  /** Of the primary key, in its order; it begins with tenant_id. A type is as one casts to it, with the column's collation. */
   readonly key: readonly { readonly name: string; readonly type: string }[];
   /** All but the generated ones, whose values PostgreSQL computes anew; of those only the key's, by which rows are found. */
   readonly columns: readonly string[];
@@ -42,8 +42,9 @@ interface Row {
 export async function readTables({ connection, home }: Side): Promise<MovedTable[]> {
   const { rows } = await connection.query<Row>(
     `select c.relname as name, c.relkind = 'p' as partitioned,
-            (select json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)) order by k.place)
-               from pg_constraint p, unnest(p.conkey) with ordinality k(attnum, place), pg_attribute a
+            (select json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)
+                  || case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation else '' end) order by k.place)
+               from pg_constraint p, unnest(p.conkey) with ordinality k(attnum, place), pg_attribute a join pg_type t on t.oid = a.atttypid
               where p.conrelid = c.oid and p.contype = 'p' and a.attrelid = c.oid and a.attnum = k.attnum) as key,
             (select json_agg(a.attname order by a.attname) from pg_attribute a
               where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and (a.attgenerated = ''
