@@ -11,7 +11,7 @@ import { unindexedKeys } from '../move/clean-up.ts';
 import { requirePlausible } from '../move/identities.ts';
 import { tooMany } from '../move/limits.ts';
 import { quote, reading } from '../move/side.ts';
-import { readTables } from '../move/tables.ts';
+import { readTables, requireNotInherited } from '../move/tables.ts';
 import { requireQuiet } from '../move/triggers.ts';
 import { type Strategy, strategies } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
@@ -164,6 +164,7 @@ async function look(
         );
         found.push({ table: name, rows: Number(rows[0]!.rows), bytes: Number(rows[0]!.bytes) });
       }
+      requireNotInherited(tables);
       // Its own tables have the keys and triggers that the shared ones have.
       if (![home.strategy, to].every((strategy) => isolations[strategy].ownsTables)) {
         const keys = await unindexedKeys(side, tables);

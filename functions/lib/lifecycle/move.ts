@@ -16,6 +16,7 @@ import { copyRows } from '../move/copy.ts';
 import { capture, release } from '../move/hold.ts';
 import { requireFew } from '../move/limits.ts';
 import { hasLanded, land, makeKeys, prepareStaging } from '../move/staging.ts';
+import { requireNotInherited } from '../move/tables.ts';
 import { disableTriggers, requireQuietShared } from '../move/triggers.ts';
 import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
@@ -89,6 +90,7 @@ export const moveSteps = {
       (fresh) => takeTargetBack(mover, fresh, { operationId, tenant, input }),
     );
     await withSides(mover, move, { source, target }, async (sides) => {
+      requireNotInherited(sides.tables);
       await requireSameSchema(sides);
       await requireFew(sides.source, sides.tables, target.strategy);
       await requireQuietShared([sides.source, sides.target], sides.tables);

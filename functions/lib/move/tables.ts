@@ -5,6 +5,8 @@ import type { Side } from './side.ts';
 export interface MovedTable {
   readonly name: string;
   readonly isPartitioned: boolean;
+  /** Other tables, no partitions, inherit from it: it shows their rows as its own. */
+  readonly isInherited: boolean;
   /** Of the primary key, in its order; it begins with tenant_id. A type is as one casts to it, with the column's collation. */
   readonly key: readonly { readonly name: string; readonly type: string }[];
   /** All but the generated ones, whose values PostgreSQL computes anew; of those only the key's, by which rows are found. */
@@ -31,6 +33,7 @@ export interface ForeignKey {
 interface Row {
   name: string;
   partitioned: boolean;
+  inherited: boolean;
   key: { name: string; type: string }[] | null;
   columns: string[];
   given: string[];
@@ -42,6 +45,7 @@ interface Row {
 export async function readTables({ connection, home }: Side): Promise<MovedTable[]> {
   const { rows } = await connection.query<Row>(
     `select c.relname as name, c.relkind = 'p' as partitioned,
+            c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid) as inherited,
             (select json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)
                   || case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation else '' end) order by k.place)
                from pg_constraint p, unnest(p.conkey) with ordinality k(attnum, place), pg_attribute a join pg_type t on t.oid = a.atttypid
@@ -71,7 +75,7 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
   const names = new Set(rows.map(({ name }) => name));
   const ordered = inOrder(rows);
   const place = new Map(ordered.map(({ name }, index) => [name, index]));
-  return ordered.map(({ name, partitioned, key, columns, given, identities, parents }, index) => {
+  return ordered.map(({ name, partitioned, inherited, key, columns, given, identities, parents }, index) => {
     if (key === null)
       throw new TenantryError(
         'move_refused',
@@ -84,6 +88,7 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
     return {
       name,
       isPartitioned: partitioned,
+      isInherited: inherited,
       key,
       columns,
       given,
@@ -93,6 +98,16 @@ export async function readTables({ connection, home }: Side): Promise<MovedTable
       actsOn,
     };
   });
+}
+
+/** @throws TenantryError `move_refused` before anything is copied: such rows would be copied and counted twice */
+export function requireNotInherited(tables: readonly MovedTable[]): void {
+  const inherited = tables.filter(({ isInherited }) => isInherited).map(({ name }) => name);
+  if (inherited.length > 0)
+    throw new TenantryError(
+      'move_refused',
+      `Other tables inherit from ${inherited.join(', ')}. Make them partitions, or tables of their own, by a migration.`,
+    );
 }
 
 /**
