@@ -116,12 +116,13 @@ interface Difference {
 /** What an operator does about a difference: before the switch, or on the way back. */
 export const stays = 'The tenant stays where it is. Cancel the move, and look at these rows before the next.';
 
-const differs = (found: readonly Difference[]) =>
+/** Without keys: none of these differs when it is looked at by itself. */
+export const differs = (found: readonly Difference[]) =>
   new TenantryError(
     'move_differs',
     `The two homes hold different rows: ${found
-      .map(
-        ({ table, keys }) => `${table} ${keys.slice(0, NAMED).join(', ')}${keys.length > NAMED ? ', …' : ''}`,
+      .map(({ table, keys }) =>
+        [table, keys.slice(0, NAMED).join(', ') + (keys.length > NAMED ? ', …' : '')].join(' ').trim(),
       )
       .join('; ')}. ${stays}`,
   );

@@ -1,9 +1,9 @@
 import { catchUp, type Sides, tooFast } from './catch-up.ts';
-import { type Digest, digest, requireSame, suspects } from './diff.ts';
+import { type Digest, differs, digest, requireSame, suspects } from './diff.ts';
 import { type Fenced, fence, letWritersIn, setState } from './hold.ts';
 import { carryIdentities, identitiesOf } from './identities.ts';
 import { areTooMany, carryLast, type LastChange, prepareLast, readLast } from './last-changes.ts';
-import { hashesOf } from './rows.ts';
+import { hashesOf, type Keys } from './rows.ts';
 import { type Hold, reading } from './side.ts';
 import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
@@ -15,6 +15,8 @@ const FEW = 200;
 const FEWEST = 20;
 const ROUNDS = 40;
 const ATTEMPTS = 10;
+/** How often what differed may be the same a moment later, because a writer came upon it. */
+const COMPARISONS = 5;
 
 export interface Switched {
   /** How long writers were kept out, ms: it begins when the last of them has ended. */
@@ -107,15 +109,17 @@ export const closeSource = (source: Hold) =>
 /** Both sides at the same moment of the source, while it goes on. @throws TenantryError `move_differs` */
 export async function compareInFull(sides: Sides): Promise<Pick<Switched, 'rows'>> {
   const { source, target, tables } = sides;
-  for (;;) {
+  let keys: Keys = new Map();
+  for (let comparison = 0; comparison < COMPARISONS; comparison += 1) {
     const { meanwhile } = await catchUp(sides, true, { meanwhile: () => digest(source, tables) });
-    const keys = await suspects(sides, meanwhile);
+    keys = await suspects(sides, meanwhile);
     if (keys.size === 0) return { rows: countsOf(meanwhile) };
     // Once more at one moment: only what nobody has changed meanwhile differs still.
     const { meanwhile: here } = await catchUp(sides, true, { meanwhile: () => hashesOf(source, keys) });
     requireSame(keys, here, await reading(target, () => hashesOf(target, keys)));
-    // A writer has come upon what differed, and its rows were carried over.
+    // A writer has come upon what differed, and its rows were carried over. Or they are not found by their keys.
   }
+  throw differs([...keys.keys()].map(({ name }) => ({ table: name, keys: [] })));
 }
 
 const countsOf = (digests: ReadonlyMap<MovedTable, Digest>) =>
