@@ -94,7 +94,11 @@ function some(groups: readonly number[], sizeOf: (group: number) => number): num
   });
 }
 
-/** @throws TenantryError `move_differs`, with the keys of rows that differ */
+/**
+ * Each row under its own key too: one that was rewritten as an equal one, in other words, is found by the old words and not
+ * under them.
+ * @throws TenantryError `move_differs`, with the keys of rows that differ
+ */
 export function requireSame(
   keys: Keys,
   source: ReadonlyMap<MovedTable, ReadonlyMap<string, string>>,
@@ -102,7 +106,8 @@ export function requireSame(
 ): void {
   const found = [...keys].flatMap(([table, of]) => {
     const [here, there] = [source.get(table)!, target.get(table)!];
-    const differing = [...of].filter((key) => here.get(key) !== there.get(key)).sort();
+    const all = new Set([...of, ...here.keys(), ...there.keys()]);
+    const differing = [...all].filter((key) => here.get(key) !== there.get(key)).sort();
     return differing.length > 0 ? [{ table: table.name, keys: differing }] : [];
   });
   if (found.length > 0) throw differs(found);

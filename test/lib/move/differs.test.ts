@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { requireSame } from '../../../functions/lib/move/diff.ts';
+import type { MovedTable } from '../../../functions/lib/move/tables.ts';
 import { startWorld, type World } from '../../support/world.ts';
 import { begin, homeOf, moveState, step, tenantWithNotes } from '../lifecycle/move.support.ts';
 
@@ -8,6 +10,14 @@ beforeAll(async () => {
   world = await startWorld();
 }, 120_000);
 afterAll(() => world?.close());
+
+it('a row is compared whose key was rewritten in other words', () => {
+  const table = { name: 'prices' } as MovedTable;
+  const changed = new Map([[table, new Set(['{"price": "1.0"}'])]]);
+  const row = (hash: string) => new Map([[table, new Map([['{"price": "1.00"}', hash]])]]);
+  expect(() => requireSame(changed, row('7'), row('7'))).not.toThrow();
+  expect(() => requireSame(changed, row('7'), row('8'))).toThrow('prices {"price": "1.00"}');
+});
 
 it('what differs, and cannot be found by its key, ends the move', async () => {
   const tenant = await tenantWithNotes(world, 'schema', 5);
