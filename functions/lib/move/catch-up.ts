@@ -1,20 +1,9 @@
 import { RetryableError, TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
-import { atOnce } from './at-once.ts';
-import { requireSame } from './diff.ts';
-import {
-  fromKeys,
-  hashesOf,
-  type Keys,
-  keyArray,
-  keyLiteral,
-  keyNames,
-  keyObject,
-  list,
-  sameKey,
-} from './rows.ts';
-import { quote, reading, type Side, superseded, writing } from './side.ts';
-import { isStaged, landing, stagedName } from './staging.ts';
+import { carrying } from './carry.ts';
+import type { Keys } from './rows.ts';
+import { reading, type Side, superseded, writing } from './side.ts';
+import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
 /**
@@ -73,46 +62,24 @@ export async function catchUp<T = void>(
 ): Promise<{ changed: number; isAll: boolean; meanwhile: T }> {
   let entries: readonly Entry[] = [];
   let keys: Keys = new Map();
+  let changed = 0;
   const seen = await reading(
     source,
     async () => {
       entries = await readLog(source, atMost);
       if (entries.length === 0) return meanwhile();
       keys = keysOf(await ofTables(source, entries, tables), tables);
-      const touched = () => tables.flatMap((table, index) => (keys.has(table) ? [{ table, index }] : []));
-      // All deletions first: two rows may have exchanged what is unique.
-      const deletions = () =>
-        atOnce(
-          touched()
-            .toReversed()
-            .map(
-              ({ table, index }) =>
-                `delete from ${nameIn(target, table, index, hasLanded)} t using ${fromKeys(table, keyLiteral(keys.get(table)!))} where ${sameKey(table)}`,
-            ),
-        );
-      const acts = hasLanded && tables.some(({ actsOn }) => actsOn.length > 0);
+      changed = [...keys.values()].reduce((sum, { size }) => sum + size, 0);
       // The target's transaction lies within the source's: what it inserts is read as it goes.
-      await writing(
-        target,
-        landing,
-        async () => {
-          if (acts) {
-            await addDependents(target, tables, keys);
-            await target.connection.query(deletions());
-          }
-          await insert({ source, target }, touched(), keys, hasLanded);
-          if (hasLanded) await compare({ source, target }, keys);
-        },
-        {
-          first: `${byKey}; ${isLast ? 'set local synchronous_commit = off;' : ''} set constraints all deferred; ${acts ? '' : deletions()}`,
-        },
-      );
+      const { first, carry } = carrying({ source, target, tables }, keys, hasLanded);
+      await writing(target, landing, carry, {
+        first: `${byKey}; ${isLast ? 'set local synchronous_commit = off;' : ''} set constraints all deferred; ${first}`,
+      });
       return meanwhile();
     },
     byKey,
   );
   if (!isLast) await forget(source, entries);
-  const changed = [...keys.values()].reduce((sum, { size }) => sum + size, 0);
   return { changed, isAll: entries.length !== atMost, meanwhile: seen };
 }
 
@@ -185,69 +152,4 @@ function keysOf(entries: readonly Entry[], tables: readonly MovedTable[]): Keys 
     keys.get(table)!.add(entry.key);
   }
   return keys;
-}
-
-/**
- * Rows of the target that would change or refuse by themselves when a row that they point at is deleted, to be inserted
- * again: they are deleted first, and carried over with the others.
- */
-async function addDependents(target: Side, tables: readonly MovedTable[], keys: Keys): Promise<void> {
-  const byName = new Map(tables.map((table) => [table.name, table]));
-  let fresh: Keys = new Map([...keys].map(([table, of]) => [table, new Set(of)]));
-  while (fresh.size > 0) {
-    const next: Keys = new Map();
-    for (const table of tables)
-      for (const { parent, columns, parentColumns } of table.actsOn) {
-        const of = fresh.get(byName.get(parent)!);
-        if (of === undefined) continue;
-        const points = columns
-          .map((name, at) => `t.${quote(name)} = p.${quote(parentColumns[at]!)}`)
-          .join(' and ');
-        const { rows } = await target.connection.query<{ key: string }>(
-          `select distinct ${keyObject(table)} as key from ${fromKeys(byName.get(parent)!, '$1')}
-             join ${quote(parent)} p on ${sameKey(byName.get(parent)!, 'p')} join ${quote(table.name)} t on ${points}`,
-          [keyArray(of)],
-        );
-        const known = keys.get(table) ?? new Set();
-        const added = rows.map(({ key }) => key).filter((key) => !known.has(key));
-        if (added.length === 0) continue;
-        keys.set(table, new Set([...known, ...added]));
-        next.set(table, new Set([...(next.get(table) ?? []), ...added]));
-      }
-    fresh = next;
-  }
-}
-
-const nameIn = (target: Side, table: MovedTable, index: number, hasLanded: boolean) =>
-  !hasLanded && isStaged(target, table) ? stagedName(target, index) : quote(table.name);
-
-async function insert(
-  { source, target }: Pick<Sides, 'source' | 'target'>,
-  touched: readonly { readonly table: MovedTable; readonly index: number }[],
-  keys: Keys,
-  hasLanded: boolean,
-): Promise<void> {
-  const waiting: string[] = [];
-  for (const { table, index } of touched) {
-    const columns = list(table.columns);
-    const staged = isStaged(target, table);
-    const into = staged ? stagedName(target, index) : quote(table.name);
-    await source.connection.stream(
-      `copy (select ${list(table.columns, 't.')} from (select distinct ${list(keyNames(table))} from ${fromKeys(table, keyLiteral(keys.get(table)!))}) k
-         join ${quote(table.name)} t on ${sameKey(table)}) to stdout`,
-      target.connection,
-      `copy ${into} (${columns}) from stdin`,
-    );
-    if (staged && hasLanded)
-      waiting.push(
-        `insert into ${quote(table.name)} (${list(table.given)}) overriding system value select ${list(table.given)} from ${into}; delete from ${into}`,
-      );
-  }
-  if (waiting.length > 0) await target.connection.query(waiting.join(';'));
-}
-
-/** Every changed row, as each side itself reads it. @throws TenantryError `move_differs` */
-async function compare({ source, target }: Pick<Sides, 'source' | 'target'>, keys: Keys): Promise<void> {
-  const [here, there] = await Promise.all([hashesOf(source, keys), hashesOf(target, keys)]);
-  requireSame(keys, here, there);
 }

@@ -2,6 +2,7 @@ import { literal } from '../database/connect.ts';
 import { byKey, type Sides } from './catch-up.ts';
 import { requireSame } from './diff.ts';
 import { becoming, type Next, setState } from './hold.ts';
+import { adding, isInTheWay, keptTables, updating } from './in-place.ts';
 import {
   fromKeys,
   type HashRow,
@@ -53,13 +54,23 @@ export async function prepareLast({ source, target, tables }: Sides): Promise<vo
     () => source.connection.query(`prepare last_changes as ${lastChanges(source, tables)}; ${readLast}`),
     planned,
   );
+  const kept = keptTables(tables);
   const statements = tables.flatMap((table, place) => {
+    // A staged table has these columns and no others, in this order.
+    const lines = `(select (r).* from (select line::${stagedName(target, place)} as r from unnest($1) line offset 0) t) s`;
+    const given = list(table.given);
+    const inserting = kept.has(table)
+      ? adding(table, lines)
+      : `insert into ${quote(table.name)} (${given}) overriding system value select ${given} from ${lines}`;
     return [
       `prepare last_deleted_${place} (jsonb) as delete from ${quote(table.name)} t using ${fromKeys(table, '$1')} where ${sameKey(table)}`,
-      // A staged table has these columns and no others, in this order.
-      `prepare last_inserted_${place} (text[]) as insert into ${quote(table.name)} (${list(table.given)}) overriding system value
-         select ${list(table.given, '(r).')} from (select line::${stagedName(target, place)} as r from unnest($1) line offset 0) t`,
+      `prepare last_inserted_${place} (text[]) as ${inserting}`,
       `execute last_deleted_${place} ('[]'); execute last_inserted_${place} ('{}')`,
+      ...(kept.has(table)
+        ? [
+            `prepare last_updated_${place} (text[]) as ${updating(table, lines)}; execute last_updated_${place} ('{}')`,
+          ]
+        : []),
     ];
   });
   const all: Keys = new Map(tables.map((table) => [table, new Set()]));
@@ -92,7 +103,7 @@ const isOf = ({ name, isPartitioned }: MovedTable) =>
 
 /**
  * Carries the last changes over and makes the target ready to serve, in one transaction of two round trips: writers wait for each.
- * @returns false, and does nothing, when rows are too long for this, or would take others with them as they are exchanged
+ * @returns false, and does nothing, when rows are too long for this, or can't be changed where they are
  * @throws TenantryError `move_differs` when a row is not the same on both sides afterwards
  */
 export async function carryLast(
@@ -104,41 +115,61 @@ export async function carryLast(
   if (there.some(({ text }) => text === null)) return false;
   const byTable = Map.groupBy(changes, ({ place }) => tables[place]!);
   const keys: Keys = new Map([...byTable].map(([table, of]) => [table, new Set(of.map(({ key }) => key))]));
-  const touched = new Set([...keys.keys()].map(({ name }) => name));
-  if (tables.some(({ actsOn }) => actsOn.some(({ parent }) => touched.has(parent)))) return false;
   if (keys.size === 0) {
     await setState(target, landing, 'fenced', serving);
     return true;
   }
 
+  const kept = keptTables(tables);
   const inOrder = [...tables.entries()].filter(([, table]) => keys.has(table));
+  const inPlace = inOrder.filter(([, table]) => kept.has(table));
   // All deletions first: two rows may have exchanged what is unique.
   const deletions = inOrder
+    .filter(([, table]) => !kept.has(table))
     .toReversed()
     .map(([place, table]) => `execute last_deleted_${place} (${keyLiteral(keys.get(table)!)})`);
-  const insertions = inOrder.flatMap(([place]) => {
-    // Two keys that are equal, and written in two ways, are one row's.
-    const rows = new Map(
-      there.filter((row) => row.place === place).map(({ own, text }) => [own, literal(text!)]),
-    );
-    return rows.size === 0
+  // Where others would go with a row, only what is gone does, when nothing points at it any more.
+  const gone = inPlace.toReversed().flatMap(([place, table]) => {
+    const of = byTable.get(table)!.filter(({ own }) => own === null);
+    return of.length === 0
       ? []
-      : [`execute last_inserted_${place} (array[${[...rows.values()].join(', ')}])`];
+      : [`execute last_deleted_${place} (${keyLiteral(new Set(of.map(({ key }) => key)))})`];
   });
+  const carried = (kind: 'updated' | 'inserted', of: typeof inOrder) =>
+    of.flatMap(([place]) => {
+      // Two keys that are equal, and written in two ways, are one row's.
+      const rows = new Map(
+        there.filter((row) => row.place === place).map(({ own, text }) => [own, literal(text!)]),
+      );
+      return rows.size === 0
+        ? []
+        : [`execute last_${kind}_${place} (array[${[...rows.values()].join(', ')}])`];
+    });
   const ofAll: Keys = new Map(tables.map((table) => [table, keys.get(table) ?? new Set()]));
   const compared = `execute last_compared (${[...ofAll.values()].map(keyLiteral).join(', ')})`;
   const here = hashesByTable(
     ofAll,
     there.map(({ place, own, hash }) => ({ place, key: own!, hash: hash! })),
   );
-  await writing(
-    target,
-    landing,
-    async (rows) => requireSame(keys, here, hashesByTable(ofAll, rows as readonly HashRow[])),
-    {
-      first: [planned, 'set constraints all deferred', ...deletions, ...insertions, compared].join(';'),
-      last: becoming(target, landing, 'fenced', serving),
-    },
-  );
+  const first = [
+    planned,
+    'set constraints all deferred',
+    ...deletions,
+    ...carried('updated', inPlace),
+    ...gone,
+    ...carried('inserted', inOrder),
+    compared,
+  ].join(';');
+  try {
+    await writing(
+      target,
+      landing,
+      async (rows) => requireSame(keys, here, hashesByTable(ofAll, rows as readonly HashRow[])),
+      { first, last: becoming(target, landing, 'fenced', serving) },
+    );
+  } catch (error) {
+    if (inPlace.length > 0 && isInTheWay(error)) return false;
+    throw error;
+  }
   return true;
 }

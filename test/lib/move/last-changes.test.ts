@@ -66,13 +66,30 @@ describe.each(ways)('the last changes from %s to %s', (from, to) => {
     expect({ isCarried, isSame }).toEqual({ isCarried: true, isSame: true });
   });
 
-  it('that would take others with them, or are long, are left to the longer way', async () => {
+  it('of rows that others would go with change where they are', async () => {
     const tenant = await world.addTenant(from);
     await fill(world.database(tenant));
-    const cascading = await atTheFence(tenant, (db) =>
-      db.query(sql`update nodes set label = 'other' where label = 'n3'`),
-    );
-    expect(cascading).toMatchObject({ isCarried: false, isSame: false });
+    const { rows, isCarried, isSame } = await atTheFence(tenant, async (db) => {
+      await db.query(sql`update nodes set label = 'other' where label in ('n2')`);
+      await db.query(sql`delete from heads where node_id = (select node_id from nodes where label = 'n38')`);
+      await db.query(sql`delete from nodes where label in ('n38', 'n37')`);
+      await db.query(
+        sql`insert into nodes (label, parent_id) select 'n38', node_id from nodes where label = 'n1'`,
+      );
+    });
+    expect(rows.length).toBe(5);
+    expect({ isCarried, isSame }).toEqual({ isCarried: true, isSame: true });
+  });
+
+  it('that exchange what is unique, or are long, are left to the longer way', async () => {
+    const tenant = await world.addTenant(from);
+    await fill(world.database(tenant));
+    const exchanged = await atTheFence(tenant, async (db) => {
+      await db.query(sql`update nodes set label = 'away' where label = 'n3'`);
+      await db.query(sql`update nodes set label = 'n3' where label = 'n4'`);
+      await db.query(sql`update nodes set label = 'n4' where label = 'away'`);
+    });
+    expect(exchanged).toMatchObject({ isCarried: false, isSame: false });
     const long = await atTheFence(tenant, (db) =>
       db.query(sql`update kinds set "words" = array[repeat('x', 20000)] where n = 3`),
     );
