@@ -8,7 +8,7 @@ import { openCopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { unindexedKeys } from '../move/clean-up.ts';
-import { requirePlausible } from '../move/identities.ts';
+import { nearlyDrawn, requireRoom } from '../move/identities.ts';
 import { tooMany } from '../move/limits.ts';
 import { quote, reading } from '../move/side.ts';
 import { readTables, requireNotInherited } from '../move/tables.ts';
@@ -174,7 +174,7 @@ async function look(
           );
         await requireQuiet(side, tables);
       }
-      await requirePlausible(side, tables);
+      if (!isolations[to].ownsTables) requireRoom(await nearlyDrawn(side, tables));
     });
   } catch (error) {
     if (!(error instanceof TenantryError) || error.code !== 'move_refused') throw error;

@@ -1,6 +1,8 @@
+import { literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
+import { isolations } from '../isolation/isolation.ts';
 import type { Sides } from './catch-up.ts';
-import { quote, reading, type Side, writing } from './side.ts';
+import { reading, type Side, writing } from './side.ts';
 import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -12,9 +14,9 @@ export interface Identity {
 }
 
 /**
- * The identity columns, after a look at what they hold: a value that nobody has drawn may come from a tenant's own
- * statement, and 2^63 − 1 would end the sequence that the target's other tenants draw from.
- * @throws TenantryError `move_refused` when one is beyond half of what its sequence can count to
+ * The identity columns. Only what their sequences have come to is carried on, not the values in rows: such a one may come
+ * from a tenant's own statement, and 2^63 − 1 would end the sequence that the target's other tenants draw from.
+ * @throws TenantryError `move_refused` when one would leave the target's other tenants hardly any values
  */
 export async function identitiesOf({ source, target, tables }: Sides): Promise<Identity[]> {
   const columns = tables.flatMap(({ name, identities }) => identities.map((column) => ({ name, column })));
@@ -28,7 +30,12 @@ export async function identitiesOf({ source, target, tables }: Sides): Promise<I
       return rows.map(({ sequence }) => sequence);
     });
   const [here, there] = [await sequences(source), await sequences(target)];
-  await reading(source, () => requirePlausible(source, tables));
+  if (!isolations[target.home.strategy].ownsTables) {
+    const before = new Set(await reading(target, () => nearlyDrawn(target, tables)));
+    requireRoom(
+      (await reading(source, () => nearlyDrawn(source, tables))).filter((name) => !before.has(name)),
+    );
+  }
   return columns.map(({ name, column }, index) => ({
     name: `${name}.${column}`,
     source: here[index]!,
@@ -36,26 +43,48 @@ export async function identitiesOf({ source, target, tables }: Sides): Promise<I
   }));
 }
 
-/** In a transaction. @throws TenantryError `move_refused` when a value is beyond half of what its sequence can count to */
-export async function requirePlausible(
-  { connection, home }: Side,
+/** Of a sequence that others draw from so much has to be left: a tenth. */
+const LEFT = 10;
+
+/** The columns whose sequences have drawn nearly all their values: `table.column`. In a transaction. */
+export async function nearlyDrawn(
+  { connection }: Side,
   tables: readonly Pick<MovedTable, 'name' | 'identities'>[],
-): Promise<void> {
+): Promise<string[]> {
+  const found: string[] = [];
   for (const { name, identities } of tables)
     for (const column of identities) {
-      const { rows } = await connection.query<{ refused: boolean }>(
-        `select coalesce(max(abs(t.${quote(column)}::numeric)) > (select seqmax / 2 from pg_sequence
-                  where seqrelid = pg_get_serial_sequence(quote_ident($2), $3)::regclass), false) as refused
-           from ${quote(name)} t where t.tenant_id = $1`,
-        [home.tenant, name, column],
+      const { rows: sequences } = await connection.query<{ sequence: string }>(
+        'select pg_get_serial_sequence(quote_ident($1), $2) as sequence',
+        [name, column],
       );
-      if (rows[0]!.refused)
-        throw new TenantryError(
-          'move_refused',
-          `The column ${name}.${column} holds a value that its sequence can't have come to. Correct it before the move.`,
-        );
+      const { sequence } = sequences[0]!;
+      const { rows } = await connection.query(
+        `select from ${sequence} s, pg_sequence q where q.seqrelid = $1::regclass
+            and case when q.seqincrement > 0 then q.seqmax::numeric - s.last_value else s.last_value::numeric - q.seqmin end
+                < (q.seqmax::numeric - q.seqmin) / ${LEFT}`,
+        [sequence],
+      );
+      if (rows.length > 0) found.push(`${name}.${column}`);
     }
+  return found;
 }
+
+/** @throws TenantryError `move_refused` when others in shared tables would be left with hardly any values of these columns */
+export function requireRoom(columns: readonly string[]): void {
+  if (columns.length > 0)
+    throw new TenantryError(
+      'move_refused',
+      `Of ${columns.join(', ')} nearly all values are drawn, and in shared tables others go on from there. Give it a larger type by a migration, or move the tenant to a schema or a database of its own.`,
+    );
+}
+
+/**
+ * Steps beyond the source's that a sequence is set to which others draw from meanwhile: between the look at it and the
+ * setting they draw fewer, so that it is never set back. A lock that a draw respects would wait for every transaction that
+ * has drawn, and keep all others waiting.
+ */
+const AHEAD = 1_000;
 
 /** The target's sequences go on after the source's. */
 export async function carryIdentities(
@@ -73,14 +102,19 @@ export async function carryIdentities(
       [],
     ),
   );
+  const ahead = isolations[target.home.strategy].ownsTables ? 0 : AHEAD;
   await writing(target, landing, () =>
     target.connection.query(
-      identities
-        .map(
-          (identity, index) =>
-            `select setval('${identity.target.replaceAll("'", "''")}', ${rows[index]!.last}) from ${identity.target} where last_value < ${rows[index]!.last} or not is_called`,
-        )
-        .join(';'),
+      identities.map((identity, index) => goingOn(identity, rows[index]!.last, ahead)).join(';'),
     ),
   );
 }
+
+/** Whichever way it counts; never further back than it is. */
+const goingOn = ({ target }: Identity, last: string, ahead: number) =>
+  `select setval(q.seqrelid, (case when q.seqincrement > 0
+       then ${last} + floor(least(${ahead} * q.seqincrement::numeric, (q.seqmax::numeric - ${last}) / ${LEFT}))
+       else ${last} - floor(least(${ahead} * -q.seqincrement::numeric, (${last} - q.seqmin::numeric) / ${LEFT})) end)::bigint)
+     from ${target} s, pg_sequence q
+    where q.seqrelid = ${literal(target)}::regclass
+      and (not s.is_called or case when q.seqincrement > 0 then s.last_value < ${last} else s.last_value > ${last} end)`;

@@ -104,19 +104,3 @@ it('there is no type of PostgreSQL that is not among them', async () => {
   );
   expect(rows.map(({ typname }) => typname).sort()).toEqual(Object.keys(values).sort());
 });
-
-it('an identity value that nobody has drawn ends the move', async () => {
-  const tenant = await world.addTenant('schema');
-  await world
-    .database(tenant)
-    .query(
-      sql`insert into kinds (code, "at ""time", "Name", drawn) overriding system value values (1, now(), 'hostile', 9223372036854775807)`,
-    );
-  const operation = await begin(world, tenant.slug, 'rls');
-  for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
-  await expect(step(world, operation, 'switchOver')).rejects.toMatchObject({
-    code: 'move_refused',
-    message: expect.stringContaining('kinds.drawn'),
-  });
-  await step(world, operation, 'cancel', { failedStep: 'switchOver' });
-});
