@@ -5,7 +5,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { beginOffboarding, type OffboardRequest } from '../lifecycle/offboard.ts';
 import type { Operation } from '../lifecycle/operations.ts';
-import { closeHome } from '../lifecycle/suspend.ts';
+import { tellHome } from '../lifecycle/suspend.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews, showOperation } from './operations.ts';
@@ -88,13 +88,13 @@ async function advance(
   operation: string,
   graceSeconds: number,
 ): Promise<void> {
-  const home = await withCatalog(admin, async (catalog) => {
+  const isServed = await withCatalog(admin, async (catalog) => {
     const closed = await closeTenant(catalog, tenant, operation);
-    if (closed === undefined || closed.noGrace) return undefined;
-    return (await homesOf(catalog, tenant)).find(({ isInUse }) => isInUse);
+    if (closed === undefined || closed.noGrace) return false;
+    return (await homesOf(catalog, tenant)).some(({ isInUse }) => isInUse);
   });
   // A home that is away is the machine's to ask again.
-  if (home !== undefined) await closeHome(admin.plane, home);
+  if (isServed) await tellHome(admin.plane, tenant);
   await admin.workflows.start(admin.settings.offboardMachine, operation, {
     operation,
     input: { graceSeconds },

@@ -15,13 +15,12 @@ import { adminEndpoint, type ControlPlane, catalogEndpoint } from './control-pla
  * @throws TenantryError `wrong_status`
  */
 export async function suspend(plane: ControlPlane, tenant: TenantId): Promise<'done' | 'pending'> {
-  const home = await withConnection(catalogEndpoint(plane), async (catalog) => {
+  await withConnection(catalogEndpoint(plane), async (catalog) => {
     // The catalog first: a crash between the two leaves a tenant that new environments already refuse.
     if (!(await setTenantStatus(catalog, tenant, ['active', 'suspended'], 'suspended', 'suspended')))
       throw new TenantryError('wrong_status', 'Only a tenant that is active can become suspended.');
-    return presentHome(catalog, tenant);
   });
-  return closeHome(plane, home);
+  return tellHome(plane, tenant);
 }
 
 /**
@@ -29,20 +28,31 @@ export async function suspend(plane: ControlPlane, tenant: TenantId): Promise<'d
  * @throws TenantryError `wrong_status`; RetryableError `busy` while a step of the offboarding is at work
  */
 export async function resume(plane: ControlPlane, tenant: TenantId): Promise<'done' | 'pending'> {
-  const home = await withConnection(catalogEndpoint(plane), async (catalog) => {
+  await withConnection(catalogEndpoint(plane), async (catalog) => {
     if (!(await reopenTenant(catalog, tenant)))
       throw new TenantryError(
         'wrong_status',
         'Only a tenant that is suspended, or being offboarded and still in its grace period, can become active.',
       );
-    return presentHome(catalog, tenant);
   });
-  return changeHome(plane, home, ['suspended', 'open'], 'open');
+  return tellHome(plane, tenant);
 }
 
-/** Tells the home itself to refuse its tenant. @returns `pending` when it could not be reached */
-export const closeHome = (plane: ControlPlane, home: ReachableHome): Promise<'done' | 'pending'> =>
-  changeHome(plane, home, ['open', 'suspended'], 'suspended');
+/**
+ * Tells the tenant's home what the catalog says of it now, in turn with others that do: of a suspension and a resumption at
+ * once the later one counts, in the home too.
+ * @returns `pending` when the home could not be reached
+ */
+export const tellHome = (plane: ControlPlane, tenant: TenantId): Promise<'done' | 'pending'> =>
+  withConnection(catalogEndpoint(plane), async (catalog) => {
+    const lock = "hashtext('tenancy.status'), hashtext($1)";
+    await catalog.query(`select pg_advisory_lock(${lock})`, [tenant]);
+    const { rows } = await catalog.query('select status from catalog.tenants where tenant_id = $1', [tenant]);
+    const to = rows[0]?.status === 'active' ? 'open' : 'suspended';
+    const told = await changeHome(plane, await presentHome(catalog, tenant), ['open', 'suspended'], to);
+    await catalog.query(`select pg_advisory_unlock(${lock})`, [tenant]);
+    return told;
+  });
 
 async function changeHome(
   plane: ControlPlane,
