@@ -135,6 +135,8 @@ const long: Record<string, string> = {
   'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
   'test/lib/health/mutation.test.ts':
     'one table: every way to sabotage a system, and what the next run says of it',
+  'test/lib/migrations/directives.test.ts':
+    'all that a file may say of itself, in one world of every strategy',
   'test/lib/runtime/context.test.ts':
     'what a context must hold, over three strategies, is one table of refusals',
   'test/lib/transfer/transfer.test.ts':
@@ -144,7 +146,6 @@ const long: Record<string, string> = {
   'test/lib/health/run.test.ts': 'a world with its canaries takes seconds to make and is shared',
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',
-  'test/local/start.test.ts': 'one life of the local cloud, from its first start to its last signal',
   'test/tools/inventory.test.ts': 'five tools over one inventory that takes seconds to set up',
 };
 

@@ -34,8 +34,8 @@ export const adding = (table: MovedTable, from: string): string =>
 
 /** Those of the keys that `from`, the source's rows of these keys, does not have. */
 export const deletingGone = (table: MovedTable, keys: string, from: string): string =>
-  `delete from ${quote(table.name)} t using ${fromKeys(table, keys)} where ${sameKey(table)}
-     and (${list(keyNames(table), 't.')}) not in (select ${list(keyNames(table), 's.')} from ${from})`;
+  `delete from ${quote(table.name)} t using (select ${list(keyNames(table))} from ${fromKeys(table, keys)}
+     except select ${list(keyNames(table), 's.')} from ${from}) k where ${sameKey(table)}`;
 
 /** Of an error in what is carried in place: two rows have exchanged what is unique, or one may not go before another. */
 export const isInTheWay = (error: unknown): boolean =>
