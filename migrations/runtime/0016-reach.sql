@@ -42,7 +42,7 @@ end
 $$;
 
 -- What this transaction has read, written or made outside these homes: tables by the locks that it holds until its end, schemas
--- by their rows' version (see tenancy.changed_relations).
+-- by their rows' version: one that is seen, and not committed, is this transaction's own. Others make schemas meanwhile.
 create function tenancy.audit_strays(home_schemas name[])
 returns table (home_schema name, object text, finding text, remedy text)
 language sql stable
@@ -55,7 +55,9 @@ set search_path = pg_catalog, pg_temp set jit = off as $$
    group by c.oid
   union all
   select home_schemas[1], n.nspname::text, 'is a schema of its own', 'leave schemas to the migrator'
-    from pg_namespace n where age(n.xmin) <= 0 and n.nspname <> all (home_schemas)
+    from pg_namespace n
+   where age(n.xmin) <= 0 and n.nspname <> all (home_schemas)
+     and pg_xact_status((pg_current_xact_id()::text::numeric - age(n.xmin))::text::xid8) = 'in progress'
 $$;
 
 create or replace function tenancy.complete_changes(home_schemas name[], tenants uuid[], logins name[], shared boolean)

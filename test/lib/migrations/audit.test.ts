@@ -49,6 +49,20 @@ describe.each(strategies)('%s', (strategy) => {
     },
   );
 
+  it('takes no schema for its own that somebody else makes meanwhile', async () => {
+    const schema = `meanwhile_${strategy}`;
+    await world.asProvisioner(tenant(), (other) =>
+      world.asProvisioner(tenant(), async (connection) => {
+        await connection.query('begin; set local role tenancy_owner; select pg_current_xact_id()');
+        await asRole(other, 'tenancy_owner', () => other.query(`create schema ${schema}`));
+        const { rows } = await connection.query('select * from tenancy.audit_strays($1)', [[home().schema]]);
+        await connection.query('rollback');
+        await asRole(other, 'tenancy_owner', () => other.query(`drop schema ${schema}`));
+        expect(rows).toEqual([]);
+      }),
+    );
+  });
+
   // A database of its own holds no other.
   const neighbours = [
     ['writes to', 'insert into {other} (tenant_id, body) select tenant_id, body from notes'],
