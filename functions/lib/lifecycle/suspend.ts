@@ -4,7 +4,7 @@ import { withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { TenantryError } from '../errors.ts';
 import { changeHomeState } from '../isolation/homes.ts';
-import type { HomeState, TenantId } from '../tenant/tenant.ts';
+import type { TenantId } from '../tenant/tenant.ts';
 import { adminEndpoint, type ControlPlane, catalogEndpoint } from './control-plane.ts';
 
 /**
@@ -49,7 +49,7 @@ export const tellHome = (plane: ControlPlane, tenant: TenantId): Promise<'done' 
     await catalog.query(`select pg_advisory_lock(${lock})`, [tenant]);
     const { rows } = await catalog.query('select status from catalog.tenants where tenant_id = $1', [tenant]);
     const to = rows[0]?.status === 'active' ? 'open' : 'suspended';
-    const told = await changeHome(plane, await presentHome(catalog, tenant), ['open', 'suspended'], to);
+    const told = await changeHome(plane, await presentHome(catalog, tenant), to);
     await catalog.query(`select pg_advisory_unlock(${lock})`, [tenant]);
     return told;
   });
@@ -57,12 +57,13 @@ export const tellHome = (plane: ControlPlane, tenant: TenantId): Promise<'done' 
 async function changeHome(
   plane: ControlPlane,
   { clusterId, adminHost, adminPort, database, homeId }: ReachableHome,
-  from: readonly HomeState[],
-  to: HomeState,
+  to: 'open' | 'suspended',
 ): Promise<'done' | 'pending'> {
   const admin = adminEndpoint(plane, { clusterId, host: adminHost, port: adminPort, database });
   try {
-    return (await withConnection(admin, (connection) => changeHomeState(connection, homeId, from, to)))
+    return (await withConnection(admin, (connection) =>
+      changeHomeState(connection, homeId, ['open', 'suspended'], to),
+    ))
       ? 'done'
       : 'pending';
   } catch (error) {
