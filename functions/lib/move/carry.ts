@@ -28,11 +28,15 @@ export function carrying(
 ): { readonly first: string; readonly carry: () => Promise<void> } {
   const of = touched(sides.tables, keys);
   const kept = keptTables(sides.tables);
-  if (hasLanded && of.some(({ table }) => kept.has(table)))
+  const inPlace = of.filter(({ table }) => kept.has(table));
+  if (hasLanded && inPlace.length > 0) {
+    const others = of.filter(({ table }) => !kept.has(table));
     return {
       first: 'savepoint in_place',
-      carry: () => carryInPlace(sides, keys).catch((error) => carryAfresh(sides, keys, error)),
+      carry: () =>
+        carryInPlace(sides, keys, inPlace, others).catch((error) => carryAfresh(sides, keys, error)),
     };
+  }
   return {
     first: deletions(sides, of, keys, hasLanded),
     carry: async () => {
@@ -67,11 +71,13 @@ const deletions = (
   );
 
 /** So that no row goes which others would go with, unless it is gone from the source. */
-async function carryInPlace(sides: Sides, keys: Keys): Promise<void> {
-  const { source, target, tables } = sides;
-  const kept = keptTables(tables);
-  const inPlace = touched(tables, keys).filter(({ table }) => kept.has(table));
-  const others = touched(tables, keys).filter(({ table }) => !kept.has(table));
+async function carryInPlace(
+  sides: Sides,
+  keys: Keys,
+  inPlace: readonly Touched[],
+  others: readonly Touched[],
+): Promise<void> {
+  const { source, target } = sides;
   for (const { table, index } of inPlace)
     await copyRowsOf(source, target, table, keys, stagedName(target, index));
   const from = ({ index }: Touched) => `${stagedName(target, index)} s`;
@@ -96,8 +102,9 @@ async function carryAfresh(sides: Sides, keys: Keys, error: unknown): Promise<vo
   if (!isInTheWay(error)) throw error;
   await target.connection.query('rollback to savepoint in_place');
   await addDependents(target, tables, keys);
-  await target.connection.query(deletions(sides, touched(tables, keys), keys, true));
-  await insert(sides, touched(tables, keys), keys, true);
+  const of = touched(tables, keys);
+  await target.connection.query(deletions(sides, of, keys, true));
+  await insert(sides, of, keys, true);
   await compare(sides, keys);
 }
 
