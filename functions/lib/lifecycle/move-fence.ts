@@ -91,13 +91,13 @@ async function open(
   const isFenced = (await claim(hold, move.operationId)).state === 'fenced';
   const to = await openState(catalog, move);
   const { state: operation } = await readOperation(catalog, move.operationId);
+  if (isFenced && (move.phase === 'switched' || move.phase === 'reversed'))
+    await closeOther(plane, catalog, move, home);
   if (operation === 'running' && (move.phase === 'moving' || move.phase === 'switched')) {
     if (!isFenced) return false;
-    if (move.phase === 'switched') await closeOther(plane, catalog, move, home);
     // It goes on from here: what changes meanwhile is carried over too.
     await setState(hold, ['fenced'], to, { capturing: true });
   } else {
-    if (isFenced && move.phase === 'reversed') await closeOther(plane, catalog, move, home);
     await settle(hold, to);
     await release(hold, move.operationId);
   }
