@@ -100,8 +100,12 @@ export async function turnOver(
   const isBack = phase.to === 'reversed';
   const [from, to] = isBack ? [move.targetHome, move.sourceHome] : [move.sourceHome, move.targetHome];
   const homes = { source: await homeOf(catalog, from), target: await homeOf(catalog, to) };
-  if (move.phase === phase.from) {
+  // What is under way back is neither cancelled nor paused.
+  const goOn = async () => {
     if (!isBack) await goingOn(catalog, operationId, phase.from);
+  };
+  if (move.phase === phase.from) {
+    await goOn();
     await requireActive(catalog, move, isBack);
     const epoch = homes.source.epoch + 1;
     let isDecided: boolean | 'asked' = false;
@@ -119,16 +123,17 @@ export async function turnOver(
         // The way back leads to a home that has served before.
         if (isBack) await prepareStaging(sides.target, sides.tables, true);
         else await tryPath(mover.probe, move.tenant);
-        const switched = await switchOver(sides, epoch, async () => {
+        const decide = async () => {
           isDecided = 'asked';
           isDecided = await switchHome(catalog, move, phase, { from, to, epoch });
-          if (!isDecided && !isBack) await goingOn(catalog, operationId, phase.from);
-          if (!isDecided)
-            throw new TenantryError(
-              'wrong_status',
-              'The tenant was suspended, or the move ended, before the switch.',
-            );
-        });
+          if (isDecided) return;
+          await goOn();
+          throw new TenantryError(
+            'wrong_status',
+            'The tenant was suspended, or the move ended, before the switch.',
+          );
+        };
+        const switched = await switchOver(sides, epoch, decide, goOn);
         // Whoever suspended the tenant meanwhile found its home fenced, and could not tell it.
         if ((await openState(catalog, move)) === 'suspended')
           await setState(sides.target, ['open', 'suspended'], 'suspended', { capturing: true });

@@ -34,11 +34,19 @@ const own = ({ home }: Side) =>
 const groupOf = (table: MovedTable) =>
   `(hashtextextended(row(${list(keyNames(table), 't.')})::text, 0) & ${GROUPS - 1})::integer`;
 
+/** Asked before each table: throws when the work shall not go on. */
+export type GoOn = () => Promise<void>;
+export const always: GoOn = async () => {};
+
 /**
  * How many rows each table has, and sums over their content that do not depend on the order. In a transaction.
  * @throws TenantryError `move_refused` when a row of another tenant is among them
  */
-export async function digest(side: Side, tables: readonly MovedTable[]): Promise<Map<MovedTable, Digest>> {
+export async function digest(
+  side: Side,
+  tables: readonly MovedTable[],
+  goOn = always,
+): Promise<Map<MovedTable, Digest>> {
   const digests = new Map<MovedTable, Digest>();
   const pace = new Pace(side.connection);
   // All rows, even where keys are looked up in the same transaction.
@@ -46,6 +54,7 @@ export async function digest(side: Side, tables: readonly MovedTable[]): Promise
     'set local enable_seqscan = on; set local enable_bitmapscan = on; set local max_parallel_workers_per_gather to default',
   );
   for (const table of tables) {
+    await goOn();
     const { rows } = await pace.after(() =>
       side.connection.query<Group>(
         `select ${groupOf(table)} as "group", count(*) as rows, sum(${rowHash(table)}) as sum,
@@ -71,8 +80,9 @@ export async function digest(side: Side, tables: readonly MovedTable[]): Promise
 export async function suspects(
   sides: Pick<Sides, 'source' | 'target' | 'tables'>,
   source: ReadonlyMap<MovedTable, Digest>,
+  goOn: GoOn,
 ): Promise<Keys> {
-  const target = await reading(sides.target, () => digest(sides.target, sides.tables));
+  const target = await reading(sides.target, () => digest(sides.target, sides.tables, goOn));
   const keys: Keys = new Map();
   for (const table of sides.tables) {
     const [here, there] = [source.get(table)!.groups, target.get(table)!.groups];

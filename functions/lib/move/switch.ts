@@ -1,5 +1,5 @@
 import { catchUp, type Sides, tooFast } from './catch-up.ts';
-import { type Digest, differs, digest, requireSame, suspects } from './diff.ts';
+import { always, type Digest, differs, digest, requireSame, suspects } from './diff.ts';
 import { type Fenced, fence, letWritersIn, setState } from './hold.ts';
 import { carryIdentities, identitiesOf } from './identities.ts';
 import { areTooMany, carryLast, type LastChange, prepareLast, readLast } from './last-changes.ts';
@@ -39,16 +39,18 @@ export async function unfence(
  * From a target that has landed to one that is the tenant's home: compares both in full, carries over what has changed
  * since, keeps writers out, carries over the last changes, lets the catalog decide and hands the tenant over.
  * @param decide the commit point; what it throws leaves open whether it was reached
+ * @param goOn asked while both are compared, which takes minutes
  * @throws TenantryError `move_differs`, `move_refused`, `busy` while the tenant writes faster than it can be followed
  */
 export async function switchOver(
   sides: Sides,
   epoch: number,
   decide: () => Promise<void>,
+  goOn = always,
 ): Promise<Switched> {
   const { source, target } = sides;
   await disableTriggers(target, sides.tables);
-  const { rows } = await compareInFull(sides);
+  const { rows } = await compareInFull(sides, goOn);
   const identities = await identitiesOf(sides);
   const { from, rows: changes, isKept } = await fenceWithFew(sides);
   await carryIdentities(sides, identities);
@@ -107,12 +109,12 @@ export const closeSource = (source: Hold) =>
   setState(source, ['open', 'fenced', 'suspended', 'moved', 'provisioning'], 'moved', { capturing: false });
 
 /** Both sides at the same moment of the source, while it goes on. @throws TenantryError `move_differs` */
-export async function compareInFull(sides: Sides): Promise<Pick<Switched, 'rows'>> {
+export async function compareInFull(sides: Sides, goOn = always): Promise<Pick<Switched, 'rows'>> {
   const { source, target, tables } = sides;
   let keys: Keys = new Map();
   for (let comparison = 0; comparison < COMPARISONS; comparison += 1) {
-    const { meanwhile } = await catchUp(sides, true, { meanwhile: () => digest(source, tables) });
-    keys = await suspects(sides, meanwhile);
+    const { meanwhile } = await catchUp(sides, true, { meanwhile: () => digest(source, tables, goOn) });
+    keys = await suspects(sides, meanwhile, goOn);
     if (keys.size === 0) return { rows: countsOf(meanwhile) };
     // Once more at one moment: only what nobody has changed meanwhile differs still.
     const { meanwhile: here } = await catchUp(sides, true, { meanwhile: () => hashesOf(source, keys) });

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { resumeMove } from '../../../functions/lib/catalog/moves.ts';
+import { openConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { heeding } from '../../../functions/lib/lifecycle/move-turn.ts';
 import { startWorld, type TestTenant, type World } from '../../support/world.ts';
@@ -108,6 +109,51 @@ it.each(['pause', 'cancel'] as const)(
     if (wanted === 'pause') await goOn(operation);
     await step(world, operation, 'cancel', { failedStep: 'switchOver' });
     expect((await notes(world, tenant)).size).toBe(6);
+  },
+);
+
+it.each(['pause', 'cancel'] as const)(
+  '%s that comes while both homes are compared ends the comparison',
+  async (wanted) => {
+    const tenant = await tenantWithNotes(world, 'schema', 5);
+    const operation = await begin(world, tenant.slug, 'rls');
+    for (const name of ['prepare', 'capture', 'copy', 'land'] as StepName[])
+      await step(world, operation, name);
+    /** Nobody reads the table before `release`. */
+    const lock = async (table: string) => {
+      const { connection, close } = await openConnection(world.superuser('tenantry'));
+      await connection.query(`begin; lock table ${table}`);
+      return {
+        isWaitedFor: () =>
+          expect
+            .poll(async () => {
+              const { rows } = await connection.query(
+                "select from pg_locks where not granted and relation = to_regclass($1) and locktype = 'relation'",
+                [table],
+              );
+              return rows.length;
+            })
+            .toBe(1),
+        release: close,
+      };
+    };
+    const [source, target] = [await lock(`${tenant.home.schema}.items`), await lock('shared.items')];
+    const switching = step(world, operation, 'switchOver').catch((error: unknown) => error);
+    await source.isWaitedFor();
+    expect(await wish(world, operation, wanted)).toBe(true);
+    await source.release();
+    // Without ever looking at the other home.
+    const seen = await Promise.race([switching, target.isWaitedFor()]);
+    await target.release();
+    await switching;
+    expect(seen).toMatchObject({ name: wanted === 'pause' ? 'MovePaused' : 'MoveCancelled' });
+    expect(await isOpen(tenant)).toMatchObject({ state: 'open' });
+    if (wanted === 'pause') {
+      await goOn(operation);
+      await step(world, operation, 'switchOver');
+      expect((await homeOf(world, tenant)).strategy).toBe('rls');
+    } else await step(world, operation, 'cancel', { failedStep: 'switchOver' });
+    expect((await notes(world, tenant)).size).toBe(5);
   },
 );
 
