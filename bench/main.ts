@@ -17,7 +17,7 @@ import * as warmAndCold from './warm-and-cold.ts';
 /**
  * `npm run bench`: prints how fast the product is and exits 1 when a bar is missed. `--json`: for programs. `--only
  * latency,fleet`: these sections. `--homes 5000`: the fleet's size. `--moves 100`: of the small tenant; `--faults 200`:
- * and so many beside them in which something dies.
+ * and so many beside them in which something dies, in one server and in three.
  */
 const { values } = parseArgs({
   options: {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Strategy } from '../functions/lib/tenant/tenant.ts';
 import { begin } from '../test/lib/lifecycle/move.support.ts';
+import * as apart from '../test/lib/lifecycle/move-apart.ts';
 import { type Ended, kinds, roundOf, strike } from '../test/lib/lifecycle/move-chaos.ts';
 import { MoverProcess } from '../test/lib/lifecycle/mover-process.ts';
 import { startWorld, type TestTenant, type World } from '../test/support/world.ts';
@@ -47,12 +48,21 @@ export const run = (report: Report, rows = 400_000): Promise<Figure[]> =>
     ...(await dormantCapture(report, world)),
   ]);
 
-/** `moves` of a small tenant, again and again, and `faults` of others in which something dies. */
-export const many = (report: Report, moves: number, faults: number): Promise<Figure[]> =>
-  withWorld(report, async (world, mover) => [
+/** `moves` of a small tenant, again and again, and `faults` of others in which something dies: once in one server, once in three. */
+export async function many(report: Report, moves: number, faults: number): Promise<Figure[]> {
+  const figures = await withWorld(report, async (world, mover) => [
     ...(await small(report, world, mover, moves)),
-    ...(await underFaults(report, world, faults)),
+    ...(await underFaults(report, 'one server', faults, (seed) => strike(world, roundOf(seed, kinds)))),
   ]);
+  if (faults === 0) return figures;
+  const three = await apart.startApart();
+  try {
+    const one = (seed: number) => apart.strike(three, apart.roundOf(seed, apart.victims));
+    return [...figures, ...(await underFaults(report, 'a server each, through the endpoint', faults, one))];
+  } finally {
+    await three.close();
+  }
+}
 
 async function withWorld(
   report: Report,
@@ -192,11 +202,18 @@ async function small(report: Report, world: World, mover: MoverProcess, moves: n
   ];
 }
 
-async function underFaults(report: Report, world: World, count: number): Promise<Figure[]> {
+type Struck = Pick<Ended, 'struck' | 'acknowledged' | 'phase' | 'wrong'>;
+
+async function underFaults(
+  report: Report,
+  where: string,
+  count: number,
+  strikeOne: (seed: number) => Promise<Struck>,
+): Promise<Figure[]> {
   if (count === 0) return [];
-  const ended: Ended[] = [];
+  const ended: Struck[] = [];
   for (let seed = 1; seed <= count; seed += 1) {
-    const one = await strike(world, roundOf(seed, kinds));
+    const one = await strikeOne(seed);
     if (one.wrong.length > 0) report(`seed ${seed}: ${JSON.stringify(one)}`);
     ended.push(one);
   }
@@ -206,9 +223,11 @@ async function underFaults(report: Report, world: World, count: number): Promise
   const phases = Object.entries(Object.groupBy(ended, ({ phase }) => phase)).map(
     ([phase, of]) => `${of!.length} ${phase}`,
   );
-  report(`${count} moves, ${struck} faults, ${acknowledged} writes acknowledged: ${phases.join(', ')}`);
+  report(
+    `${count} moves, ${where}: ${struck} faults, ${acknowledged} writes acknowledged: ${phases.join(', ')}`,
+  );
   const wrong = ended.filter((one) => one.wrong.length > 0).length;
-  return [{ name: `${count} moves under faults: that broke a promise`, value: wrong, atMost: 0 }];
+  return [{ name: `${count} moves under faults, ${where}: that broke a promise`, value: wrong, atMost: 0 }];
 }
 
 function pauses(what: string, done: readonly Moved[]): Figure[] {

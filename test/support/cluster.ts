@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Endpoint } from '../../functions/lib/database/types.ts';
 import { makeMaster } from '../../infra/local/emulator/rds-master.ts';
 import { stablePort } from '../../infra/local/ports.ts';
@@ -42,7 +43,9 @@ export interface TestCluster {
   readonly server: PostgresServer;
   /** With the rights of RDS's master. */
   readonly master: Endpoint;
-  /** Starts it again, on the same port, after `server.stop()`. */
+  /** None of its processes gets another word in, as when its machine fails. */
+  kill(): Promise<void>;
+  /** Starts it again, on the same port, after `server.stop()` or `kill()`. */
   restart(): Promise<void>;
   close(): Promise<void>;
 }
@@ -62,14 +65,38 @@ export async function startCluster(parameters: Record<string, string> = {}): Pro
       return server;
     },
     master: endpoint({ host, port, database: 'postgres', login: 'master' }, 'master'),
+    async kill() {
+      const pids = [server.pid, ...childrenOf(server.pid)];
+      for (const pid of pids)
+        try {
+          process.kill(pid, 'SIGKILL');
+        } catch {
+          // It has ended by itself.
+        }
+      await server.exited;
+    },
     async restart() {
-      server = await start();
+      for (;;)
+        try {
+          server = await start();
+          return;
+        } catch (error) {
+          // Of a server that was killed some process is still going.
+          if (!(error as Error).message.includes('shared memory block')) throw error;
+          await sleep(20);
+        }
     },
     async close() {
       await server.stop('immediate');
       rmSync(join(base, 'clusters', name), { recursive: true, force: true });
     },
   };
+}
+
+/** Where the kernel does not tell them, they end by themselves soon after their postmaster. */
+function childrenOf(pid: number): number[] {
+  const file = `/proc/${pid}/task/${pid}/children`;
+  return existsSync(file) ? readFileSync(file, 'utf8').split(' ').filter(Boolean).map(Number) : [];
 }
 
 export function endpoint(

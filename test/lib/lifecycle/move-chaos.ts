@@ -199,7 +199,7 @@ async function away(
 }
 
 /** mulberry32: repeatable, and good enough to choose by. */
-function randomOf(seed: number): () => number {
+export function randomOf(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

@@ -1,15 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { recordCluster } from '../../../functions/lib/catalog/clusters.ts';
-import { recordSchemaState } from '../../../functions/lib/catalog/migration-runs.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { remains } from '../../../functions/lib/lifecycle/offboard-check.ts';
-import { type Place, preparePlace } from '../../../functions/lib/lifecycle/place.ts';
+import type { Place } from '../../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../../functions/lib/migrations/install.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
-import { newestState } from '../../../functions/lib/migrations/release.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
-import { endpoint, startCluster, type TestCluster } from '../../support/cluster.ts';
+import { endpoint, type TestCluster } from '../../support/cluster.ts';
+import { addSharedCluster } from '../../support/shared-cluster.ts';
 import { startWorld, type World } from '../../support/world.ts';
 import {
   begin,
@@ -27,23 +24,8 @@ let second: TestCluster;
 let place: Place;
 const running: Writers[] = [];
 beforeAll(async () => {
-  [world, second] = await Promise.all([startWorld(), startCluster()]);
-  const { host, port } = second.server;
-  const cluster = {
-    kind: 'shared',
-    clusterId: randomUUID(),
-    region: 'eu-west-1',
-    ...{ host, port, adminHost: host, adminPort: port },
-  } as const;
-  const { plane, release, files } = world;
-  place = await preparePlace(plane, cluster, tenantsDatabase, second.master);
-  await withConnection(place.admin, (connection) =>
-    migrateHome(connection, { home: sharedHome, databaseId: place.databaseId, keys: plane.keys }, files),
-  );
-  await world.asProvisioner('catalog', async (catalog) => {
-    await recordCluster(catalog, cluster, place);
-    await recordSchemaState(catalog, cluster, newestState(release));
-  });
+  world = await startWorld();
+  ({ server: second, place } = await addSharedCluster(world));
 });
 afterEach(async () => {
   await Promise.all(running.splice(0).map((writers) => writers.stop()));
