@@ -25,9 +25,9 @@ export const isStaged = (target: Side, { isPartitioned, columns, given }: MovedT
   isPartitioned || columns.length > given.length || !isolations[target.home.strategy].ownsTables;
 
 /**
- * Makes what the copy needs in the target; safe to repeat. Of tables that nobody uses yet, keys, indexes and foreign keys
- * are taken away and kept as text: rows come faster and in any order. `complete`: the target has the rows already, up to
- * what has been captured since.
+ * Makes what the copy needs in the target; safe to repeat. Of tables that nobody uses yet, keys, indexes, foreign keys and
+ * the check of tenant_id are taken away and kept as text: rows come faster and in any order. `complete`: the target has the
+ * rows already, up to what has been captured since.
  */
 export async function prepareStaging(
   target: Side,
@@ -71,8 +71,13 @@ async function park(target: Side, tables: readonly MovedTable[]): Promise<void> 
      pointing as (select oid, relname from moved
                   union select c.oid, c.relname from moved m, pg_partition_tree(m.oid) p join pg_class c on c.oid = p.relid),
      item as (
-       select 1 as place, f.conname::text as name, format('alter table %I drop constraint %I', m.relname, f.conname) as taken,
-              format('alter table %I add constraint %I %s', m.relname, f.conname, pg_get_constraintdef(f.oid)) as restored
+       -- A digest for each row that comes in: of rows that are selected by their tenant_id, it is asked once more when all are there.
+       select 0 as place, c.conname::text as name, format('alter table %I drop constraint %I', m.relname, c.conname) as taken,
+              format('alter table %I add constraint %I %s', m.relname, c.conname, pg_get_constraintdef(c.oid)) as restored
+         from pg_constraint c join moved m on m.oid = c.conrelid where c.contype = 'c' and c.conname = 'tenancy_home' and m.relkind = 'r'
+       union all
+       select 1, f.conname, format('alter table %I drop constraint %I', m.relname, f.conname),
+              format('alter table %I add constraint %I %s', m.relname, f.conname, pg_get_constraintdef(f.oid))
          from pg_constraint f join pointing m on m.oid = f.conrelid where f.contype = 'f' and f.conparentid = 0
        union all
        select 2, u.conname, format('alter table %I drop constraint %I', m.relname, u.conname),
