@@ -72,9 +72,12 @@ export async function catchUp<T = void>(
       changed = [...keys.values()].reduce((sum, { size }) => sum + size, 0);
       // The target's transaction lies within the source's: what it inserts is read as it goes.
       const { first, carry } = carrying({ source, target, tables }, keys, hasLanded);
-      await writing(target, landing, carry, {
-        first: `${byKey}; ${isLast ? 'set local synchronous_commit = off;' : ''} set constraints all deferred; ${first}`,
-      });
+      await writing(
+        target,
+        landing,
+        carry,
+        `${byKey}; ${isLast ? 'set local synchronous_commit = off;' : ''} set constraints all deferred; ${first}`,
+      );
       return meanwhile();
     },
     byKey,

@@ -61,7 +61,7 @@ async function copyRange(
     );
     return isRest;
   };
-  return writing(target, landing, copied, { first: unflushed });
+  return writing(target, landing, copied, unflushed);
 }
 
 /** The next rows by their key. `after`: the key of the last that is there, as an expression. */

@@ -52,26 +52,17 @@ export const hashes = (keys: Keys, literal: (place: number, keys: ReadonlySet<st
     )
     .join(' union all ');
 
-export interface HashRow {
-  readonly place: number;
-  readonly key: string;
-  readonly hash: string;
-}
 export type Hashes = Map<MovedTable, Map<string, string>>;
-
-export function hashesByTable(keys: Keys, rows: readonly HashRow[]): Hashes {
-  const tables = [...keys.keys()];
-  const found: Hashes = new Map(tables.map((table) => [table, new Map()]));
-  for (const { place, key, hash } of rows) found.get(tables[place]!)!.set(key, hash);
-  return found;
-}
 
 /** In a transaction of `reading` or `writing`. */
 export async function hashesOf({ connection }: Side, keys: Keys): Promise<Hashes> {
   if (keys.size === 0) return new Map();
-  const { rows } = await connection.query<HashRow>(
+  const { rows } = await connection.query<{ place: number; key: string; hash: string }>(
     hashes(keys, (place) => `$${place + 1}`),
     [...keys.values()].map(keyArray),
   );
-  return hashesByTable(keys, rows);
+  const tables = [...keys.keys()];
+  const found: Hashes = new Map(tables.map((table) => [table, new Map()]));
+  for (const { place, key, hash } of rows) found.get(tables[place]!)!.set(key, hash);
+  return found;
 }

@@ -33,27 +33,32 @@ const settings = `set local timezone = 'UTC'; set local datestyle = 'ISO, MDY'; 
 
 type Isolation = 'read committed' | 'repeatable read';
 
-/** SQL that goes with the begin or with the commit of a transaction, in the same round trip. */
-interface Around {
-  readonly first?: string;
-  readonly last?: string;
-}
-
-/** Rows of the home, as their owner, who in shared tables sees this tenant's alone. One snapshot, which changes nothing. */
-export const reading = <T>(side: Side, work: () => Promise<T>, first = ''): Promise<T> =>
-  inTransaction(side, 'repeatable read', undefined, work, { first });
+/**
+ * Rows of the home, as their owner, who in shared tables sees this tenant's alone. One snapshot, which changes nothing.
+ * @param work gets what `first`, SQL that goes with the begin, has answered at its end
+ */
+export const reading = <T>(
+  side: Side,
+  work: (first: readonly unknown[]) => Promise<T>,
+  first = '',
+): Promise<T> => inTransaction(side, 'repeatable read', undefined, work, first);
 
 /**
  * The same to write them, while the home is in one of these states and this attempt still holds it: its end, or the
  * next attempt, waits for this transaction.
- * @param work gets what `first` has answered at its end
  */
 export const writing = <T>(
   side: Side,
   states: readonly HomeState[],
-  work: (first: readonly unknown[]) => Promise<T>,
-  around: Around = {},
-): Promise<T> => inTransaction(side, 'read committed', states, work, around);
+  work: () => Promise<T>,
+  first = '',
+): Promise<T> => inTransaction(side, 'read committed', states, work, first);
+
+/** The same in one round trip, for what asks nothing: writers wait for it. */
+export const writingAtOnce = (side: Side, states: readonly HomeState[], script: string): Promise<void> =>
+  orRollBack(side, async () => {
+    await side.connection.query(`${beginning(side, 'read committed', states)}; ${script}; commit`);
+  });
 
 /** For the rest of a transaction: the home's owner, with the context of a move. */
 export function becomeOwner({ home, keys }: Pick<Side, 'home' | 'keys'>, mode: 'r' | 'w'): string {
@@ -64,30 +69,36 @@ export function becomeOwner({ home, keys }: Pick<Side, 'home' | 'keys'>, mode: '
            set_config('search_path', '${quote(schema)}, extensions, pg_temp', true)`;
 }
 
-async function inTransaction<T>(
+const beginning = (side: Side, isolation: Isolation, states: readonly HomeState[] | undefined): string =>
+  states === undefined
+    ? `begin isolation level ${isolation} read only; ${becomeOwner(side, 'r')}`
+    : `begin isolation level ${isolation} read write; ${becomeOwner(side, 'w')};
+       set local role tenancy_keeper;
+       do $$ begin
+         perform from tenancy.homes where home_id = '${side.home.homeId}' and mover = '${side.mover}'
+            and state in (${states.map((state) => `'${state}'`).join(', ')}) for share;
+         if not found then raise exception 'superseded' using errcode = 'TN010'; end if;
+       end $$;
+       set local role tenancy_owner`;
+
+const inTransaction = <T>(
   side: Side,
   isolation: Isolation,
   states: readonly HomeState[] | undefined,
   work: (first: readonly unknown[]) => Promise<T>,
-  { first = '', last }: Around,
-): Promise<T> {
-  const { connection, home, mover } = side;
-  const begin =
-    states === undefined
-      ? `begin isolation level ${isolation} read only; ${becomeOwner(side, 'r')}`
-      : `begin isolation level ${isolation} read write; ${becomeOwner(side, 'w')};
-         set local role tenancy_keeper;
-         do $$ begin
-           perform from tenancy.homes where home_id = '${home.homeId}' and mover = '${mover}'
-              and state in (${states.map((state) => `'${state}'`).join(', ')}) for share;
-           if not found then raise exception 'superseded' using errcode = 'TN010'; end if;
-         end $$;
-         set local role tenancy_owner`;
-  try {
-    const { rows } = await connection.query<unknown>(`${begin}; ${first}`);
+  first: string,
+): Promise<T> =>
+  orRollBack(side, async () => {
+    const { connection } = side;
+    const { rows } = await connection.query<unknown>(`${beginning(side, isolation, states)}; ${first}`);
     const result = await work(rows);
-    await connection.query(last === undefined ? 'commit' : `${last}; commit`);
+    await connection.query('commit');
     return result;
+  });
+
+async function orRollBack<T>({ connection }: Side, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
   } catch (error) {
     // A lost connection has rolled back by itself; its first error is the one to tell.
     await connection.query('rollback').catch(() => {});
