@@ -3,8 +3,8 @@ import type { ControlConnection } from '../database/connect.ts';
 
 /** Transactions of a server in a second from which on others are at work that would wait behind the mover. */
 const BUSY = 200;
-/** After a piece of work so much of its time is left to others: of a busy server's time a move takes a third. */
-const REST = 2;
+/** After a piece of work so much of its time is left to others: of a busy server's time a move takes a quarter. */
+const REST = 3;
 const LONGEST_MS = 5_000;
 
 /**
