@@ -47,6 +47,9 @@ export const controlConnection = (client: pg.Client): ControlConnection => ({
 /** Text as a script's constant, for what takes no parameters. */
 export const literal = (text: string): string => pg.escapeLiteral(text);
 
+/** A name as SQL reads it, whatever is in it: names of tables and columns are the adopting team's. */
+export const identifier = (name: string): string => pg.escapeIdentifier(name);
+
 /** @throws ConnectFailure */
 export const openClient = (endpoint: Endpoint): Promise<pg.Client> =>
   connectClient(endpoint, false).catch((error) => {

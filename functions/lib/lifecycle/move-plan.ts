@@ -3,14 +3,14 @@ import { sharedCluster } from '../catalog/clusters.ts';
 import type { MoveCandidate } from '../catalog/move-candidates.ts';
 import { type PastMoves, pastMoves } from '../catalog/moves.ts';
 import type { ReachableHome } from '../catalog/tenants.ts';
-import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { type ControlConnection, identifier, withConnection } from '../database/connect.ts';
 import { openCopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { unindexedKeys } from '../move/clean-up.ts';
 import { nearlyDrawn, requireRoom } from '../move/identities.ts';
 import { tooMany } from '../move/limits.ts';
-import { quote, reading } from '../move/side.ts';
+import { reading } from '../move/side.ts';
 import { readTables, requireNotInherited } from '../move/tables.ts';
 import { requireQuiet } from '../move/triggers.ts';
 import { type Strategy, strategies } from '../tenant/tenant.ts';
@@ -159,7 +159,7 @@ async function look(
       const tables = await readTables(side);
       for (const { name } of tables) {
         const { rows } = await connection.query<{ rows: string; bytes: string }>(
-          `select count(*) as rows, coalesce(sum(pg_column_size(t)), 0) as bytes from ${quote(name)} t where tenant_id = $1`,
+          `select count(*) as rows, coalesce(sum(pg_column_size(t)), 0) as bytes from ${identifier(name)} t where tenant_id = $1`,
           [home.tenant],
         );
         found.push({ table: name, rows: Number(rows[0]!.rows), bytes: Number(rows[0]!.bytes) });

@@ -1,3 +1,4 @@
+import { identifier } from '../database/connect.ts';
 import { atOnce } from './at-once.ts';
 import type { Sides } from './catch-up.ts';
 import { requireSame } from './diff.ts';
@@ -13,7 +14,7 @@ import {
   list,
   sameKey,
 } from './rows.ts';
-import { quote, type Side } from './side.ts';
+import type { Side } from './side.ts';
 import { isStaged, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -122,11 +123,11 @@ async function addDependents(target: Side, tables: readonly MovedTable[], keys: 
         const of = fresh.get(byName.get(parent)!);
         if (of === undefined) continue;
         const points = columns
-          .map((name, at) => `t.${quote(name)} = p.${quote(parentColumns[at]!)}`)
+          .map((name, at) => `t.${identifier(name)} = p.${identifier(parentColumns[at]!)}`)
           .join(' and ');
         const { rows } = await target.connection.query<{ key: string }>(
           `select distinct ${keyObject(table)} as key from ${fromKeys(byName.get(parent)!, '$1')}
-             join ${quote(parent)} p on ${sameKey(byName.get(parent)!, 'p')} join ${quote(table.name)} t on ${points}`,
+             join ${identifier(parent)} p on ${sameKey(byName.get(parent)!, 'p')} join ${identifier(table.name)} t on ${points}`,
           [keyArray(of)],
         );
         const known = keys.get(table) ?? new Set();
@@ -140,7 +141,7 @@ async function addDependents(target: Side, tables: readonly MovedTable[], keys: 
 }
 
 const nameIn = (target: Side, table: MovedTable, index: number, hasLanded: boolean) =>
-  !hasLanded && isStaged(target, table) ? stagedName(target, index) : quote(table.name);
+  !hasLanded && isStaged(target, table) ? stagedName(target, index) : identifier(table.name);
 
 async function insert(
   { source, target }: Pick<Sides, 'source' | 'target'>,
@@ -152,11 +153,11 @@ async function insert(
   for (const { table, index } of of) {
     const given = list(table.given);
     const staged = isStaged(target, table);
-    const into = staged ? stagedName(target, index) : quote(table.name);
+    const into = staged ? stagedName(target, index) : identifier(table.name);
     await copyRowsOf(source, target, table, keys, into);
     if (staged && hasLanded)
       waiting.push(
-        `insert into ${quote(table.name)} (${given}) overriding system value select ${given} from ${into}; delete from ${into}`,
+        `insert into ${identifier(table.name)} (${given}) overriding system value select ${given} from ${into}; delete from ${into}`,
       );
   }
   if (waiting.length > 0) await target.connection.query(waiting.join(';'));
@@ -165,7 +166,7 @@ async function insert(
 const copyRowsOf = (source: Side, target: Side, table: MovedTable, keys: Keys, into: string) =>
   source.connection.stream(
     `copy (select ${list(table.columns, 't.')} from (select distinct ${list(keyNames(table))} from ${fromKeys(table, keyLiteral(keys.get(table)!))}) k
-       join ${quote(table.name)} t on ${sameKey(table)}) to stdout`,
+       join ${identifier(table.name)} t on ${sameKey(table)}) to stdout`,
     target.connection,
     `copy ${into} (${list(table.columns)}) from stdin`,
   );

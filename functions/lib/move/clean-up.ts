@@ -1,10 +1,11 @@
+import { identifier } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { atOnce } from './at-once.ts';
 import { requireHold } from './hold.ts';
 import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
-import { quote, type Side, writing } from './side.ts';
+import { type Side, writing } from './side.ts';
 import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -62,14 +63,14 @@ function deletion(table: MovedTable, tables: readonly MovedTable[]): string {
       .filter(({ parent }) => parent === table.name)
       .map(({ columns, parentColumns }) => {
         const points = columns
-          .map((name, at) => `c.${quote(name)} = t.${quote(parentColumns[at]!)}`)
+          .map((name, at) => `c.${identifier(name)} = t.${identifier(parentColumns[at]!)}`)
           .join(' and ');
         const itself = child === table ? `and row(${key('c.')}) <> row(${key('t.')})` : '';
-        return `and not exists (select from ${quote(child.name)} c where c.tenant_id = $1 and ${points} ${itself})`;
+        return `and not exists (select from ${identifier(child.name)} c where c.tenant_id = $1 and ${points} ${itself})`;
       }),
   );
-  return `delete from ${quote(table.name)} where (${key('')}) in (
-    select ${key('t.')} from ${quote(table.name)} t where t.tenant_id = $1 ${children.join(' ')} limit $2)`;
+  return `delete from ${identifier(table.name)} where (${key('')}) in (
+    select ${key('t.')} from ${identifier(table.name)} t where t.tenant_id = $1 ${children.join(' ')} limit $2)`;
 }
 
 const deleteSome = (side: Side, statement: string, limit: number): Promise<number> =>
@@ -82,14 +83,14 @@ const deleteSome = (side: Side, statement: string, limit: number): Promise<numbe
 const deleteTogether = (side: Side, tables: readonly MovedTable[]): Promise<boolean> =>
   writing(side, landing, async () => {
     const { connection, home } = side;
-    const exist = tables.map(({ name }) => `exists (select from ${quote(name)} where tenant_id = $1)`);
+    const exist = tables.map(({ name }) => `exists (select from ${identifier(name)} where tenant_id = $1)`);
     const { rows } = await connection.query<{ some: boolean }>(
       `select ${['$1::uuid is null', ...exist].join(' or ')} as some`,
       [home.tenant],
     );
     if (!rows[0]!.some) return false;
     await connection.query('set constraints all deferred');
-    const deletions = tables.map(({ name }) => `delete from ${quote(name)} where tenant_id = $1`);
+    const deletions = tables.map(({ name }) => `delete from ${identifier(name)} where tenant_id = $1`);
     await connection.query(atOnce(deletions), [home.tenant]);
     return true;
   });

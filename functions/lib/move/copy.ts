@@ -1,8 +1,8 @@
-import { literal } from '../database/connect.ts';
+import { identifier, literal } from '../database/connect.ts';
 import type { Sides } from './catch-up.ts';
 import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
-import { quote, reading, type Side, writing } from './side.ts';
+import { reading, type Side, writing } from './side.ts';
 import { isStaged, landing, stagedName, stagingSchema } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -35,7 +35,7 @@ async function copyRange(
   rangeRows: number,
 ): Promise<boolean> {
   const progress = `${stagingSchema(target)}.progress`;
-  const into = isStaged(target, table) ? stagedName(target, index) : quote(table.name);
+  const into = isStaged(target, table) ? stagedName(target, index) : identifier(table.name);
   const copyInto = `copy ${into} (${list(table.columns)}) from stdin`;
   const copied = async () => {
     const { rows } = await target.connection.query<{ upto: string | null; done: boolean }>(
@@ -67,7 +67,7 @@ async function copyRange(
 /** The next rows by their key. `after`: the key of the last that is there, as an expression. */
 function rangeAfter({ home }: Side, table: MovedTable, after: string | undefined, rangeRows: number): string {
   const key = list(restOfKey(table), 't.');
-  return `select ${list(table.columns, 't.')} from ${quote(table.name)} t where t.tenant_id = '${home.tenant}'
+  return `select ${list(table.columns, 't.')} from ${identifier(table.name)} t where t.tenant_id = '${home.tenant}'
     ${after === undefined ? '' : `and row(${key}) > ${after}`} ${key === '' ? '' : `order by ${key}`} limit ${rangeRows}`;
 }
 

@@ -1,10 +1,11 @@
 import { isDeepStrictEqual } from 'node:util';
+import { identifier } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { Sides } from './catch-up.ts';
 import { Pace } from './pace.ts';
 import { type Keys, keyNames, keyObject, list, rowHash } from './rows.ts';
-import { quote, reading, type Side } from './side.ts';
+import { reading, type Side } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
 /** Keys named of each table: enough to look at. */
@@ -59,7 +60,7 @@ export async function digest(
       side.connection.query<Group>(
         `select ${groupOf(table)} as "group", count(*) as rows, sum(${rowHash(table)}) as sum,
                 count(*) filter (where t.tenant_id <> $1) as foreign
-           from ${quote(table.name)} t ${own(side)} group by 1`,
+           from ${identifier(table.name)} t ${own(side)} group by 1`,
         [side.home.tenant],
       ),
     );
@@ -151,7 +152,7 @@ async function differingKeys(
     reading(side, async () => {
       const where = own(side) === '' ? 'where' : `${own(side)} and`;
       const { rows } = await side.connection.query<{ key: string; hash: string }>(
-        `select ${keyObject(table)} as key, ${rowHash(table)} as hash from ${quote(table.name)} t
+        `select ${keyObject(table)} as key, ${rowHash(table)} as hash from ${identifier(table.name)} t
           ${where} ${groupOf(table)} = any ($1)`,
         [groups],
       );

@@ -1,5 +1,5 @@
+import { identifier } from '../database/connect.ts';
 import { fromKeys, keyNames, list, sameKey } from './rows.ts';
-import { quote } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
 /**
@@ -21,20 +21,20 @@ export function updating(table: MovedTable, from: string): string {
   const { name, given, identities } = table;
   const set = given
     .filter((column) => column !== 'tenant_id' && !identities.includes(column))
-    .map((column) => `${quote(column)} = s.${quote(column)}`);
+    .map((column) => `${identifier(column)} = s.${identifier(column)}`);
   // Where there is nothing to write, a row is the same as soon as it is there; what is prepared has to be a statement.
   if (set.length === 0) return 'select where false';
-  return `update ${quote(name)} t set ${set.join(', ')} from ${from} where ${sameKey(table, 't', 's')}`;
+  return `update ${identifier(name)} t set ${set.join(', ')} from ${from} where ${sameKey(table, 't', 's')}`;
 }
 
 /** Those of `from` that are not there. */
 export const adding = (table: MovedTable, from: string): string =>
-  `insert into ${quote(table.name)} (${list(table.given)}) overriding system value select ${list(table.given, 's.')} from ${from}
-     where not exists (select from ${quote(table.name)} t where ${sameKey(table, 't', 's')})`;
+  `insert into ${identifier(table.name)} (${list(table.given)}) overriding system value select ${list(table.given, 's.')} from ${from}
+     where not exists (select from ${identifier(table.name)} t where ${sameKey(table, 't', 's')})`;
 
 /** Those of the keys that `from`, the source's rows of these keys, does not have. */
 export const deletingGone = (table: MovedTable, keys: string, from: string): string =>
-  `delete from ${quote(table.name)} t using (select ${list(keyNames(table))} from ${fromKeys(table, keys)}
+  `delete from ${identifier(table.name)} t using (select ${list(keyNames(table))} from ${fromKeys(table, keys)}
      except select ${list(keyNames(table), 's.')} from ${from}) k where ${sameKey(table)}`;
 
 /** Of an error in what is carried in place: two rows have exchanged what is unique, or one may not go before another. */

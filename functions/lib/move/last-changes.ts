@@ -1,4 +1,4 @@
-import { literal } from '../database/connect.ts';
+import { identifier, literal } from '../database/connect.ts';
 import { byKey, type Sides } from './catch-up.ts';
 import { becoming, type Next, setState } from './hold.ts';
 import { adding, isInTheWay, keptTables, updating } from './in-place.ts';
@@ -13,7 +13,7 @@ import {
   rowText,
   sameKey,
 } from './rows.ts';
-import { quote, reading, type Side, writingAtOnce } from './side.ts';
+import { reading, type Side, writingAtOnce } from './side.ts';
 import { landing, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -77,9 +77,9 @@ export async function prepareLast({ source, target, tables }: Sides): Promise<vo
     const given = list(table.given);
     const inserting = kept.has(table)
       ? adding(table, lines)
-      : `insert into ${quote(table.name)} (${given}) overriding system value select ${given} from ${lines}`;
+      : `insert into ${identifier(table.name)} (${given}) overriding system value select ${given} from ${lines}`;
     return [
-      `prepare last_deleted_${place} (jsonb) as delete from ${quote(table.name)} t using ${fromKeys(table, '$1')} where ${sameKey(table)}`,
+      `prepare last_deleted_${place} (jsonb) as delete from ${identifier(table.name)} t using ${fromKeys(table, '$1')} where ${sameKey(table)}`,
       `prepare last_inserted_${place} (text[]) as ${inserting}`,
       `execute last_deleted_${place} ('[]'); execute last_inserted_${place} ('{}')`,
       ...(kept.has(table)
@@ -113,7 +113,7 @@ function lastChanges({ home }: Side, tables: readonly MovedTable[]): string {
   const ofTable = (table: MovedTable, place: number) =>
     `select ${place}, ${keyObject(table, 'k')}, case when t.tenant_id is not null then ${keyObject(table)} end, ${rowHash(table)},
             case when octet_length(${rowText(table)}) <= ${LONGEST_ROW} then ${rowText(table)} end
-       from ${fromKeys(table, changed(table))} left join ${quote(table.name)} t on ${sameKey(table)}`;
+       from ${fromKeys(table, changed(table))} left join ${identifier(table.name)} t on ${sameKey(table)}`;
   return `with log as materialized (
       select change_id, table_name, key from tenancy.changes
        where tenant_id = '${home.tenant}' and schema_name = '${home.schema}' and change_id <> all ($1) limit ${MOST_ENTRIES + 1})
@@ -125,7 +125,7 @@ function lastChanges({ home }: Side, tables: readonly MovedTable[]): string {
 /** A change of a partition's row is its table's. */
 const isOf = ({ name, isPartitioned }: MovedTable) =>
   isPartitioned
-    ? `in (select c.relname from pg_partition_tree(${literal(quote(name))}) p join pg_class c on c.oid = p.relid)`
+    ? `in (select c.relname from pg_partition_tree(${literal(identifier(name))}) p join pg_class c on c.oid = p.relid)`
     : `= ${literal(name)}`;
 
 /**

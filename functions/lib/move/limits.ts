@@ -1,7 +1,8 @@
+import { identifier } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { Strategy } from '../tenant/tenant.ts';
-import { quote, reading, type Side } from './side.ts';
+import { reading, type Side } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
 /**
@@ -34,7 +35,7 @@ export async function requireFew(
     let rows = 0;
     for (const { name } of tables) {
       const { rows: found } = await source.connection.query<{ n: string }>(
-        `select count(*) as n from (select from ${quote(name)} where tenant_id = $1 limit $2) t`,
+        `select count(*) as n from (select from ${identifier(name)} where tenant_id = $1 limit $2) t`,
         [source.home.tenant, most + 1 - rows],
       );
       rows += Number(found[0]!.n);

@@ -1,12 +1,12 @@
-import { literal } from '../database/connect.ts';
-import { quote, type Side } from './side.ts';
+import { identifier, literal } from '../database/connect.ts';
+import type { Side } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
 /** Keys as the capture writes them: a JSON object of the text of each of the key's columns, here as one text for each key. */
 export type Keys = Map<MovedTable, Set<string>>;
 
 export const list = (names: readonly string[], prefix = '') =>
-  names.map((name) => prefix + quote(name)).join(', ');
+  names.map((name) => prefix + identifier(name)).join(', ');
 
 export const keyNames = ({ key }: MovedTable) => key.map(({ name }) => name);
 
@@ -17,8 +17,8 @@ export const keyArray = (keys: ReadonlySet<string>) => `[${[...keys].join(',')}]
  * `offset 0`: a cast is not leakproof, and beside one in a condition row security would let no index find the rows.
  */
 export const fromKeys = ({ key }: MovedTable, keys: string) => {
-  const read = key.map(({ name, type }) => `${quote(name)}::${type} as ${quote(name)}`).join(', ');
-  const texts = key.map(({ name }) => `${quote(name)} text`).join(', ');
+  const read = key.map(({ name, type }) => `${identifier(name)}::${type} as ${identifier(name)}`).join(', ');
+  const texts = key.map(({ name }) => `${identifier(name)} text`).join(', ');
   return `(select ${read} from jsonb_to_recordset(${keys}::jsonb) as texts(${texts}) offset 0) k`;
 };
 
@@ -27,7 +27,7 @@ export const keyLiteral = (keys: ReadonlySet<string>) => `'${keyArray(keys).repl
 
 export const sameKey = (table: MovedTable, left = 't', right = 'k') =>
   keyNames(table)
-    .map((name) => `${left}.${quote(name)} = ${right}.${quote(name)}`)
+    .map((name) => `${left}.${identifier(name)} = ${right}.${identifier(name)}`)
     .join(' and ');
 
 /** A row of `t` as PostgreSQL reads it: each column in the text that COPY writes. */
@@ -39,7 +39,7 @@ export const rowHash = (table: MovedTable) => `hashtextextended(${rowText(table)
 /** The key of a row of `t`, in the capture's form. */
 export const keyObject = (table: MovedTable, of = 't') =>
   `jsonb_build_object(${keyNames(table)
-    .map((name) => `${literal(name)}, concat(${of}.${quote(name)})`)
+    .map((name) => `${literal(name)}, concat(${of}.${identifier(name)})`)
     .join(', ')})::text`;
 
 /** Of each key's row that is there its number: one question for all tables. */
@@ -48,7 +48,7 @@ export const hashes = (keys: Keys, literal: (place: number, keys: ReadonlySet<st
     .map(
       ([table, of], place) =>
         `select ${place} as place, ${keyObject(table)} as key, ${rowHash(table)} as hash
-           from ${fromKeys(table, literal(place, of))} join ${quote(table.name)} t on ${sameKey(table)}`,
+           from ${fromKeys(table, literal(place, of))} join ${identifier(table.name)} t on ${sameKey(table)}`,
     )
     .join(' union all ');
 

@@ -1,5 +1,5 @@
 import type { ReachableHome } from '../catalog/tenants.ts';
-import type { ControlConnection } from '../database/connect.ts';
+import { type ControlConnection, identifier } from '../database/connect.ts';
 import type { CopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
 import { type MasterKeys, signContext } from '../isolation/context.ts';
@@ -18,9 +18,6 @@ export interface Side extends Hold {
   readonly connection: CopyConnection;
   readonly keys: MasterKeys;
 }
-
-/** In double quotes, as PostgreSQL's own quote_ident(): names of tables and columns are the adopting team's. */
-export const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
 
 /** A step that was thought dead went on after another attempt had taken its place. */
 export const superseded = () =>
@@ -66,7 +63,7 @@ export function becomeOwner({ home, keys }: Pick<Side, 'home' | 'keys'>, mode: '
   const scope = { databaseId, tenant, epoch, mode, purpose: 'move', statementMs: 0 } as const;
   return `${settings}; set local role tenancy_owner;
     select set_config('tenancy.context', '${signContext(keys, scope, Date.now())}', true),
-           set_config('search_path', '${quote(schema)}, extensions, pg_temp', true)`;
+           set_config('search_path', '${identifier(schema)}, extensions, pg_temp', true)`;
 }
 
 const beginning = (side: Side, isolation: Isolation, states: readonly HomeState[] | undefined): string =>

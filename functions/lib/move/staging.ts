@@ -1,10 +1,11 @@
+import { identifier } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { atOnce } from './at-once.ts';
 import { requireHold } from './hold.ts';
 import { Pace } from './pace.ts';
 import { keyNames, list } from './rows.ts';
-import { type Hold, quote, reading, type Side, writing } from './side.ts';
+import { type Hold, reading, type Side, writing } from './side.ts';
 import { type MovedTable, readTables, requireSameTables } from './tables.ts';
 
 /** States of a home that serves nobody: only then does a mover write its rows. */
@@ -51,7 +52,7 @@ export async function prepareStaging(
     for (const [index, table] of source.entries()) {
       const { name, columns } = table;
       await connection.query(
-        `create unlogged table ${stagedName(target, index)} as select ${list(columns)} from ${quote(name)} with no data`,
+        `create unlogged table ${stagedName(target, index)} as select ${list(columns)} from ${identifier(name)} with no data`,
       );
       const key = `alter table ${stagedName(target, index)} add primary key (${list(keyNames(table))})`;
       if (!complete && isStaged(target, table)) await keep(target, key, true);
@@ -200,7 +201,7 @@ async function learn(target: Side, table: MovedTable): Promise<void> {
   }
   const { rows } = await connection.query<{ known: boolean }>(
     'select reltuples > 0 as known from pg_class where oid = $1::regclass',
-    [quote(table.name)],
+    [identifier(table.name)],
   );
   if (!rows[0]!.known) await connection.query(analyze([table], beside));
 }
@@ -221,7 +222,7 @@ async function landRows(
   for (let page = 0; page < rows[0]!.pages; page += LANDING_PAGES) {
     await pace.after(() =>
       target.connection.query(
-        `insert into ${quote(table.name)} (${all}) overriding system value
+        `insert into ${identifier(table.name)} (${all}) overriding system value
          select ${all} from ${from} where ctid >= '(${page},0)' and ctid < '(${page + LANDING_PAGES},0)'`,
       ),
     );
@@ -232,12 +233,12 @@ async function landRows(
 /** Of tables that others use: what cannot be had at once is left to the server's own turn. */
 const beside = '(skip_locked)';
 const analyze = (tables: readonly MovedTable[], option = '') =>
-  `analyze ${option} ${tables.map(({ name }) => quote(name)).join(', ')}`;
+  `analyze ${option} ${tables.map(({ name }) => identifier(name)).join(', ')}`;
 
 /** What an attempt left that died after its rows had been copied and before the move knew of it. */
 async function deleteAll({ connection, home }: Side, tables: readonly string[]): Promise<void> {
   if (tables.length === 0) return;
-  const deletions = tables.map((name) => `delete from ${quote(name)} where tenant_id = $1`);
+  const deletions = tables.map((name) => `delete from ${identifier(name)} where tenant_id = $1`);
   await connection.query(atOnce(deletions), [home.tenant]);
 }
 

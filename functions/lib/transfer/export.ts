@@ -1,4 +1,4 @@
-import { type ControlConnection, literal } from '../database/connect.ts';
+import { type ControlConnection, identifier, literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { type HomeTable, homeTables, maintaining, type RowsOf } from '../isolation/rows.ts';
 import { type ExportedTable, fileOf, hashing } from './manifest.ts';
@@ -90,7 +90,7 @@ async function beginOfNext(
   from: Key | undefined,
   size: number,
 ): Promise<Key | undefined> {
-  const columns = key.map(({ column }) => quoted(column));
+  const columns = key.map(({ column }) => identifier(column));
   const { rows } = await connection.query<{ key: string[] }>(
     `select array[${columns.map((column) => `${column}::text`).join(', ')}] as key from ${table}
       where tenant_id = '${tenant}' ${bound(key, '>=', from)} order by ${columns.join(', ')} offset ${size} limit 1`,
@@ -98,11 +98,11 @@ async function beginOfNext(
   return rows[0]?.key;
 }
 
-/** COPY takes no parameters: the key's values stand in the text, quoted. */
+/** COPY takes no parameters: the key's values stand in the text, identifier. */
 function bound(key: TransferTable['key'], operator: '>=' | '<', values: Key | undefined): string {
   if (values === undefined) return '';
   const literals = key.map(({ type }, index) => `${literal(values[index]!)}::${type}`);
-  return `and (${key.map(({ column }) => quoted(column)).join(', ')}) ${operator} (${literals.join(', ')})`;
+  return `and (${key.map(({ column }) => identifier(column)).join(', ')}) ${operator} (${literals.join(', ')})`;
 }
 
 async function exportPart(
@@ -113,7 +113,7 @@ async function exportPart(
   { file, from, to }: { file: string; from: Key | undefined; to: Key | undefined },
 ): Promise<ExportedTable> {
   let sha256 = '';
-  const list = columns.map(({ column }) => quoted(column)).join(', ');
+  const list = columns.map(({ column }) => identifier(column)).join(', ');
   // In shared tables row security lets through this tenant's rows alone, whatever the condition says.
   const select = `select ${list} from ${table} where tenant_id = '${tenant}' ${bound(key, '>=', from)} ${bound(key, '<', to)}`;
   const rows = await connection.copyTo(`copy (${select}) to stdout (format csv, header)`, async (bytes) => {
@@ -166,5 +166,3 @@ export async function tablesOf(connection: ControlConnection, schema: string): P
     all.filter(({ name }) => name === table.name);
   return tables.map((table) => ({ ...table, columns: of(rows, table), key: of(keys.rows, table) }));
 }
-
-export const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`;

@@ -1,5 +1,5 @@
 import type { ControlConnection } from '../database/connect.ts';
-import { quoted } from './export.ts';
+import { identifier } from '../database/connect.ts';
 import type { ExportedTable } from './manifest.ts';
 
 /**
@@ -26,7 +26,7 @@ export async function raiseIdentities(
       if (columns.includes(column))
         await connection.query(
           `select setval($1::regclass, came.last) from ${sequence} s,
-                  (select max(${quoted(column)})::bigint as last from pg_temp.import_${index} where ${quoted(column)} <= $2::bigint) came
+                  (select max(${identifier(column)})::bigint as last from pg_temp.import_${index} where ${identifier(column)} <= $2::bigint) came
             where s.last_value < came.last or s.last_value = came.last and not s.is_called`,
           [sequence, most],
         );

@@ -1,11 +1,12 @@
 import type { Readable } from 'node:stream';
 import type { ControlConnection } from '../database/connect.ts';
+import { identifier } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { type RowsOf, takeContext } from '../isolation/rows.ts';
 import type { Strategy } from '../tenant/tenant.ts';
-import { quoted, type TransferTable, tablesOf } from './export.ts';
+import { type TransferTable, tablesOf } from './export.ts';
 import { raiseIdentities } from './identities.ts';
 import { type ExportedTable, hashing, importRefused, type Manifest } from './manifest.ts';
 import type { Store } from './store.ts';
@@ -135,10 +136,10 @@ async function stage(
     ['tenant_id', 'uuid'],
     ...known.map(({ column, readAs }): [string, string] => [column, readAs]),
   ]);
-  const definition = columns.map((column) => `${quoted(column)} ${types.get(column)}`).join(', ');
+  const definition = columns.map((column) => `${identifier(column)} ${types.get(column)}`).join(', ');
   await connection.query(`create temporary table import_${index} (${definition}) on commit drop`);
   const hashed = hashing(onTime(bytes, isLate));
-  const list = columns.map(quoted).join(', ');
+  const list = columns.map(identifier).join(', ');
   const count = await connection.copyFrom(
     `copy pg_temp.import_${index} (${list}) from stdin (format csv, header match)`,
     hashed.bytes,
@@ -181,10 +182,10 @@ async function take(
   }
   const own = known.filter(({ column }) => columns.includes(column));
   const values = own.map(({ column, type, readAs }) =>
-    readAs === type ? quoted(column) : `${quoted(column)}::${type}`,
+    readAs === type ? identifier(column) : `${identifier(column)}::${type}`,
   );
   const { rowCount } = await connection.query(
-    `insert into ${table} (${['tenant_id', ...own.map(({ column }) => quoted(column))].join(', ')}) overriding system value
+    `insert into ${table} (${['tenant_id', ...own.map(({ column }) => identifier(column))].join(', ')}) overriding system value
      select ${['$1::uuid', ...values].join(', ')} from pg_temp.import_${index}`,
     [tenant],
   );

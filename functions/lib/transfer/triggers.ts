@@ -1,5 +1,5 @@
 import type { ControlConnection } from '../database/connect.ts';
-import { quoted } from './export.ts';
+import { identifier } from '../database/connect.ts';
 import { importRefused } from './manifest.ts';
 
 /** One that fires when a row comes in. */
@@ -53,10 +53,10 @@ export async function resting(
   if (relations.length > 0)
     await connection.query(`lock table only ${relations.join(', only ')} in share row exclusive mode`);
   for (const { relation, name } of triggers)
-    await connection.query(`alter table only ${relation} disable trigger ${quoted(name)}`);
+    await connection.query(`alter table only ${relation} disable trigger ${identifier(name)}`);
   await work();
   for (const { relation, name, isAlways } of triggers)
     await connection.query(
-      `alter table only ${relation} enable ${isAlways ? 'always ' : ''}trigger ${quoted(name)}`,
+      `alter table only ${relation} enable ${isAlways ? 'always ' : ''}trigger ${identifier(name)}`,
     );
 }

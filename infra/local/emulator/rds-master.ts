@@ -1,5 +1,10 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
+import {
+  type ControlConnection,
+  identifier,
+  literal,
+  withConnection,
+} from '../../../functions/lib/database/connect.ts';
 import type { PostgresServer } from '../postgres.ts';
 
 /**
@@ -58,6 +63,3 @@ async function keepPassword(connection: ControlConnection, name: string): Promis
 
 const exists = async (connection: ControlConnection, query: string, name: string) =>
   (await connection.query(query, [name])).rowCount === 1;
-
-const identifier = (name: string) => `"${name.replaceAll('"', '""')}"`;
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;

@@ -1,8 +1,9 @@
+import { identifier } from '../../../functions/lib/database/connect.ts';
 import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
 import { type Aim, type Attack, quoted, type Theme, type Way, ways } from './attack.ts';
 import { attempt } from './attempt.ts';
 import { contextOf, forgeries, misfits, type Party } from './party.ts';
-import { identifier, relationOf, type Sample, sampleOf, tablesOf } from './tables.ts';
+import { relationOf, type Sample, sampleOf, tablesOf } from './tables.ts';
 import { type Victim, watch } from './victim.ts';
 
 export interface Finding {

@@ -1,9 +1,11 @@
-import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
+import {
+  type ControlConnection,
+  identifier,
+  withConnection,
+} from '../../../functions/lib/database/connect.ts';
 import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
 import { contextOf, type Party } from './party.ts';
 
-/** Quoted as SQL names it. */
-export const identifier = (name: string) => `"${name.replaceAll('"', '""')}"`;
 export const relationOf = (schema: string, table: string) => `${identifier(schema)}.${identifier(table)}`;
 
 /** Runs `work` in a transaction of the party's, as a tool's call would. */
