@@ -7,7 +7,10 @@ import type { Endpoint, QueryResult, Row } from './types.ts';
 
 /** A control-plane connection: no tenant, no context; its errors are PostgreSQL's own (`error.code`). */
 export interface ControlConnection {
-  /** With values: one statement, in the extended protocol. Without: a script of any number; the last result is returned. */
+  /**
+   * With values: one statement, in the extended protocol. Without: a script of any number; the last result is returned, and an
+   * error says how many were `completed` before it.
+   */
   query<R = Row>(text: string, values?: readonly unknown[]): Promise<QueryResult<R>>;
   /** `copy … to stdout`, in pieces. @returns how many rows it were */
   copyTo(text: string, into: (bytes: Readable) => Promise<void>): Promise<number>;
@@ -101,10 +104,25 @@ async function query<R>(
   values?: readonly unknown[],
 ): Promise<QueryResult<R>> {
   if (!values) {
-    const results: unknown = await client.query(text);
+    const results: unknown = await countingCompleted(client, () => client.query(text));
     return (Array.isArray(results) ? results.at(-1) : results) as QueryResult<R>;
   }
   // Even an empty list of values means one statement: node-postgres would take the simple protocol.
   const extended = { text, values: [...values], queryMode: 'extended' };
   return (await client.query(extended)) as unknown as QueryResult<R>;
+}
+
+async function countingCompleted<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {
+  let completed = 0;
+  const count = () => {
+    completed += 1;
+  };
+  client.connection.on('commandComplete', count);
+  try {
+    return await work();
+  } catch (error) {
+    throw Object.assign(error as Error, { completed });
+  } finally {
+    client.connection.off('commandComplete', count);
+  }
 }

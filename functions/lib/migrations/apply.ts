@@ -5,6 +5,7 @@ import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, type Isolation, isolations } from '../isolation/isolation.ts';
 import { lockHistories, makeHistory, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
+import { failedAt, type Part } from './places.ts';
 import { refused } from './refused.ts';
 
 export interface MigrationTarget {
@@ -51,11 +52,7 @@ export async function applyTogether(
       files: pendingOf(histories.get(target.home.schema)!, files),
     }));
     const touched = pending.filter(({ files }) => files.length > 0);
-    if (touched.length > 0)
-      await staysInPlace(
-        connection,
-        touched.map(({ target, files }) => script(target, files, now())).join('\n'),
-      );
+    if (touched.length > 0) await runFiles(connection, touched, now());
     const open = pending.filter(({ target }) => completesAll && target.isSound !== true);
     const changed = new Set([...touched, ...open]);
     for (const [scope, group] of Map.groupBy(changed, ({ target }) =>
@@ -73,7 +70,8 @@ export async function applyTogether(
     const locks = isWhole ? await heldLocks(connection) : undefined;
     return { applied: new Map(names), locks };
   };
-  const limits = `set local lock_timeout = ${lockTimeout}; set local statement_timeout = ${statementTimeout}; set local transaction_timeout = ${transactionTimeout}`;
+  // How the next text is read must not be what a file before it has left in the session.
+  const limits = `set local standard_conforming_strings = on; set local lock_timeout = ${lockTimeout}; set local statement_timeout = ${statementTimeout}; set local transaction_timeout = ${transactionTimeout}`;
   return asRole(connection, 'tenancy_owner', work, `begin; ${limits}`);
 }
 
@@ -95,15 +93,61 @@ export async function applyFiles(
   target: MigrationTarget,
   files: readonly MigrationFile[],
 ): Promise<void> {
-  await connection.query(`${makeHistory(target.home.schema)};\n${script(target, files, Date.now())}`);
+  await connection.query(makeHistory(target.home.schema));
+  await runFiles(connection, [{ target, files }], Date.now());
 }
 
-/** One text for the whole batch: sent one by one, its statements would cost a round trip each. */
-function script(
-  { home, databaseId, keys }: MigrationTarget,
-  files: readonly MigrationFile[],
+interface Pending {
+  readonly target: MigrationTarget;
+  readonly files: readonly MigrationFile[];
+}
+
+/**
+ * One text for the whole batch: sent one by one, its statements would cost a round trip each.
+ * @throws PostgreSQL's own error, with where it was; TenantryError `migration_refused`
+ */
+async function runFiles(
+  connection: ControlConnection,
+  pending: readonly Pending[],
   now: number,
-): string {
+): Promise<void> {
+  const parts: Part[] = [];
+  let script = '';
+  for (const { target, files } of pending) {
+    const settings = settingsFor(target, now);
+    for (const file of files) {
+      // Before each file: an earlier one may have changed them.
+      script += `${settings}\n`;
+      const from = script.length;
+      script += `${fileScript(target.home, file)}\n`;
+      parts.push({ file: file.name, sql: file.sql, from, end: script.length });
+    }
+  }
+  const here = async (text: string) =>
+    (
+      await connection.query<{ here: string }>(
+        `${text}select concat(pg_current_xact_id(), current_user) as here`,
+      )
+    ).rows[0]!.here;
+  const before = await here('');
+  const names = new Set(parts.map(({ file }) => file));
+  const left = (cause?: unknown) =>
+    refused(
+      names.size === 1 ? [...names][0]! : 'A file',
+      'left its transaction, role or schema, in a function or DO block',
+      'leave transactions and roles to the migrator',
+      cause,
+    );
+  const after = await here(script).catch((error) => {
+    const failed = failedAt(script, parts, error);
+    // What the migrator adds to a file fails for no other reason than that it is not where it was.
+    if (failed?.own === false && ['42501', '42P01', '3F000'].includes(error.code)) throw left(error);
+    throw Object.assign(error, { at: failed?.at });
+  });
+  if (before !== after) throw left();
+}
+
+function settingsFor({ home, databaseId, keys }: MigrationTarget, now: number): string {
   const tenant = isolations[home.strategy].ownsTables ? home.tenant : everyTenant;
   const context = signContext(
     keys,
@@ -112,9 +156,7 @@ function script(
   );
   // Rows that a migration inserts into shared tables must say whose they are.
   const own = tenant === everyTenant ? '' : tenant;
-  // Before each file: an earlier one may have changed them.
-  const settings = `set local tenancy.context = '${context}'; set local tenancy.tenant = '${own}'; set local search_path = "${home.schema}", extensions, pg_temp;`;
-  return files.map((file) => `${settings}\n${fileScript(home, file)}`).join('\n');
+  return `set local tenancy.context = '${context}'; set local tenancy.tenant = '${own}'; set local search_path = "${home.schema}", extensions, pg_temp;`;
 }
 
 const fileScript = (home: Home, { name, sql, sets, checksum, makesReferenceTables }: MigrationFile) =>
@@ -123,13 +165,6 @@ const fileScript = (home: Home, { name, sql, sets, checksum, makesReferenceTable
 ;set constraints all immediate; ${sets.map((setting) => `reset ${setting};`).join(' ')}
 ${makesReferenceTables ? `select tenancy.protect_reference('${home.schema}', '${home.login}');` : ''}
 insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}');`;
-
-async function staysInPlace(connection: ControlConnection, script: string): Promise<void> {
-  const where = 'select concat(pg_current_xact_id(), current_user) as here';
-  const here = async (text: string) => (await connection.query<{ here: string }>(text)).rows[0]!.here;
-  if ((await here(where)) !== (await here(`${script}\n${where}`)))
-    throw refused('A file', 'left its transaction or role', 'leave transactions and roles to the migrator');
-}
 
 /** A migration that would leave something of a home unprotected. */
 export class UnprotectedHomeError extends TenantryError {

@@ -22,20 +22,29 @@ const reindex = new RegExp(`^reindex\\s+(index|table)\\s+concurrently\\s+${name}
  * Read before it runs, because what it does cannot be rolled back.
  * @throws TenantryError `migration_refused`
  */
-export function parseConcurrent(file: string, statements: readonly string[]): ConcurrentStatement {
+export function parseConcurrent(
+  file: string,
+  statements: readonly string[],
+  /** Where the last of them is, for the refusal. */
+  at: string,
+): ConcurrentStatement {
   const [sql] = statements;
   if (statements.length !== 1 || sql === undefined)
     throw refused(
       file,
-      `has ${statements.length} statements and \`-- no-transaction\``,
+      `has ${statements.length} statements and \`-- no-transaction\`${at}`,
       'write exactly one `create index concurrently`, `drop index concurrently` or `reindex … concurrently`',
     );
   const made = create.exec(sql);
   if (made) {
     const [, unique, index, table, rest] = made as unknown as [string, string?, string?, string?, string?];
-    if (table?.toLowerCase() === 'only') throw other(file);
+    if (table?.toLowerCase() === 'only') throw other(file, at);
     if (unique !== undefined && !keyColumns(rest!).includes('tenant_id'))
-      throw refused(file, 'makes an index that is unique over all tenants', 'add tenant_id to its columns');
+      throw refused(
+        file,
+        `makes an index of ${table} that is unique over all tenants${at}`,
+        'add tenant_id to its columns',
+      );
     return { verb: 'create', of: 'index', name: index!.toLowerCase(), sql };
   }
   const dropped = drop.exec(sql);
@@ -48,13 +57,13 @@ export function parseConcurrent(file: string, statements: readonly string[]): Co
       name: rebuilt[2]!.toLowerCase(),
       sql,
     };
-  throw other(file);
+  throw other(file, at);
 }
 
-const other = (file: string) =>
+const other = (file: string, at: string) =>
   refused(
     file,
-    'has another statement than `-- no-transaction` allows',
+    `has another statement than \`-- no-transaction\` allows${at}`,
     'write `create [unique] index concurrently <name> on <table> …`, `drop index concurrently <name>` or `reindex index|table concurrently <name>`, ' +
       'names without schema, quotes or `if exists`',
   );

@@ -105,7 +105,7 @@ const notInstalled = (name: string, why: string, cause?: unknown) =>
   );
 
 /** The schema `tenancy`. @throws as `readMigrations` */
-export const runtimeMigrations = () => readMigrations(new URL('runtime/', migrations));
+export const runtimeMigrations = () => readMigrations(new URL('runtime/', migrations), 'product');
 
 /** As `installRuntime`, where the database is not at these files or keys yet: a dedicated one follows with its migrations. */
 export async function ensureRuntime(
@@ -168,7 +168,7 @@ export async function installCatalog(
     revoke all on schema public from public;
     grant connect on database "${catalogDatabase}" to tenancy_catalog_reader;
     create schema if not exists catalog authorization tenancy_keeper;`);
-  await applyFiles(connection, 'catalog', await readMigrations(new URL('catalog/', migrations)));
+  await applyFiles(connection, 'catalog', await readMigrations(new URL('catalog/', migrations), 'product'));
 }
 
 /** The product's own migrations: each in its own transaction, as the keeper, recorded in the schema they build. */

@@ -1,4 +1,5 @@
 import type { MigrationFile } from './migration-file.ts';
+import { beginningOf } from './places.ts';
 import { splitList, splitStatements } from './split-statements.ts';
 
 /** What a statement keeps others from, by PostgreSQL's own table of lock modes. */
@@ -157,7 +158,6 @@ export function statementLocks({ sql }: MigrationFile): StatementLock[] {
     // Of all that one ALTER TABLE does, what keeps most people out.
     const locks = actionsOf(text).map(lockOf);
     const lock = locks.toSorted((a, b) => severity.indexOf(b.blocks) - severity.indexOf(a.blocks))[0]!;
-    const words = text.replaceAll(/\s+/g, ' ');
-    return { statement: words.length > 80 ? `${words.slice(0, 79)}…` : words, ...lock };
+    return { statement: beginningOf(text), ...lock };
   });
 }

@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { type ConcurrentStatement, parseConcurrent } from './concurrent-statement.ts';
+import { atLast, atStatement, lineOf } from './places.ts';
 import { refused } from './refused.ts';
 import { settingsOf } from './session-settings.ts';
 import { splitStatements } from './split-statements.ts';
+import { ruleAgainst } from './statement-rules.ts';
 
 export interface MigrationFile {
   /** `0001-inventory.sql`; files run in the order of their numbers. */
@@ -22,54 +24,52 @@ export interface MigrationFile {
 
 const fileName = /^(\d{4})-[a-z0-9]+(-[a-z0-9]+)*\.sql$/;
 
-/** Statements that would leave the migrator's transaction, its role or the home. */
-const leaves =
-  /^(begin|start|commit|end|rollback|abort|savepoint|release|prepare|set\s+(local\s+|session\s+)?(role|search_path|schema|session\s+authorization|session\s+characteristics|transaction)|reset\s+(role|all|session|search_path)|discard|copy|vacuum|create\s+database|drop\s+database|create\s+schema)\b/i;
 const concurrently = /^(create\s+(unique\s+)?index|drop\s+index|reindex\s+\w+)\s+concurrently\b/i;
-const extension = /^(create|alter|drop)\s+extension\b/i;
+
+/** Whose files: the product's own may do what an adopting team's may not. */
+type Author = 'product' | 'team';
 
 /**
  * Reads a folder of plain, numbered SQL files.
  * @throws TenantryError `migration_refused` that names the file and the remedy
  */
-export async function readMigrations(folder: URL): Promise<MigrationFile[]> {
-  const names = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort();
+export async function readMigrations(folder: URL, author: Author = 'team'): Promise<MigrationFile[]> {
+  // In capital letters too: a file that is meant to run is named rightly, or refused.
+  const names = (await readdir(folder)).filter((name) => /\.sql$/i.test(name)).sort();
   return inOrder(
     await Promise.all(
-      names.map(async (name) => parseMigration(name, await readFile(new URL(name, folder), 'utf8'))),
+      names.map(async (name) => parseMigration(name, await readFile(new URL(name, folder), 'utf8'), author)),
     ),
   );
 }
 
-/** @throws TenantryError `migration_refused` that names the file and the remedy */
-export function parseMigration(name: string, sql: string): MigrationFile {
+/** @throws TenantryError `migration_refused` that names the file, the line and the remedy */
+export function parseMigration(name: string, sql: string, author: Author = 'team'): MigrationFile {
   if (!fileName.test(name)) throw refused(name, 'is not named like `0001-what-it-does.sql`', 'rename it');
+  // Neither would be read as what it is: a directive behind the mark, a statement behind the NUL.
+  if (sql.startsWith('\ufeff') || sql.includes('\0'))
+    throw refused(name, 'is not plain UTF-8 text', 'save it as UTF-8, without a byte order mark');
   const directives = directivesOf(name, sql);
   const split = splitStatements(sql);
-  // In a batch another home's statements follow in the same text.
-  if (!split.isComplete) throw refused(name, 'has a quote or a comment that does not end', 'end it');
   const isConcurrent = directives.has('no-transaction');
-  for (const statement of split.statements) {
-    const verb = leaves.exec(statement)?.[0];
-    if (verb !== undefined)
-      throw refused(
-        name,
-        `contains \`${verb.toLowerCase()}\``,
-        'leave transactions and roles to the migrator, and schemas too',
-      );
-    if (extension.test(statement))
-      throw refused(
-        name,
-        'handles an extension',
-        'name it in the setting `extensions`; it is installed for all',
-      );
+  for (const [index, statement] of split.statements.entries()) {
+    const at = () => atStatement(sql, split, index);
+    const rule = author === 'team' ? ruleAgainst(statement, split.bare[index]!) : undefined;
+    if (rule !== undefined) throw refused(name, rule.what + at(), rule.remedy);
     if (concurrently.test(statement) && !isConcurrent)
       throw refused(
         name,
-        'runs a statement that knows no transaction',
+        `runs a statement that knows no transaction${at()}`,
         'move it to a file of its own that begins with `-- no-transaction`',
       );
   }
+  // In a batch another home's statements follow in the same text.
+  if (split.openAt !== undefined)
+    throw refused(
+      name,
+      `has a quote or a comment that does not end, from line ${lineOf(sql, split.openAt)}`,
+      'end it',
+    );
   const { sql: run, statements, sets } = settingsOf(name, sql, split);
   return {
     name,
@@ -77,7 +77,7 @@ export function parseMigration(name: string, sql: string): MigrationFile {
     sets,
     checksum: createHash('sha256').update(sql).digest('hex'),
     makesReferenceTables: directives.has('shared'),
-    concurrent: isConcurrent ? parseConcurrent(name, statements) : undefined,
+    concurrent: isConcurrent ? parseConcurrent(name, statements, atLast(sql, split)) : undefined,
   };
 }
 

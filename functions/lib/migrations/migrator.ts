@@ -20,7 +20,7 @@ const tenant = new URL('../../../migrations/tenant/', import.meta.url);
 
 /** What a home consists of: the product's own table, then the adopting team's. @throws as `readMigrations` */
 export async function homeMigrations(): Promise<MigrationFile[]> {
-  return inOrder([...(await readMigrations(home)), ...(await readMigrations(tenant))]);
+  return inOrder([...(await readMigrations(home, 'product')), ...(await readMigrations(tenant))]);
 }
 
 /** What this deployment brings to every database and home. */

@@ -1,5 +1,8 @@
 import { RetryableError, TenantryError } from '../errors.ts';
 import type { MigrationFile } from './migration-file.ts';
+import { atLast } from './places.ts';
+import { splitStatements } from './split-statements.ts';
+import { temporary, unqualified } from './statement-rules.ts';
 
 export function refused(file: string, what: string, remedy: string, cause?: unknown): TenantryError {
   return new TenantryError('migration_refused', `${file} ${what}: ${remedy}.`, { cause });
@@ -32,37 +35,63 @@ const inParts = (file: MigrationFile | undefined) =>
     ? 'do its work in several files, each a part of the rows'
     : 'give the server more while it runs, or make the index smaller';
 
-/** The migration that a home could not take, and why. */
+/** The migration that a home could not take, where in it, and why. */
 export function refusalOf(file: MigrationFile | undefined, error: unknown): Error {
   if (error instanceof TenantryError) return error;
-  const [what, remedy] = meaningOf(file, error as DatabaseError);
-  return refused(file?.name ?? 'Completing the home', what, remedy, error);
+  const failed = error as DatabaseError;
+  const [what, remedy] = meaningOf(file, failed);
+  return refused(file?.name ?? 'Completing the home', what + placeOf(file, failed), remedy, error);
 }
 
-/** What PostgreSQL tells of an error, as far as it matters here. */
+/** A file without a transaction has one statement. */
+const placeOf = (file: MigrationFile | undefined, { at }: DatabaseError): string =>
+  at ?? (file?.concurrent === undefined ? '' : atLast(file.sql, splitStatements(file.sql)));
+
+/** What PostgreSQL tells of an error, as far as it matters here, and where it was. */
 interface DatabaseError {
   readonly message: string;
   readonly code?: string;
   readonly column?: string;
+  readonly at?: string | undefined;
 }
 
 function meaningOf(
   file: MigrationFile | undefined,
-  { message, code, column }: DatabaseError,
+  error: DatabaseError,
 ): readonly [what: string, remedy: string] {
-  switch (code) {
+  switch (error.code) {
     case '55P03':
       return ['waited for a lock in vain', 'run it again when the tables are less busy'];
     case '57014':
       return ['has a statement that takes longer than a function has for it (8 minutes)', inParts(file)];
     case '25P04':
       return ['takes longer than a function has for it (9 minutes)', inParts(file)];
+  }
+  return [`failed: ${error.message} (SQLSTATE ${error.code})`, remedyFor(error)];
+}
+
+function remedyFor({ message, code, column }: DatabaseError): string {
+  switch (code) {
     case '23502':
       if (column !== 'tenant_id') break;
-      return [
-        `failed: ${message} (SQLSTATE 23502)`,
-        'rows belong to a tenant: put what all may read into a file that begins with `-- shared`, in a table without tenant_id, or insert a row for each tenant, by `insert into … (tenant_id, …) select distinct tenant_id, … from` a table that has them',
-      ];
+      return 'rows belong to a tenant: put what all may read into a file that begins with `-- shared`, in a table without tenant_id, or insert a row for each tenant, by `insert into … (tenant_id, …) select distinct tenant_id, … from` a table that has them';
+    case '42501':
+      if (/temporary tables/.test(message)) return temporary;
+      if (/schema/.test(message)) return unqualified;
+      return 'leave it out: a file owns what its home consists of, and nothing else';
+    case '3F000':
+      return unqualified;
+    case '42P01':
+      if (/"[^"]+\.[^"]+"/.test(message)) return unqualified;
+      break;
+    case '42710': {
+      const partition = /^trigger "tenancy_capture" for relation "(.*)" already exists$/.exec(message)?.[1];
+      if (partition === undefined) break;
+      return `write \`drop trigger tenancy_capture on ${partition}\` before it: a partition gets its parent’s. One that is made and attached in the same file has none yet`;
+    }
+    case '25001':
+    case '2D000':
+      return 'leave it out: a file is one transaction, which is the migrator’s to begin and end';
   }
-  return [`failed: ${message} (SQLSTATE ${code})`, 'correct it and run it again'];
+  return 'correct it and run it again';
 }

@@ -1,9 +1,12 @@
+import { atStatement } from './places.ts';
 import { refused } from './refused.ts';
 import type { SplitScript } from './split-statements.ts';
 
 /** What pg_dump begins a file with, for the session of a restore: here it would take limits, row security and path away. */
 const ofRestores: readonly RegExp[] = [
   /^set\s+(session\s+|local\s+)?(statement|lock|transaction|idle_in_transaction_session)_timeout\s*(=|to)\s*'?0'?$/i,
+  /^set\s+(session\s+|local\s+)?client_encoding\s*(=|to)\s*'utf-?8'$/i,
+  /^set\s+(session\s+|local\s+)?standard_conforming_strings\s*(=|to)\s*on$/i,
   /^set\s+(session\s+|local\s+)?row_security\s*(=|to)\s*(on|off)$/i,
   /^select\s+(pg_catalog\.)?set_config\s*\(\s*'search_path'\s*,\s*''\s*,\s*false\s*\)$/i,
 ];
@@ -23,6 +26,14 @@ const kept: readonly (readonly [names: RegExp, remedy: string])[] = [
     /^session_replication_role$/,
     'leave it out: foreign keys and the triggers that moves rely on hold in migrations too',
   ],
+  [
+    /^(role|session_authorization|search_path)$/,
+    'leave transactions and roles to the migrator: names without a schema are the home’s own',
+  ],
+  [
+    /^(standard_conforming_strings|client_encoding)$/,
+    "leave it out: save the file as UTF-8, and write `E'…'` for texts with escapes",
+  ],
   [/^tenancy\./, 'leave it out: the migrator says whose rows a migration reaches'],
 ];
 
@@ -34,10 +45,11 @@ const kept: readonly (readonly [names: RegExp, remedy: string])[] = [
 export function settingsOf(
   file: string,
   sql: string,
-  { statements, places }: SplitScript,
+  split: SplitScript,
 ): { sql: string; statements: readonly string[]; sets: readonly string[] } {
   const sets = new Set<string>();
   const own: string[] = [];
+  const { statements, places } = split;
   let run = sql;
   for (const [index, statement] of statements.entries()) {
     if (ofRestores.some((form) => form.test(statement))) {
@@ -49,7 +61,7 @@ export function settingsOf(
     const name = nameOf(statement);
     if (name === undefined) continue;
     const remedy = kept.find(([names]) => names.test(name))?.[1];
-    if (remedy !== undefined) throw refused(file, `changes ${name}`, remedy);
+    if (remedy !== undefined) throw refused(file, `changes ${name}${atStatement(sql, split, index)}`, remedy);
     sets.add(name);
   }
   return { sql: run, statements: own, sets: [...sets] };

@@ -20,8 +20,6 @@ describe('a file', () => {
     'set local role tenancy_keeper',
     'set session authorization postgres',
     'reset role',
-    'copy notes from stdin',
-    'create database other',
   ])('may not leave its transaction or role: %s', (sql) => {
     expect(() => parseMigration('0001-x.sql', sql)).toThrow(/leave transactions and roles to the migrator/);
   });

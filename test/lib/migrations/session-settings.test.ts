@@ -33,9 +33,9 @@ describe('a file', () => {
     ['reset transaction_timeout', 'its limits are the migrator’s'],
     ['set session_replication_role = replica', 'foreign keys'],
     ["set local tenancy.tenant = 'x'", 'whose rows'],
-    ["set schema 'public'", 'leave transactions and roles to the migrator'],
+    ["set schema 'public'", 'leave schemas to the migrator'],
     ['set session characteristics as transaction read only', 'leave transactions and roles'],
-    ['reset all', 'leave transactions and roles'],
+    ['reset all', 'what a file sets ends with it'],
   ])('may not take what the migrator keeps: %s', (sql, remedy) => {
     expect(() => parseMigration('0001-x.sql', sql)).toThrow(remedy);
   });

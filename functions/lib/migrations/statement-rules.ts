@@ -1,0 +1,97 @@
+/** A statement that no migration runs: what it would do, and what to write instead. */
+interface Rule {
+  readonly form: RegExp;
+  /** Tried on the statement without what is quoted: a form that may stand anywhere in it. */
+  readonly anywhere?: true;
+  readonly what: string;
+  readonly remedy: string;
+}
+
+const transactions = 'leave transactions and roles to the migrator: a file is one transaction already';
+const roles = 'leave transactions and roles to the migrator: logins and their rights come with homes';
+const schemas = 'leave schemas to the migrator: names without a schema are the home’s own';
+const outside =
+  'leave it out: a file makes tables, indexes, views, types, functions and triggers of its home, nothing for a whole database or server';
+const rows =
+  'write the rows as `insert into … values` (pg_dump: `--inserts`), in a file that begins with `-- shared` where every tenant reads them; a tenant’s own come by `npm run tenants -- import`';
+export const temporary =
+  'use `with … as` within one statement, or a table of the home that the file drops at its end';
+export const unqualified =
+  'write names without a schema: each home has one of its own, and extensions are on its path';
+
+/** The first that fits. Tried on text without comments; a keyword is one wherever PostgreSQL sees one. */
+const rules: readonly Rule[] = [
+  {
+    form: /^\\/,
+    what: 'has a command of psql',
+    remedy: 'delete the line: only SQL runs here, from a pg_dump too',
+  },
+  { form: /^copy\b/i, what: 'contains `copy`', remedy: rows },
+  {
+    form: /^(begin|start|commit|end|rollback|abort|savepoint|release|prepare|set\s+(local\s+|session\s+)?(session\s+characteristics|transaction))\b/i,
+    what: 'handles transactions',
+    remedy: transactions,
+  },
+  {
+    form: /^(set\s+(local\s+|session\s+)?(role|session\s+authorization)|reset\s+(role|session)|(create|alter|drop)\s+(role|user(?!\s+mapping)|group)|(grant|revoke)\s+(?![^;]*\bon\b)|reassign|drop\s+owned)\b/i,
+    what: 'handles roles',
+    remedy: roles,
+  },
+  {
+    form: /^(set\s+(local\s+|session\s+)?(search_path|schema)|reset\s+search_path|(create|alter|drop)\s+schema)\b/i,
+    what: 'handles schemas',
+    remedy: schemas,
+  },
+  {
+    form: /^(reset\s+all|discard)\b/i,
+    what: 'resets the session',
+    remedy: 'leave it out: what a file sets ends with it',
+  },
+  {
+    form: /^vacuum\b/i,
+    what: 'contains `vacuum`',
+    remedy: 'leave it out: it knows no transaction, and the server does it by itself',
+  },
+  {
+    form: /^alter\s+default\s+privileges\b/i,
+    what: 'changes default privileges',
+    remedy: 'leave rights to the migrator: these would hold in all homes, and outlive the file',
+  },
+  {
+    form: /^(create|alter|drop)\s+(publication|subscription)\b/i,
+    what: 'publishes tables',
+    remedy: 'leave it out: what is replicated has no wall',
+  },
+  {
+    form: /^((create|alter|drop)\s+(or\s+replace\s+)?(database|tablespace|server|foreign\s+data\s+wrapper|user\s+mapping|event\s+trigger|access\s+method|(trusted\s+)?(procedural\s+)?language)|import\s+foreign\s+schema|alter\s+system|load|checkpoint|security\s+label)\b/i,
+    what: 'is for a whole database or server',
+    remedy: outside,
+  },
+  {
+    form: /^(create|alter|drop)\s+extension\b/i,
+    what: 'handles an extension',
+    remedy: 'name it in the setting `extensions`; it is installed for all',
+  },
+  {
+    form: /^create\s+(or\s+replace\s+)?((global|local)\s+)?temp(orary)?\b|\binto\s+((global|local)\s+)?temp(orary)?\s|\bpg_temp\s*\./i,
+    anywhere: true,
+    what: 'makes something temporary',
+    remedy: temporary,
+  },
+  {
+    form: /\bpublic\s*\.|^drop\b[\s\S]*\b(shared|main|tenancy|tenant_[0-9a-f]{32})\s*\./i,
+    anywhere: true,
+    what: 'names a schema',
+    remedy: unqualified,
+  },
+  {
+    form: /\b(_migrations|tenancy_probe)\b/i,
+    anywhere: true,
+    what: 'touches a table of the product’s own',
+    remedy: 'leave `_migrations` and `tenancy_probe` to the migrator',
+  },
+];
+
+/** Before anything runs, by how a statement looks; what hides in a function or DO block, the audit of the transaction finds. */
+export const ruleAgainst = (statement: string, bare: string): Omit<Rule, 'form'> | undefined =>
+  rules.find(({ form, anywhere }) => form.test(anywhere ? bare : statement));
