@@ -46,6 +46,61 @@ describe('migrations over the admin API', () => {
     expect(code(await ask('GET', '/migrations/latest'))).toEqual([404, 'unknown_operation']);
   });
 
+  it('plans: what would refuse the files, by strategy, without changing anything', async () => {
+    const taken = ['database', 'schema', 'rls'].map((strategy) => ({
+      strategy,
+      outcome: 'taken',
+      reason: null,
+    }));
+    const plan = async () => (await ask('POST', '/migrations/plan', {})).body.rehearsals as object[];
+    const sorted = (list: object[]) => expect.arrayContaining(list);
+    expect(await plan()).toEqual(sorted(taken));
+    const own = release;
+    const last = (text: string) => {
+      release = releaseWith({ ...it_.world, release: own }, parseMigration('9702-odd.sql', text));
+    };
+    last('select 1;\ncreate policy mine on notes using (true)');
+    expect(await plan()).toEqual(
+      sorted([
+        ...taken.slice(0, 2),
+        {
+          strategy: 'rls',
+          outcome: 'refused',
+          reason: expect.stringMatching(
+            /^9702-odd.sql would .*\n {2}notes.mine: is a policy of its own.*drop it/,
+          ),
+        },
+      ]),
+    );
+    last('select 1;\nselect 1 / 0');
+    const everywhere = await plan();
+    expect(everywhere).toHaveLength(3);
+    for (const one of everywhere)
+      expect(one).toMatchObject({
+        outcome: 'refused',
+        reason: expect.stringMatching(
+          /^9702-odd.sql failed: division by zero .*, at line 2 \(`select 1 \/ 0`\)/,
+        ),
+      });
+    // What a plan has no time for, and a database that is not at this runtime: it says so, and the run tries it.
+    last('select pg_sleep(20)');
+    expect(await plan()).toEqual(
+      sorted(taken.map((one) => ({ ...one, outcome: 'untried', reason: 'it takes longer than 6 s' }))),
+    );
+    release = { ...own, runtime: [...own.runtime, parseMigration('9999-newer.sql', 'select 1')] };
+    expect(await plan()).toEqual(
+      sorted(
+        taken.map((one) => ({ ...one, outcome: 'untried', reason: expect.stringContaining('runtime') })),
+      ),
+    );
+    release = own;
+    const left = await it_.world.asProvisioner(it_.world.tenants.rls.a, (connection) =>
+      connection.query("select nspname from pg_namespace where nspname like 'reference%'"),
+    );
+    expect(left.rows).toEqual([]);
+    expect(code(await ask('GET', '/migrations/latest'))).toEqual([404, 'unknown_operation']);
+  });
+
   it('refuses what cannot be: no such version, no such canary, a percentage of 101', async () => {
     expect(code(await ask('POST', '/migrations', { version: '8888' }))).toEqual([409, 'migration_refused']);
     expect(code(await ask('POST', '/migrations', { canaries: ['nobody-here'] }))).toEqual([

@@ -22,10 +22,21 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
       .option('--tolerated <homes>', 'how many may break before the run halts', wholeNumber);
 
   options(migrate.command('plan'))
-    .description('what a run would do: homes, rings, files and their locks; nothing is changed')
+    .description(
+      'what a run would do, and what would refuse it: homes, rings, files and their locks; nothing is changed',
+    )
     .action(async (request) => {
       const { body } = await client.post<PlanView>('/migrations/plan', request);
       output().print(output().json ? json(body) : planText(body));
+      const refused = body.rehearsals.filter(({ outcome }) => outcome === 'refused');
+      if (refused.length > 0)
+        throw new CommandFailure(
+          1,
+          'migration_refused',
+          refused
+            .map(({ strategy, reason }) => `Tried in an empty home of the strategy ${strategy}: ${reason}`)
+            .join('\n'),
+        );
     });
 
   options(migrate.command('run'))
@@ -179,7 +190,7 @@ function runText({ operation, version, rings, named }: RunView): string {
   return parts.join('\n');
 }
 
-function planText({ version, total, targets, files }: PlanView): string {
+function planText({ version, total, targets, files, rehearsals }: PlanView): string {
   if (total === 0) return `Every home is at ${version}. Nothing to do.`;
   const rows = targets.map(({ tenant, ring, from, to, pinned, moving }) => [
     tenant ?? '(shared tables)',
@@ -199,6 +210,11 @@ function planText({ version, total, targets, files }: PlanView): string {
     `To ${version}: ${total} ${total === 1 ? 'home' : 'homes'}${total > targets.length ? `, the first ${targets.length} of them` : ''}`,
     table(['tenant', 'ring', 'from', 'to'], rows),
     ...(locks.length > 0 ? [table(['file', 'statement', 'lock', 'blocks'], locks)] : []),
+    ...rehearsals.map(({ strategy, outcome, reason }) =>
+      outcome === 'untried'
+        ? `Not tried in an empty home of the strategy ${strategy}: ${reason}. The run tries it at its start.`
+        : `An empty home of the strategy ${strategy} ${outcome === 'taken' ? 'takes' : 'refuses'} the files.`,
+    ),
   ].join('\n');
 }
 

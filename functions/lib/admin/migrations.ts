@@ -6,6 +6,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMigration, type MigrateRequest, plannedFor } from '../lifecycle/migrate.ts';
+import { type Rehearsal, rehearsePlan } from '../lifecycle/migrate-rehearsal.ts';
 import { type StatementLock, statementLocks } from '../migrations/locks.ts';
 import { filesUpTo, newestState } from '../migrations/release.ts';
 import { type Admin, withCatalog } from './admin.ts';
@@ -67,9 +68,11 @@ export interface PlanView {
   }[];
   /** What the files that some home lacks would lock. */
   readonly files: readonly { readonly file: string; readonly statements: readonly StatementLock[] }[];
+  /** What an empty home of each strategy makes of them. */
+  readonly rehearsals: readonly Rehearsal[];
 }
 
-/** What `runMigration` would do now. Nothing is changed. @throws TenantryError `migration_refused` */
+/** What `runMigration` would do now, and what would refuse it. Nothing is changed. @throws TenantryError `migration_refused` */
 export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanView> =>
   withCatalog(admin, async (catalog) => {
     const release = await admin.release();
@@ -92,6 +95,7 @@ export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanVi
         moving,
       })),
       files: lacking.map((file) => ({ file: file.name, statements: statementLocks(file) })),
+      rehearsals: await rehearsePlan({ plane: admin.plane, release }, catalog, plan),
     };
   });
 

@@ -41,7 +41,7 @@ export const isMigrated =
  * Homes that are not at the run's state, or that a pin keeps from it. Of tenants that are gone or have no home yet: none.
  * A failed one gets its migrations when it is provisioned again.
  */
-const targets = `
+export const plannedTargets = `
   with state as (select * from unnest($1::text[], $2::text[]) with ordinality s(version, digest, place)),
   wanted as (select * from state where version = $3),
   move as (
@@ -88,7 +88,7 @@ const targets = `
     from catalog.clusters c cross join wanted w
    where c.kind = 'shared' and c.database_id is not null and c.schema_digest is distinct from w.digest`;
 
-const planParameters = (plan: Planned) => [
+export const planParameters = (plan: Planned) => [
   plan.states.map(({ version }) => version),
   plan.states.map(({ digest }) => digest),
   plan.version,
@@ -102,7 +102,7 @@ export async function recordTargets(catalog: Catalog, operationId: string, plan:
   await catalog.query(
     `insert into catalog.migration_targets (operation_id, target_id, kind, ring, place, version, digest, state, reason)
      select $7, target_id, kind, ring, place, version, digest, case when moving is not null then 'moving' when pinned is null then 'pending' else 'pinned' end, coalesce(moving, pinned)
-       from (${targets}) t on conflict do nothing`,
+       from (${plannedTargets}) t on conflict do nothing`,
     [...planParameters(plan), operationId],
   );
 }
@@ -126,7 +126,7 @@ export async function previewTargets(
   limit: number,
 ): Promise<{ targets: PlannedTarget[]; total: number }> {
   const { rows } = await catalog.query(
-    `select *, count(*) over ()::integer as total from (${targets}) t order by ring, slug nulls last limit $7`,
+    `select *, count(*) over ()::integer as total from (${plannedTargets}) t order by ring, slug nulls last limit $7`,
     [...planParameters(plan), limit],
   );
   return {

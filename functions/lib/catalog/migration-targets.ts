@@ -1,5 +1,5 @@
 import type { Queryable, Row } from '../database/types.ts';
-import { isMigrated } from './migration-plan.ts';
+import { isMigrated, type Planned, plannedTargets, planParameters } from './migration-plan.ts';
 
 type Catalog = Pick<Queryable, 'query'>;
 
@@ -38,14 +38,25 @@ const leased = (row: Row): LeasedTarget => ({
   row,
 });
 
-/** Of each strategy that has something to do in a run, the target that is furthest behind; on a server of many's where there is one. */
+/** Of each strategy, the one that is furthest behind; on a server of many's where there is one. */
+const sampled = (targets: string, condition: string) =>
+  `select distinct on (h.strategy) ${reached} from ${targets} t ${places} where ${condition}
+    order by h.strategy, c.kind = 'dedicated', schema_version nulls first, t.target_id`;
+
+/** Of each strategy that has something to do in a run, one target. */
 export async function sampleTargets(catalog: Catalog, operationId: string): Promise<LeasedTarget[]> {
   const { rows } = await catalog.query(
-    `select distinct on (h.strategy) ${reached}
-       from catalog.migration_targets t ${places}
-      where t.operation_id = $1 and t.state = 'pending'
-      order by h.strategy, c.kind = 'dedicated', schema_version nulls first, t.target_id`,
+    sampled('catalog.migration_targets', "t.operation_id = $1 and t.state = 'pending'"),
     [operationId],
+  );
+  return rows.map(leased);
+}
+
+/** The same of a run that would be begun now. */
+export async function samplePlanned(catalog: Catalog, plan: Planned): Promise<LeasedTarget[]> {
+  const { rows } = await catalog.query(
+    sampled(`(${plannedTargets})`, 't.pinned is null and t.moving is null'),
+    planParameters(plan),
   );
   return rows.map(leased);
 }

@@ -1,9 +1,13 @@
-import { type LeasedTarget, sampleTargets } from '../catalog/migration-targets.ts';
-import type { ControlConnection } from '../database/connect.ts';
-import { TenantryError } from '../errors.ts';
+import { type LeasedTarget, samplePlanned, sampleTargets } from '../catalog/migration-targets.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { ConnectFailure } from '../database/failure.ts';
+import { RetryableError, TenantryError } from '../errors.ts';
+import { hasRuntime } from '../migrations/install.ts';
 import { rehearse } from '../migrations/reference.ts';
-import { filesUpTo } from '../migrations/release.ts';
-import type { Migrator } from './migrate.ts';
+import { filesUpTo, type Release } from '../migrations/release.ts';
+import type { Strategy } from '../tenant/tenant.ts';
+import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import type { Migrator, plannedFor } from './migrate.ts';
 import { openPlace, targetOf } from './migrate-work.ts';
 
 /**
@@ -21,18 +25,17 @@ export async function rehearseRun(
 
 async function rehearseOne(migrator: Migrator, sample: LeasedTarget): Promise<void> {
   const { release, plane } = migrator;
-  const files = filesUpTo(release, sample.version)!;
-  const at = filesUpTo(release, sample.row.schema_version ?? '')?.length ?? 0;
-  if (at >= files.length) return;
+  const files = filesOf(release, sample);
+  if (files.fresh.length === 0) return;
   const place = await openPlace(migrator, sample);
   // A tenant's own server that does not answer: the run goes on without it, and says so.
   if (place instanceof Error) return;
   const target = targetOf(sample, plane.keys, new Set());
   try {
-    await rehearse(place.connection, target, { had: files.slice(0, at), fresh: files.slice(at) });
+    await rehearse(place.connection, target, files);
   } catch (error) {
     await place.close();
-    if (!(error instanceof TenantryError) || error.code !== 'migration_refused') throw error;
+    if (!isRefused(error)) throw error;
     throw new TenantryError(
       'migration_refused',
       `${error.message}\nIt was tried in an empty home of the strategy ${target.home.strategy}; no home was changed.`,
@@ -41,3 +44,65 @@ async function rehearseOne(migrator: Migrator, sample: LeasedTarget): Promise<vo
   }
   await place.release();
 }
+
+export interface Rehearsal {
+  readonly strategy: Strategy;
+  readonly outcome: 'taken' | 'refused' | 'untried';
+  /** Of a refusal: file, object and remedy. */
+  readonly reason: string | null;
+}
+
+/** s. An answer of the admin API has 29, for three strategies. */
+const planTimeout = 6;
+
+/** The same for a plan, which waits for nobody and installs nothing: what can't be tried now, the run tries at its start. */
+export async function rehearsePlan(
+  { plane, release }: { readonly plane: ControlPlane; readonly release: Release },
+  catalog: ControlConnection,
+  plan: Awaited<ReturnType<typeof plannedFor>>,
+): Promise<Rehearsal[]> {
+  const rehearsals: Rehearsal[] = [];
+  for (const sample of await samplePlanned(catalog, plan)) {
+    const files = filesOf(release, sample);
+    if (files.fresh.length === 0) continue;
+    const target = targetOf(sample, plane.keys, new Set());
+    const { strategy } = target.home;
+    const { cluster_id: clusterId, admin_host: host, admin_port: port, database_name: database } = sample.row;
+    try {
+      const reason = await withConnection(
+        adminEndpoint(plane, { clusterId, host, port, database }),
+        async (connection) => {
+          if (!(await hasRuntime(connection, plane.keys, release.runtime, release.extensions)))
+            return 'its database gets this release’s runtime with the run';
+          return (await rehearse(connection, target, files, planTimeout))
+            ? null
+            : 'the files that homes have make none any more, see `migrate drift`';
+        },
+      );
+      rehearsals.push({ strategy, outcome: reason === null ? 'taken' : 'untried', reason });
+    } catch (error) {
+      if (isRefused(error) && !isLate(error.cause))
+        rehearsals.push({ strategy, outcome: 'refused', reason: error.message });
+      else if (isRefused(error) || error instanceof ConnectFailure || error instanceof RetryableError)
+        rehearsals.push({
+          strategy,
+          outcome: 'untried',
+          reason: isRefused(error) ? `it takes longer than ${planTimeout} s` : 'its database does not answer',
+        });
+      else throw error;
+    }
+  }
+  return rehearsals;
+}
+
+function filesOf(release: Release, { version, row }: LeasedTarget) {
+  const files = filesUpTo(release, version)!;
+  const at = filesUpTo(release, row.schema_version ?? '')?.length ?? 0;
+  return { had: files.slice(0, at), fresh: files.slice(at) };
+}
+
+const isRefused = (error: unknown): error is TenantryError =>
+  error instanceof TenantryError && error.code === 'migration_refused';
+
+/** 25P04 the transaction took too long. */
+const isLate = (cause: unknown): boolean => (cause as { code?: string } | undefined)?.code === '25P04';

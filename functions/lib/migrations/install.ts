@@ -107,13 +107,13 @@ const notInstalled = (name: string, why: string, cause?: unknown) =>
 /** The schema `tenancy`. @throws as `readMigrations` */
 export const runtimeMigrations = () => readMigrations(new URL('runtime/', migrations), 'product');
 
-/** As `installRuntime`, where the database is not at these files or keys yet: a dedicated one follows with its migrations. */
-export async function ensureRuntime(
+/** Whether the database is at these files, extensions and keys. */
+export async function hasRuntime(
   connection: ControlConnection,
   keys: MasterKeys,
   files: readonly MigrationFile[],
   extensions: readonly string[],
-): Promise<void> {
+): Promise<boolean> {
   const { rows: there } = await connection.query<{ name: string }>(
     'select extname as name from pg_extension',
   );
@@ -124,12 +124,22 @@ export async function ensureRuntime(
   );
   const { names, ids } = rows[0]!;
   const installed = new Set(there.map(({ name }) => name));
-  const isCurrent =
+  return (
     files.every(({ name }) => names.includes(name)) &&
     extensions.every((name) => installed.has(name)) &&
-    ids.sort().join() === [...keys.keys.keys()].sort().join();
-  if (isCurrent) return;
-  await installRuntime(connection, keys, extensions);
+    ids.sort().join() === [...keys.keys.keys()].sort().join()
+  );
+}
+
+/** As `installRuntime`, where the database is not there yet: a dedicated one follows with its migrations. */
+export async function ensureRuntime(
+  connection: ControlConnection,
+  keys: MasterKeys,
+  files: readonly MigrationFile[],
+  extensions: readonly string[],
+): Promise<void> {
+  if (!(await hasRuntime(connection, keys, files, extensions)))
+    await installRuntime(connection, keys, extensions);
 }
 
 /** Makes the database accept exactly the given master keys: two during a rotation, the retired one's pads gone after it. */

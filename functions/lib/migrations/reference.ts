@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { ControlConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
-import { type Finding, isolations } from '../isolation/isolation.ts';
+import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
 import { applyFiles, type MigrationTarget, UnprotectedHomeError } from './apply.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { refusalOf, requireAnswer } from './refused.ts';
@@ -22,10 +22,12 @@ export async function inReference<T>(
   connection: ControlConnection,
   target: MigrationTarget,
   work: (reference: MigrationTarget) => Promise<T>,
+  /** s, for all of it; PostgreSQL then ends the session too. */
+  timeout?: number,
 ): Promise<T> {
   const schema = `reference_${randomUUID().replaceAll('-', '')}`;
   // A file that names tables of another schema waits for those.
-  const limits = "set local lock_timeout = '3s'; set local statement_timeout = '2min'";
+  const limits = `set local lock_timeout = '3s'; set local statement_timeout = '2min'; set local transaction_timeout = '${timeout ?? 0}s'`;
   const made = async () => {
     await connection.query(`create schema ${schema}`);
     throw new Made(await work({ ...target, home: { ...target.home, schema } }));
@@ -45,14 +47,16 @@ export const inTransaction = (file: MigrationFile): MigrationFile =>
 /**
  * Tries files in a reference home before the first real one has them: what the rules of its strategy refuse is known by file
  * and object. What the files before them, or a home that has only those, comes to is for `drift` to tell.
+ * @returns false when the files before them don't make a home any more
  * @throws TenantryError `migration_refused`
  */
 export function rehearse(
   connection: ControlConnection,
   target: MigrationTarget,
   { had, fresh }: { readonly had: readonly MigrationFile[]; readonly fresh: readonly MigrationFile[] },
-): Promise<void> {
-  return inReference(connection, target, async (reference) => {
+  timeout?: number,
+): Promise<boolean> {
+  const tried = async (reference: MigrationTarget) => {
     const { home } = reference;
     const complete = () => isolations[home.strategy].complete(connection, [home], 'whole');
     let known: readonly Finding[];
@@ -61,7 +65,7 @@ export function rehearse(
       known = await complete();
     } catch (error) {
       requireAnswer(error);
-      return;
+      return false;
     }
     /** The file after which each was found first: a later one may have mended it. */
     const causes = new Map(known.map((finding) => [keyOf(finding), '']));
@@ -72,6 +76,7 @@ export function rehearse(
         found = await complete();
       } catch (error) {
         requireAnswer(error);
+        if (error instanceof UnprotectedHomeError) throw named(file.name, error.findings, home);
         throw refusalOf(file, error);
       }
       for (const finding of found) if (!causes.has(keyOf(finding))) causes.set(keyOf(finding), file.name);
@@ -79,13 +84,17 @@ export function rehearse(
     const [file, findings] = [...Map.groupBy(found, (finding) => causes.get(keyOf(finding))!)].find(
       ([cause]) => cause !== '',
     ) ?? [''];
-    if (findings === undefined) return;
-    const named = findings.map((finding) => ({
-      ...finding,
-      object: finding.object.replaceAll(`${home.schema}.`, ''),
-    }));
-    throw new UnprotectedHomeError(file, named);
-  });
+    if (findings === undefined) return true;
+    throw named(file, findings, home);
+  };
+  return inReference(connection, target, tried, timeout);
 }
+
+/** Without the name of a schema that nobody has seen. */
+const named = (file: string, findings: readonly Finding[], { schema }: Home) =>
+  new UnprotectedHomeError(
+    file,
+    findings.map((finding) => ({ ...finding, object: finding.object.replaceAll(`${schema}.`, '') })),
+  );
 
 const keyOf = ({ object, finding }: Finding) => `${object} ${finding}`;
