@@ -1,4 +1,4 @@
-import type { ControlConnection } from '../database/connect.ts';
+import { type ControlConnection, literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { everyTenant, type MasterKeys, signContext } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
@@ -103,57 +103,95 @@ interface Pending {
 }
 
 /**
- * One text for the whole batch: sent one by one, its statements would cost a round trip each.
- * @throws PostgreSQL's own error, with where it was; TenantryError `migration_refused`
+ * One text for the whole batch: sent one by one, its statements would cost a round trip each. Where a file begins with
+ * `-- shared`, one for each home and those of its files in a row that do, or don't: what one may do the other may not.
+ * @throws PostgreSQL's own error, with where it was; UnprotectedHomeError; TenantryError `migration_refused`
  */
 async function runFiles(
   connection: ControlConnection,
   pending: readonly Pending[],
   now: number,
 ): Promise<void> {
-  const parts: Part[] = [];
-  let script = '';
-  for (const { target, files } of pending) {
-    const settings = settingsFor(target, now);
-    for (const file of files) {
-      // Before each file: an earlier one may have changed them.
-      script += `${settings}\n`;
-      const from = script.length;
-      script += `${fileScript(target.home, file)}\n`;
-      parts.push({ file: file.name, sql: file.sql, from, end: script.length });
+  if (!pending.some(({ files }) => files.some((file) => file.makesReferenceTables)))
+    return runTogether(connection, pending, now);
+  for (const { target, files } of pending)
+    for (let from = 0, to: number; from < files.length; from = to) {
+      const { makesReferenceTables } = files[from]!;
+      const other = files.findIndex(
+        (file, at) => at > from && file.makesReferenceTables !== makesReferenceTables,
+      );
+      to = other < 0 ? files.length : other;
+      await runTogether(connection, [{ target, files: files.slice(from, to) }], now);
     }
-  }
-  const here = async (text: string) =>
-    (
-      await connection.query<{ here: string }>(
-        `${text}select concat(pg_current_xact_id(), current_user) as here`,
-      )
-    ).rows[0]!.here;
-  const before = await here('');
+}
+
+/** Either all of these files begin with `-- shared`, or none. */
+async function runTogether(
+  connection: ControlConnection,
+  pending: readonly Pending[],
+  now: number,
+): Promise<void> {
+  const { script, parts } = scriptOf(pending, now);
   const names = new Set(parts.map(({ file }) => file));
+  const file = names.size === 1 ? [...names][0]! : 'A file';
   const left = (cause?: unknown) =>
     refused(
-      names.size === 1 ? [...names][0]! : 'A file',
+      file,
       'left its transaction, role or schema, in a function or DO block',
       'leave transactions and roles to the migrator',
       cause,
     );
-  const after = await here(script).catch((error) => {
-    const failed = failedAt(script, parts, error);
-    // What the migrator adds to a file fails for no other reason than that it is not where it was.
-    if (failed?.own === false && ['42501', '42P01', '3F000'].includes(error.code)) throw left(error);
-    throw Object.assign(error, { at: failed?.at });
-  });
-  if (before !== after) throw left();
+  const isShared = pending[0]?.files[0]?.makesReferenceTables === true;
+  const homes = ['schema', 'login'].map(
+    (column) =>
+      `array[${pending.map(({ target }) => literal(target.home[column as 'schema' | 'login']))}]::name[]`,
+  );
+  const here = 'concat(pg_current_xact_id(), current_user) as here';
+  const before = await connection.query<{ here: string; noted: object }>(
+    `select ${here}, tenancy.note_tables(${homes}, ${isShared}) as noted`,
+  );
+  const { here: begun, noted } = before.rows[0]!;
+  const findings = `(select coalesce(json_agg(f), '[]') from tenancy.audit_file(${homes}, ${literal(JSON.stringify(noted))}, ${isShared}) f) as findings`;
+  const after = await connection
+    .query<{ here: string; findings: Finding[] }>(`${script}select ${here}, ${findings}`)
+    .catch((error) => {
+      const failed = failedAt(script, parts, error);
+      // What the migrator adds to a file fails for no other reason than that it is not where it was.
+      if (failed?.own !== true && ['42501', '42P01', '3F000'].includes(error.code)) throw left(error);
+      throw Object.assign(error, { at: failed?.at });
+    });
+  if (after.rows[0]!.here !== begun) throw left();
+  if (after.rows[0]!.findings.length > 0) throw new UnprotectedHomeError(file, after.rows[0]!.findings);
 }
 
-function settingsFor({ home, databaseId, keys }: MigrationTarget, now: number): string {
+function scriptOf(pending: readonly Pending[], now: number): { script: string; parts: Part[] } {
+  const parts: Part[] = [];
+  let script = '';
+  for (const { target, files } of pending)
+    for (const file of files) {
+      // Before each file: an earlier one may have changed them.
+      script += `${settingsFor(target, file, now)}\n`;
+      const from = script.length;
+      script += `${fileScript(target.home, file)}\n`;
+      parts.push({ file: file.name, sql: file.sql, from, end: script.length });
+    }
+  return { script, parts };
+}
+
+function settingsFor(
+  { home, databaseId, keys }: MigrationTarget,
+  { makesReferenceTables }: MigrationFile,
+  now: number,
+): string {
   const tenant = isolations[home.strategy].ownsTables ? home.tenant : everyTenant;
-  const context = signContext(
-    keys,
-    { databaseId, tenant, epoch: home.epoch, mode: 'w', purpose: 'migrate', statementMs: 0 },
-    now,
-  );
+  // Without one, row security shows no tenant's rows: a file with `-- shared` has nothing to do with them.
+  const context = makesReferenceTables
+    ? ''
+    : signContext(
+        keys,
+        { databaseId, tenant, epoch: home.epoch, mode: 'w', purpose: 'migrate', statementMs: 0 },
+        now,
+      );
   // Rows that a migration inserts into shared tables must say whose they are.
   const own = tenant === everyTenant ? '' : tenant;
   return `set local tenancy.context = '${context}'; set local tenancy.tenant = '${own}'; set local search_path = "${home.schema}", extensions, pg_temp;`;

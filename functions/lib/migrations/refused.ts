@@ -89,6 +89,8 @@ function remedyFor({ message, code, column }: DatabaseError): string {
       if (partition === undefined) break;
       return `write \`drop trigger tenancy_capture on ${partition}\` before it: a partition gets its parent’s. One that is made and attached in the same file has none yet`;
     }
+    case 'TN001':
+      return 'move whatever reads or changes tenants’ rows into a file of its own, without `-- shared`';
     case '25001':
     case '2D000':
       return 'leave it out: a file is one transaction, which is the migrator’s to begin and end';
