@@ -209,6 +209,8 @@ const adminSettings = z
     OFFBOARD_MACHINE: z.string().startsWith('arn:'),
     /** How long an offboarding can be undone unless another time is asked for, s. */
     OFFBOARD_GRACE_SECONDS: graceSeconds.default(7 * 86_400),
+    /** What part of a state machine's waits they last: one machine's clock may run faster. */
+    WAIT_FACTOR: z.coerce.number().gt(0).max(1).default(1),
     /** ARNs of the state machines that write a tenant's rows to files and take them from there. */
     EXPORT_MACHINE: z.string().startsWith('arn:'),
     IMPORT_MACHINE: z.string().startsWith('arn:'),
@@ -243,6 +245,7 @@ const adminSettings = z
     batchMachine: env.BATCH_MACHINE,
     offboardMachine: env.OFFBOARD_MACHINE,
     offboardGraceSeconds: env.OFFBOARD_GRACE_SECONDS,
+    waitFactor: env.WAIT_FACTOR,
     exportMachine: env.EXPORT_MACHINE,
     importMachine: env.IMPORT_MACHINE,
     exportUrl: env.EXPORT_URL,

@@ -89,6 +89,7 @@ export async function startCloud(
     accessKeyId,
     issuerUrl,
     extensions: settings.extensions,
+    clockFactor,
     allowedOrigins: settings.allowedOrigins,
     apiKeyJwks: { keys: trustedKeys(signing) },
     tools,

@@ -25,6 +25,7 @@ export interface FunctionFacts {
   accessKeyId: string;
   issuerUrl: string;
   extensions: readonly string[];
+  clockFactor: number;
   allowedOrigins: readonly string[];
   apiKeyJwks: { keys: JWK[] };
   tools: readonly Tool[];
@@ -81,6 +82,7 @@ export function functionVariables(
       EXPORT_MACHINE: facts.exportMachine,
       IMPORT_MACHINE: facts.importMachine,
       EXPORT_URL: facts.exportUrl,
+      WAIT_FACTOR: String(facts.clockFactor),
       TRANSFER_SCHEMES: 's3,file',
       TIERS: JSON.stringify({ starter: 'rls', pro: 'schema', enterprise: 'database' }),
       PUBLIC_URL: publicUrl,

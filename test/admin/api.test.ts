@@ -247,6 +247,22 @@ describe('offboarding', () => {
       name: first.body.operation.id,
       input: { operation: first.body.operation.id, input: { graceSeconds: 60 } },
     });
+    // The wait begins when the tenant is closed.
+    const begun = Date.parse(first.body.operation.startedAt);
+    expect(Date.parse(first.body.tenant.graceEndsAt)).toBe(begun + 60_000);
+    const closed = new Date(begun + 7_000);
+    await world.asProvisioner('catalog', (catalog) =>
+      catalog.query(
+        `insert into catalog.operation_steps (operation_id, step, attempt, outcome, started_at, finished_at) values ($1, 'suspend', 1, 'done', $2, $2)`,
+        [first.body.operation.id, closed],
+      ),
+    );
+    const { body: why } = await ask('GET', `/tenants/${slug}/why`);
+    const until = new Date(begun + 67_000).toISOString();
+    expect(why.graceEndsAt).toBe(until);
+    expect(why.why).toContain(
+      `until ${until.slice(0, 16).replace('T', ' ')} UTC \`resume\` undoes it, and its agents are served again`,
+    );
     const access = world.access();
     const principal = { tenant: id, principal: 'agent', scopes: '', auth: 'oidc:http://127.0.0.1/issuer' };
     await expect(access.resolve(principal)).rejects.toMatchObject({ code: 'tenant_suspended' });
@@ -257,7 +273,10 @@ describe('offboarding', () => {
       409,
       'idempotency_conflict',
     ]);
-    expect((await ask('POST', `/tenants/${slug}/resume`)).body.tenant.status).toBe('active');
+    expect((await ask('POST', `/tenants/${slug}/resume`)).body.tenant).toMatchObject({
+      status: 'active',
+      graceEndsAt: null,
+    });
     // What the key began is undone and stays so.
     expect((await again({ graceSeconds: 60 }, { 'Idempotency-Key': 'leave-1' })).body).toMatchObject({
       tenant: { status: 'active' },

@@ -147,6 +147,7 @@ describe('npm run tenants', () => {
     await json('create stays --tier pro --wait');
     const key = await json('keys create stays --scopes inventory:read');
     const left = await tenants('offboard stays --grace 12h --yes');
+    expect(left.stdout).toMatch(/can be undone until .*\d{4}-\d\d-\d\d \d\d:\d\d/);
     expect([left.code, left.stderr]).toEqual([0, expect.stringContaining('npm run tenants -- resume stays')]);
     expect(await callStatus(key.token)).toBe(403);
     expect(await json('why stays')).toMatchObject({

@@ -57,6 +57,7 @@ export async function startAdmin(): Promise<AdminWorld> {
       batchMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:batch-moves',
       offboardMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:offboard-tenant',
       offboardGraceSeconds: 604_800,
+      waitFactor: 1,
       exportMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:export-tenant',
       importMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:import-tenant',
       exportUrl: 's3://tenantry-exports/offboarded',

@@ -4,7 +4,7 @@ import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { TenantView } from '../../lib/admin/tenants.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { follow } from './follow.ts';
-import { card, json, type Output } from './output.ts';
+import { card, json, moment, type Output } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 type Left = { tenant: TenantView; operation: OperationWithSteps };
@@ -40,8 +40,8 @@ export function offboardCommand(program: Command, client: AdminClient, output: (
         throw new CommandFailure(1, 'operation_cancelled', operation.reason ?? 'It was undone.');
       if (operation.state === 'running')
         output().note(
-          tenant.removalBegunAt === null
-            ? `Every call is refused. Until its grace period ends: npm run tenants -- resume ${slug}`
+          tenant.graceEndsAt !== null
+            ? `Every call is refused. Until ${moment(tenant.graceEndsAt)} this undoes it, and its agents are served again: npm run tenants -- resume ${slug}`
             : 'Its removal has begun: npm run tenants -- operations --watch',
         );
     });
@@ -81,6 +81,7 @@ function leftCard(tenant: TenantView, { state, step, result, reason }: Operation
     id: tenant.id,
     status: tenant.status,
     offboarding: `${state}${step ? `, ${step}` : ''}`,
+    'can be undone until': tenant.graceEndsAt && moment(tenant.graceEndsAt),
     exported: url,
     'final snapshot': finalSnapshot,
     'looked at': looked.length > 0 ? looked.join(', ') : undefined,

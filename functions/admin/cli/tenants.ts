@@ -139,6 +139,7 @@ function tenantCard({ home, operation, ...tenant }: TenantView): string {
     operation:
       operation && `${operation.kind} ${operation.state}${operation.step ? `, ${operation.step}` : ''}`,
     reason: operation?.reason,
+    'can be undone until': tenant.graceEndsAt && moment(tenant.graceEndsAt),
     created: moment(tenant.createdAt),
   });
 }

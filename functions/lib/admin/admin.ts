@@ -19,6 +19,7 @@ export interface Admin {
     | 'batchMachine'
     | 'offboardMachine'
     | 'offboardGraceSeconds'
+    | 'waitFactor'
     | 'exportMachine'
     | 'importMachine'
     | 'exportUrl'

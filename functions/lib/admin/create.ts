@@ -87,6 +87,7 @@ async function provisionAtOnce(admin: Admin, request: ProvisionRequest, idempote
       issuer: issuer ?? null,
       externalId: externalId ?? null,
       removalBegunAt: null,
+      graceEndsAt: null,
       schemaVersion,
       operation,
     },

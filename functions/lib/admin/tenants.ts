@@ -1,3 +1,4 @@
+import { graceEnd } from '../catalog/offboarding.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { TenantryError } from '../errors.ts';
@@ -27,6 +28,8 @@ export interface TenantView extends TenantSummary {
   readonly schemaVersion: string | null;
   /** Since when its offboarding can't be undone. */
   readonly removalBegunAt: string | null;
+  /** While it is being offboarded: until then `resume` undoes that. */
+  readonly graceEndsAt: string | null;
   /** The one that runs, else the last. */
   readonly operation: OperationView | null;
 }
@@ -62,10 +65,11 @@ export async function listTenants(
 
 /** @throws TenantryError `unknown_tenant` */
 export async function showTenant(admin: Admin, slug: string): Promise<TenantView> {
-  const { row, operation } = await withCatalog(admin, async (catalog) => {
+  const { row, operation, graceEndsAt } = await withCatalog(admin, async (catalog) => {
     const row = await findTenant(catalog, slug);
     const [operation] = await operationViews(catalog, { tenant: row.tenant_id, limit: 1 });
-    return { row, operation };
+    const graceEndsAt = await graceEnd(catalog, row.tenant_id, admin.settings.waitFactor);
+    return { row, operation, graceEndsAt };
   });
   return {
     ...summary(row),
@@ -85,6 +89,7 @@ export async function showTenant(admin: Admin, slug: string): Promise<TenantView
             epoch: Number(row.epoch),
           },
     removalBegunAt: row.removal_begun_at?.toISOString() ?? null,
+    graceEndsAt: graceEndsAt?.toISOString() ?? null,
     schemaVersion: row.shown_home && (await schemaVersion(admin, row)),
     operation: operation ?? null,
   };

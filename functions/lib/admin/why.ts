@@ -10,6 +10,8 @@ export interface Why {
   readonly slug: string;
   readonly status: TenantStatus;
   readonly why: string;
+  /** Until then `resume` undoes an offboarding. */
+  readonly graceEndsAt: string | null;
   /** Commands, the best first. */
   readonly run: readonly string[];
   readonly operation: OperationWithSteps | null;
@@ -26,11 +28,11 @@ export async function whyTenant(admin: Admin, slug: string, now = Date.now()): P
   const operation = tenant.operation && (await showOperation(admin, tenant.operation.id));
   const again = `${tenants} create ${slug} --tier ${tenant.tier} --strategy ${tenant.strategy}${await placement(admin, tenant)} --wait`;
   const { why, run } = explain(tenant, operation, again, now);
-  return { slug, status, why, run, operation };
+  return { slug, status, why, graceEndsAt: tenant.graceEndsAt, run, operation };
 }
 
 function explain(
-  { slug, status, home, removalBegunAt }: TenantView,
+  { slug, status, home, removalBegunAt, graceEndsAt }: TenantView,
   operation: OperationWithSteps | null,
   again: string,
   now: number,
@@ -84,13 +86,13 @@ function explain(
       if (running !== undefined)
         return {
           why:
-            undo.length > 0
-              ? 'It is being offboarded: every call is refused. Nothing is removed yet, and `resume` undoes it.'
+            graceEndsAt !== null
+              ? `It is being offboarded: every call is refused. Nothing is removed yet: until ${minute(graceEndsAt)} \`resume\` undoes it, and its agents are served again. Then its removal begins.`
               : `It is being offboarded, and its removal has begun: ${running.step ?? 'no step has begun yet'}.`,
           run: [...undo, watch],
         };
       return {
-        why: `It is closed, but its offboarding ${operation?.failedStep ? `failed at ${operation.failedStep}: ${operation.reason}` : 'has stopped.'}`,
+        why: `It is closed, but its offboarding ${operation?.failedStep ? `failed at ${operation.failedStep}: ${operation.reason}` : 'has stopped.'}${undo.length > 0 ? ' Nothing is removed: `resume` undoes it until it is offboarded again.' : ''}`,
         run: [`${tenants} offboard ${slug}`, ...undo],
       };
     }
@@ -103,6 +105,8 @@ function explain(
       return { why: 'It was offboarded and is gone for good. Its slug stays taken.', run: [] };
   }
 }
+
+const minute = (moment: string) => `${moment.slice(0, 16).replace('T', ' ')} UTC`;
 
 async function placement(admin: Admin, { strategy, operation }: TenantView): Promise<string> {
   if (strategy !== 'database' || operation?.kind !== 'provision') return '';

@@ -71,6 +71,27 @@ export const beginRemoval = (
     return true;
   });
 
+/**
+ * Until when `resume` undoes an offboarding at least: its wait begins when the tenant is closed. `waitFactor`: what part of a
+ * state machine's waits they last. @returns undefined when it does not wait: it has ended, or its removal has begun
+ */
+export async function graceEnd(
+  catalog: ControlConnection,
+  tenant: TenantId,
+  waitFactor: number,
+): Promise<Date | undefined> {
+  const { rows } = await catalog.query(
+    `select coalesce((select max(s.finished_at) from catalog.operation_steps s
+                       where s.operation_id = o.operation_id and s.step = 'suspend' and s.outcome = 'done'), o.started_at)
+            + make_interval(secs => (o.input ->> 'graceSeconds')::double precision * $2) as until
+       from catalog.operations o join catalog.tenants t using (tenant_id)
+      where o.tenant_id = $1 and o.kind = 'offboard' and o.state = 'running' and t.status = 'offboarding'
+        and t.removal_begun_at is null and t.home_id is not null`,
+    [tenant, waitFactor],
+  );
+  return rows[0]?.until;
+}
+
 export async function removalHasBegun(catalog: ControlConnection, tenant: TenantId): Promise<boolean> {
   const { rowCount } = await catalog.query(
     'select from catalog.tenants where tenant_id = $1 and removal_begun_at is not null',
