@@ -73,13 +73,13 @@ const rules: readonly Rule[] = [
     remedy: 'name it in the setting `extensions`; it is installed for all',
   },
   {
-    form: /^create\s+(or\s+replace\s+)?((global|local)\s+)?temp(orary)?\b|\binto\s+((global|local)\s+)?temp(orary)?\s|\bpg_temp\s*\./i,
+    form: /^create\s+(or\s+replace\s+)?((global|local)\s+)?temp(orary)?\b|^select\b[\s\S]*\binto\s+((global|local)\s+)?temp(orary)?\s+(table\s+)?\w|\bpg_temp\s*\./i,
     anywhere: true,
     what: 'makes something temporary',
     remedy: temporary,
   },
   {
-    form: /\bpublic\s*\.|^drop\b[\s\S]*\b(shared|main|tenancy|tenant_[0-9a-f]{32})\s*\./i,
+    form: /\bpublic\s*\.|^(drop\b[\s\S]*|(create|alter)\s+(or\s+replace\s+)?(\w+\s+){1,3}(if\s+(not\s+)?exists\s+)?)\b(shared|main|tenancy|tenant_[0-9a-f]{32})\s*\./i,
     anywhere: true,
     what: 'names a schema',
     remedy: unqualified,
