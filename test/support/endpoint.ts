@@ -38,6 +38,7 @@ export async function startEndpoint(world: World): Promise<McpEndpoint> {
     accessKeyId: 'test',
     issuerUrl: 'http://127.0.0.1:9',
     extensions: [],
+    clockFactor: 1,
     allowedOrigins: [],
     apiKeyJwks: { keys: [publicKey] },
     tools,
