@@ -125,6 +125,22 @@ describe('the watch', () => {
     expect(problems.join('\n')).toMatch(/public_url: canary-schema-a at .* ECONNREFUSED/);
     expect(await look()).toEqual({ state: 'ok', problems: [] });
   });
+
+  it('tries the password of a tenant on an instance of its own, and says when its secret holds another', async () => {
+    await operator.create('umbrella', { tier: 'enterprise' });
+    const { id } = (await operator.admin('GET', '/tenants/umbrella')).body;
+    const { secrets } = deployed.emulator;
+    const secret = secrets.live(`mcp-tenant-db/${id}`);
+    const { string: SecretString } = secrets.value(secret);
+    const said = async () => (await look()).problems.filter((line) => line.startsWith('secrets: '));
+    expect(await said()).toEqual([]);
+    const other = JSON.stringify({ ...JSON.parse(SecretString!), password: 'another' });
+    await secrets.put(secret, { SecretString: other });
+    const line = `secrets: secret mcp-tenant-db/${id} of umbrella has a password that its login is refused with`;
+    expect(await said()).toEqual([expect.stringContaining(line)]);
+    await secrets.put(secret, { SecretString });
+    expect(await said()).toEqual([]);
+  });
 });
 
 describe('npm run verify:aws', () => {

@@ -7,6 +7,9 @@ import { canarySlugs } from './canaries.ts';
 export interface Server {
   readonly clusterId: string;
   readonly kind: 'shared' | 'dedicated';
+  /** Where calls go: the proxy of a shared one. */
+  readonly callHost: string;
+  readonly callPort: number;
   readonly host: string;
   readonly port: number;
   /** Of a shared one: the database that takes new homes. */
@@ -48,7 +51,7 @@ export async function readPicture(catalog: ControlConnection, after: string, siz
     [canarySlugs],
   );
   const servers = await catalog.query<Server>(
-    `select cluster_id as "clusterId", kind, admin_host as host, admin_port as port, database_name as database, database_id as "databaseId"
+    `select cluster_id as "clusterId", kind, host as "callHost", port as "callPort", admin_host as host, admin_port as port, database_name as database, database_id as "databaseId"
        from catalog.clusters order by kind desc, created_at`,
   );
   const canaries = await catalog.query<OwnedHome>(ownedHomes('t.slug = any ($2)'), [owning, canarySlugs]);

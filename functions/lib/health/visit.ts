@@ -12,6 +12,7 @@ import { type Check, finding, type HealthFinding, type Risk } from './findings.t
 import { homesIn, type OwnedHome, type Picture, type Server } from './picture.ts';
 import { compareHomes, compareIds, compareNames } from './reality.ts';
 import { auditFunctions, auditKeys, auditPass, type Passes, type Runtimes } from './runtime.ts';
+import { auditSecretsOf } from './secrets.ts';
 import type { Watch } from './watch.ts';
 
 /** One database to look into, and the homes in it whose turn it is. */
@@ -100,12 +101,9 @@ export async function visit(
     for (let from = 0; from < homes.length && (from === 0 || !isLate()); from += atOnce) {
       const some = homes.slice(from, from + atOnce);
       looked.push(...some.map(({ homeId }) => homeId));
-      findings.push(
-        ...(await auditHomes(
-          connection,
-          some.filter(({ tenant }) => !picture.busy.has(tenant)),
-        )),
-      );
+      const atRest = some.filter(({ tenant }) => !picture.busy.has(tenant));
+      await auditHomes(connection, atRest, findings);
+      findings.push(...(await auditSecretsOf({ plane }, catalog, server, atRest)));
     }
     return { sessionLocks: locks, looked, runtimes: runtime.runtimes, passes };
   });
@@ -182,23 +180,22 @@ async function missingGrants(
   );
 }
 
-/** Tables of homes of their own: what the catalogs say about them, and whose rows are in them. */
+/** Tables of homes of their own: what the catalogs say about them, and whose rows are in them. `findings`: as for `visit`. */
 async function auditHomes(
   connection: ControlConnection,
   homes: readonly OwnedHome[],
-): Promise<HealthFinding[]> {
-  const findings: HealthFinding[] = [];
+  findings: HealthFinding[],
+): Promise<void> {
   for (const strategy of strategies) {
     const alike = homes.filter((home) => home.strategy === strategy);
     if (alike.length === 0) continue;
-    const rows = [...(await check(connection, alike)), ...(await foreignRows(connection, alike))];
-    for (const row of rows) {
-      const home = alike.find(({ schema }) => schema === row.schema)!;
-      findings.push(ofTables(row, home, [strategy]));
-    }
+    for (const look of [check, foreignRows])
+      for (const row of await look(connection, alike)) {
+        const home = alike.find(({ schema }) => schema === row.schema)!;
+        findings.push(ofTables(row, home, [strategy]));
+      }
     findings.push(...(await missingGrants(connection, alike, 'none')));
   }
-  return findings;
 }
 
 /** Rows in homes' own tables that name another tenant: nothing but the ends of the key's index is read. */

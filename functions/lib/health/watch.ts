@@ -64,8 +64,9 @@ export async function part(
     proof?.tally.note(proof.name, true);
     return findings;
   } catch (error) {
-    const { code } = error as { code?: string };
-    const isMoment = code === undefined || ofTheMoment.test(code);
+    // Without a severity it is nobody's answer: a socket, or a credential that was not to be read.
+    const { code, severity } = error as { code?: string; severity?: string };
+    const isMoment = severity === undefined || ofTheMoment.test(code!);
     const isAway = proof?.isAlone && error instanceof ConnectFailure && error.meaning === 'lost';
     const isProof = proof !== undefined && proof.strategies.length > 0 && !isAway;
     const times = isProof ? proof.tally.note(proof.name, false) : 0;
