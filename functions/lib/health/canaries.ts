@@ -6,7 +6,7 @@ import type { ProvisionInput } from '../lifecycle/provision.ts';
 import { type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
 import { type Tally, tooOften } from './in-a-row.ts';
-import { part, type Watch } from './watch.ts';
+import type { Watch } from './watch.ts';
 
 /** Two tenants of one strategy: what `a` can do to `b` is what any tenant could do to another. */
 export interface Pair {
@@ -27,28 +27,36 @@ const slugsOf = (strategy: Strategy) => [`canary-${strategy}-a`, `canary-${strat
 /** By these and not by a mark in the catalog it is told what is a canary: a mark could take every tenant out of the watch. */
 export const canarySlugs: readonly string[] = strategies.flatMap(slugsOf);
 
-/**
- * The canaries of the strategies in use, and what is wrong with those that are not there. A missing one is provisioned
- * as any tenant is, in the shared cluster: the wall of a database is the same there as on an instance of its own, which
- * would cost one for nothing else. Safe to repeat.
- */
-export async function canaries(
-  watch: Watch,
+/** One that is not there yet. */
+export interface MissingCanary {
+  readonly slug: string;
+  readonly strategy: Strategy;
+}
+
+/** The canaries of the strategies in use: those that are there, by pairs, and those that are to be made. */
+export async function findCanaries(
   catalog: ControlConnection,
   strategies: readonly Strategy[],
-): Promise<{ pairs: Pair[]; findings: HealthFinding[] }> {
+): Promise<{ pairs: Pair[]; missing: MissingCanary[] }> {
+  const { rows } = await catalog.query<Route>(
+    `select t.tenant_id as tenant, t.slug, t.status, h.strategy, h.epoch::int, h.home_id as "homeId",
+            h.database_id as "databaseId", h.database_name as database, h.schema_name as schema, h.login,
+            h.cluster_id as "clusterId", c.host, c.port
+       from catalog.tenants t join catalog.homes h on h.home_id = t.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
+      where t.slug = any ($1) and t.is_canary and t.status = 'active'`,
+    [strategies.flatMap(slugsOf)],
+  );
   const pairs: Pair[] = [];
-  const findings: HealthFinding[] = [];
+  const missing: MissingCanary[] = [];
   for (const strategy of strategies) {
-    const routes: Route[] = [];
-    for (const slug of slugsOf(strategy)) {
-      const known = await findCanary(catalog, slug);
-      if (known !== undefined) routes.push(known);
-      else findings.push(...(await part(slug, () => provision(watch, catalog, slug, strategy))));
-    }
-    if (routes[0] && routes[1]) pairs.push({ strategy, a: routes[0], b: routes[1] });
+    const [a, b] = slugsOf(strategy).map((slug) => {
+      const known = rows.find((route) => route.slug === slug);
+      if (known === undefined) missing.push({ slug, strategy });
+      return known;
+    });
+    if (a && b) pairs.push({ strategy, a, b });
   }
-  return { pairs, findings };
+  return { pairs, missing };
 }
 
 /**
@@ -76,18 +84,6 @@ export function auditUntried(
   });
 }
 
-async function findCanary(catalog: ControlConnection, slug: string): Promise<Route | undefined> {
-  const { rows } = await catalog.query<Route>(
-    `select t.tenant_id as tenant, t.slug, t.status, h.strategy, h.epoch::int, h.home_id as "homeId",
-            h.database_id as "databaseId", h.database_name as database, h.schema_name as schema, h.login,
-            h.cluster_id as "clusterId", c.host, c.port
-       from catalog.tenants t join catalog.homes h on h.home_id = t.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
-      where t.slug = $1 and t.is_canary and t.status = 'active'`,
-    [slug],
-  );
-  return rows[0];
-}
-
 interface Recorded {
   readonly tenant: TenantId;
   readonly is_canary: boolean;
@@ -98,11 +94,14 @@ interface Recorded {
   readonly ms: number | null;
 }
 
-async function provision(
-  watch: Watch,
+/**
+ * Has a canary provisioned as any tenant is, in the shared cluster: the wall of a database is the same there as on an
+ * instance of its own, which would cost one for nothing else. Safe to repeat. @returns what keeps it from being made
+ */
+export async function provisionCanary(
+  watch: Pick<Watch, 'provision'>,
   catalog: ControlConnection,
-  slug: string,
-  strategy: Strategy,
+  { slug, strategy }: MissingCanary,
 ): Promise<HealthFinding[]> {
   await catalog.query(
     `insert into catalog.tenants (slug, tier, strategy, is_canary) values ($1, $2, $3, true) on conflict (slug) do nothing`,

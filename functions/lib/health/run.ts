@@ -3,7 +3,7 @@ import type { MasterKeys } from '../isolation/context.ts';
 import { catalogEndpoint } from '../lifecycle/control-plane.ts';
 import { catalogDatabase } from '../migrations/install.ts';
 import { auditDatabase } from './audit-database.ts';
-import { auditUntried, canaries, type Pair } from './canaries.ts';
+import { auditUntried, findCanaries, type Pair, provisionCanary } from './canaries.ts';
 import { type Check, checks, finding, type HealthFinding, type HealthState, stateOf } from './findings.ts';
 import { type Tally, tallyFrom } from './in-a-row.ts';
 import { auditPublicUrl } from './outside.ts';
@@ -34,6 +34,8 @@ const placeMs = 20_000;
 const width = 4;
 /** A tool call that takes longer, ms, is not answered; the function itself gives up later. */
 const probeMs = 20_000;
+/** What everything waits for, ms: an address of AWS that never answers must not keep the run from its end. */
+const awsMs = 5_000;
 const kept = 200;
 
 export interface HealthRun {
@@ -78,10 +80,12 @@ async function look(
   size: number,
 ): Promise<{ report: Omit<HealthReport, 'ms'>; next: Next }> {
   const picture = await readPicture(catalog, next.after, size);
-  const { keys, findings: keyless } = await readKeys(watch, picture);
-  const dedicated = await lookAtInstances(watch, picture);
+  const [{ keys, findings: keyless }, dedicated] = await Promise.all([
+    readKeys(watch, picture),
+    lookAtInstances(watch, picture),
+  ]);
   const places = placesOf(picture, dedicated.away);
-  const made = await canaries(watch, catalog, picture.strategies);
+  const { pairs, missing } = await findCanaries(catalog, picture.strategies);
   const results: Visit[] = [];
   const looked = new Set<string>();
   const runtimes: Runtimes[] = [];
@@ -92,9 +96,11 @@ async function look(
   const first = places.find(({ isShared, homes }) => !isShared && homes.some(isSampled));
 
   const parts = await Promise.all([
-    ...made.pairs.map((pair) => walls(watch, keys, pair, now, tally)),
-    ...made.pairs.map((pair) => dataPath(watch, pair)),
-    auditPublicUrl(watch, catalog, made.pairs, now),
+    ...pairs.map((pair) => walls(watch, keys, pair, now, tally)),
+    ...pairs.map((pair) => dataPath(watch, pair)),
+    // Beside all else: while one can't be begun, the others' walls are tried.
+    ...missing.map((canary) => part(canary.slug, () => provisionCanary(watch, catalog, canary))),
+    auditPublicUrl(watch, catalog, pairs, now),
     inParallel(places, width, async (place) => {
       if (!place.isShared && isLate() && place !== first) return [];
       let result: Visit | undefined;
@@ -144,15 +150,9 @@ async function look(
     part('secrets', () => auditSecrets(watch, catalog, picture, next.secrets)),
     part('the pair that signs API keys', () => auditSigningKeys(watch, signingKeySecret)),
   ]);
-  const tried = keys === undefined ? [] : made.pairs.map(({ strategy }) => strategy);
+  const tried = keys === undefined ? [] : pairs.map(({ strategy }) => strategy);
   const untried = auditUntried(picture.strategies, tried, tally);
-  const findings = distinct([
-    ...keyless,
-    ...made.findings,
-    ...untried,
-    ...dedicated.findings,
-    ...parts.flat(),
-  ]);
+  const findings = distinct([...keyless, ...untried, ...dedicated.findings, ...parts.flat()]);
   return {
     report: {
       strategies: picture.strategies,
@@ -177,7 +177,7 @@ async function look(
 
 async function lookAtInstances(watch: Watch, picture: Picture) {
   try {
-    return auditInstances(picture, await watch.instances());
+    return auditInstances(picture, await within(() => watch.instances(), awsMs));
   } catch (error) {
     const text = `could not be listed: ${reasonOf(error)}`;
     const findings = [finding('unfinished', [], 'dedicated instances', text, 'the next run tries it again')];
@@ -190,7 +190,7 @@ async function readKeys(
   { strategies }: Picture,
 ): Promise<{ keys: MasterKeys | undefined; findings: HealthFinding[] }> {
   try {
-    return { keys: await watch.readKeys(), findings: [] };
+    return { keys: await within(() => watch.readKeys(), awsMs), findings: [] };
   } catch (error) {
     const text = `can't be used: ${reasonOf(error)} New environments can't serve`;
     const remedy = 'restore the secret within its recovery window';

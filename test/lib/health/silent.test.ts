@@ -9,7 +9,7 @@ import { loginSecretName } from '../../../functions/lib/isolation/credentials.ts
 import { startWorld, type World } from '../../support/world.ts';
 import { signingKeySecret, startWatching, told } from './support.ts';
 
-/** Instances that take a connection and never say a word: each costs a run six seconds. */
+/** What takes a connection, or a call, and never says a word. */
 let world: World;
 let watch: Watch;
 const sockets = new Set<Socket>();
@@ -23,6 +23,25 @@ afterAll(async () => {
   for (const socket of sockets) socket.destroy();
   silent.close();
   await world?.close();
+});
+
+it('calls of AWS that nobody answers keep no run from its end, nor what is there from being looked at', async () => {
+  const { rows } = await world.asProvisioner('catalog', async (catalog) => {
+    await catalog.query(
+      `update catalog.tenants set slug = concat('once-', slug), is_canary = false where slug in ('canary-rls-b', 'canary-schema-b')`,
+    );
+    return catalog.query<{ homes: number }>(
+      "select count(*)::int as homes from catalog.homes where strategy <> 'rls' and state = 'open'",
+    );
+  });
+  const never = () => new Promise<never>(() => {});
+  const run = await runCanary({ ...watch, provision: never, instances: never }, signingKeySecret);
+  const lines = told(run!);
+  for (const slug of ['canary-rls-b', 'canary-schema-b'])
+    expect(lines).toContain(`unfinished: ${slug} could not be checked: no answer within 15 s`);
+  expect(lines).toContain('unfinished: dedicated instances could not be listed: no answer within 5 s');
+  expect(lines.filter((line) => !line.startsWith('unfinished: '))).toEqual([]);
+  expect([run!.state, run!.report.homes]).toEqual(['degraded', rows[0]!.homes]);
 });
 
 const count = 10;
