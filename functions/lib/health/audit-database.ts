@@ -79,6 +79,8 @@ const signs = `s.nspname = 'tenancy' and c.relname in ('keys', 'pass_secret_1', 
 const notExtension = (catalog: string, oid: string) =>
   `not exists (select from pg_catalog.pg_depend e where e.classid = 'pg_catalog.${catalog}'::regclass and e.objid = ${oid} and e.deptype = 'e')`;
 
+const systemSchemas = `'pg_catalog'::regnamespace, 'information_schema'::regnamespace`;
+
 const databaseAudit = `
 with data as materialized (select oid, rolname from pg_catalog.pg_roles where rolname ~ ${dataRoles}),
 homes as materialized (
@@ -106,11 +108,12 @@ select 'rights' as check, g.rolname as login, format('schema %s', s.nspname) as 
   left join pg_catalog.pg_roles w on w.oid = a.grantee
   left join homes h on h.namespace = s.oid and h.login = g.rolname
  where a.grantee <> s.nspowner and (a.grantee = 0 or g.oid is not null or s.is_home or s.nspname in ('tenancy', 'catalog'))
+   -- Everybody has no name, and what is compared with none is neither true nor false.
    and (a.is_grantable or a.privilege_type <> 'USAGE' or not (h.login is not null
-     or s.nspname in ('tenancy', 'extensions') and g.rolname in ('tenancy_app', 'tenancy_tenants')
-     or s.nspname = 'shared' and g.rolname = 'tenancy_app'
-     or s.nspname = 'catalog' and g.rolname = 'tenancy_catalog_reader'))
-   and not (w.rolname = 'tenancy_provisioner' or s.nspname in ('extensions', 'tenancy') and w.rolname = 'tenancy_owner')
+     or s.nspname in ('tenancy', 'extensions') and coalesce(g.rolname, '') in ('tenancy_app', 'tenancy_tenants')
+     or s.nspname = 'shared' and coalesce(g.rolname, '') = 'tenancy_app'
+     or s.nspname = 'catalog' and coalesce(g.rolname, '') = 'tenancy_catalog_reader'))
+   and not (coalesce(w.rolname, '') = 'tenancy_provisioner' or s.nspname in ('extensions', 'tenancy') and coalesce(w.rolname, '') = 'tenancy_owner')
 union all
 select 'owners', h.login, format('schema %s', s.nspname), format('is owned by %s', pg_get_userbyid(s.nspowner)), format('alter schema %I owner to tenancy_owner', s.nspname)
   from schemas s left join homes h on h.namespace = s.oid where s.is_home and pg_get_userbyid(s.nspowner) <> 'tenancy_owner'
@@ -153,6 +156,13 @@ select distinct 'functions', null::name, p.oid::regprocedure::text, 'runs with t
    -- Of those in a home, with tenancy_owner's rights, tenancy.audit_homes tells.
    and (not s.is_home or pg_get_userbyid(p.proowner) <> 'tenancy_owner')
    and (exists (select from ${executors} a where ${mayTenants}) or exists (select from pg_catalog.pg_trigger t where t.tgfoid = p.oid and not t.tgisinternal))
+union all
+-- Beside the server's own, where every path begins. AWS adds to those.
+select 'functions', null, p.oid::regprocedure::text, 'stands among the functions of the server, and is none', format('drop function %s', p.oid::regprocedure)
+  from pg_catalog.pg_proc p where p.oid >= 16384 and p.pronamespace in (${systemSchemas}) and pg_get_userbyid(p.proowner) <> 'rdsadmin' and ${notExtension('pg_proc', 'p.oid')}
+union all
+select 'rights', null, c.oid::regclass::text, 'stands among the tables of the server, and is none', format('drop it: %s', c.oid::regclass)
+  from pg_catalog.pg_class c where c.oid >= 16384 and c.relnamespace in (${systemSchemas}) and pg_get_userbyid(c.relowner) <> 'rdsadmin' and ${notExtension('pg_class', 'c.oid')}
 union all
 select 'functions', g.rolname, p.oid::regprocedure::text, format('EXECUTE is granted to %s', coalesce(w.rolname, 'PUBLIC')),
        format('revoke execute on function %s from %s', p.oid::regprocedure, coalesce(quote_ident(w.rolname), 'public'))

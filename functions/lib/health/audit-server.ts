@@ -20,6 +20,9 @@ const powers = `'{pg_read_all_data,pg_write_all_data,pg_read_server_files,pg_wri
 const ofTheServer = (role: string) =>
   `(${role}.oid = 10 or ${role}.rolname ~ '^(pg_.*|rdsadmin|rdsrepladmin|rdstopmgr|rdsproxyadmin|rdswriteforwarduser)$' or ${role}.rolname ~ '^rds_' and not ${role}.rolcanlogin)`;
 
+/** Parameters that change what a statement finds, or what it is checked by. */
+const misleading = `'^(search_path|row_security|role|session_authorization|session_replication_role|(session|local)_preload_libraries|tenancy\\..*)$'`;
+
 /**
  * First minor versions without CVE-2026-6473 (any unprivileged SQL can corrupt the heap), nor the row-security bypasses
  * CVE-2024-10976 and CVE-2025-8713 before it.
@@ -99,9 +102,19 @@ union all
 select 'role_settings', r.rolname, format('role %s', r.rolname), 'may have any number of connections', format('alter role %I connection limit 20', r.rolname)
   from ours r where r.of_home and r.rolconnlimit < 0
 union all
-select 'role_settings', null, format('database %s', d.datname), format('gives every login a default: %s', c.setting), format('alter database %I reset %s', d.datname, c.name)
-  from configured c join pg_catalog.pg_database d on d.oid = c.setdatabase
- where c.setrole = 0 and c.name ~ '^(search_path|row_security|role|session_authorization|(session|local)_preload_libraries|tenancy\\..*)$'
+select 'role_settings', null, coalesce('database ' || d.datname, 'the server'), format('gives every login a default: %s', c.setting),
+       format('alter %s reset %s', coalesce('database ' || quote_ident(d.datname), 'role all'), c.name)
+  from configured c left join pg_catalog.pg_database d on d.oid = c.setdatabase
+ where c.setrole = 0 and c.name ~ ${misleading}
+union all
+-- What it looks up and runs is the control plane's, and this audit too.
+select 'role_settings', null, 'role tenancy_provisioner', format('has a default of its own: %s', c.setting), format('alter role tenancy_provisioner reset %s', c.name)
+  from configured c join ours r on r.oid = c.setrole and r.rolname = 'tenancy_provisioner' where c.name ~ ${misleading}
+union all
+select 'rights', g.rolname, format('parameter %s', p.parname), format('%s is granted to %s', a.privilege_type, coalesce(g.rolname, 'PUBLIC')),
+       format('revoke all on parameter %s from %s', p.parname, coalesce(quote_ident(g.rolname), 'public'))
+  from pg_catalog.pg_parameter_acl p cross join aclexplode(p.paracl) a left join ours g on g.oid = a.grantee
+ where a.grantee = 0 or g.is_data
 union all
 select 'databases', null, format('database %s', datname), format('%s is granted to PUBLIC', privilege_type), format('revoke all on database %I from public', datname)
   from connectable where grantee = 0
@@ -117,8 +130,10 @@ select 'databases', g.rolname, format('database %s', c.datname), format('%s is g
            and not exists (select from pg_catalog.pg_auth_members m join ours s on s.oid = m.roleid and s.rolname = 'tenancy_schemas' where m.member = c.grantee)
          else false end)
 union all
+-- Whoever owns it may open it to others, give its sessions defaults, and drop it.
 select 'databases', null, format('database %s', d.datname), format('is owned by %s', r.rolname), format('alter database %I owner to tenancy_provisioner', d.datname)
-  from pg_catalog.pg_database d join ours r on r.oid = d.datdba where r.is_data
+  from pg_catalog.pg_database d join pg_catalog.pg_roles r on r.oid = d.datdba left join ours o on o.oid = d.datdba
+ where o.is_data or d.datname ~ '^(tenantry|tenantry_catalog|home_[0-9a-f]{32})$' and r.rolname <> 'tenancy_provisioner'
 union all
 select 'version', null, 'PostgreSQL ' || current_setting('server_version'), 'has a known hole: any SQL user can corrupt its tables (CVE-2026-6473)', 'upgrade to its newest minor version'
  where coalesce((jsonb_build_object(${Object.entries(versionFloors)
@@ -129,8 +144,15 @@ union all
 select 'server', null, format('parameter %s', name), format('is %s: values of calls are written to the log', setting), format('set %s = 0', name)
   from pg_catalog.pg_settings where name in ('log_parameter_max_length', 'log_parameter_max_length_on_error') and setting <> '0'
 union all
-select 'replication', null, format('replication slot %s', slot_name), format('hands out every change of database %s', database), 'drop it, if it is not yours'
-  from pg_catalog.pg_replication_slots where slot_type = 'logical'
+select 'server', null, format('parameter %s', name), format('is %s: triggers and foreign keys rest', setting), format('set %s = origin', name)
+  from pg_catalog.pg_settings where name = 'session_replication_role' and setting <> 'origin'
+union all
+select 'server', null, 'parameter rds.force_ssl', 'is off: logins may come without TLS', 'set rds.force_ssl = 1'
+ where current_setting('rds.force_ssl', true) in ('0', 'off')
+union all
+select 'replication', null, format('replication slot %s', slot_name), format('hands out every change of %s', coalesce('database ' || database, 'the server')), 'drop it, if it is not yours'
+  -- RDS's own, of its replicas, begin so.
+  from pg_catalog.pg_replication_slots where slot_type = 'logical' or slot_name !~ '^rds_'
 union all
 select 'replication', null, format('prepared transaction %s', gid), format('holds its locks in database %s', database), 'roll it back'
   from pg_catalog.pg_prepared_xacts

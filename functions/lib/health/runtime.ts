@@ -5,7 +5,7 @@ import { asRole } from '../isolation/homes.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
 
-/** Digests of functions, by the migrations that made them: as they were first seen. */
+/** Digests of functions, and of what hangs on tables, by the migrations that made them: as they were first seen. */
 export type Runtimes = Readonly<Record<string, Readonly<Record<string, string>>>>;
 
 /** Digests of what passes are made with, by the database's id: as they were first seen. */
@@ -22,7 +22,7 @@ interface Key {
   readonly digest: string;
 }
 
-/** The functions that the product has in a database are those that its migrations made, here as elsewhere. */
+/** The functions, triggers, rules and constraints that the product has in a database are those that its migrations made, here as elsewhere. */
 export async function auditFunctions(
   connection: ControlConnection,
   schema: 'tenancy' | 'catalog',
@@ -136,7 +136,19 @@ const passDigest = `
   select encode(sha256(convert_to($1, 'UTF8') || int8send(pg_sequence_last_value(to_regclass('tenancy.pass_secret_1')))
     || int8send(pg_sequence_last_value(to_regclass('tenancy.pass_secret_2')))), 'hex') as digest`;
 
+/** Whose triggers, rules and constraints change what the functions find. Those of foreign keys are named after numbers that differ. */
 const functionsOf = (schema: string) => `
-  select (select md5(concat($1::text, string_agg(concat(name, checksum), ',' order by name))) from ${schema}._migrations) as version,
-         (select jsonb_object_agg(p.oid::pg_catalog.regprocedure, md5(concat(pg_catalog.pg_get_functiondef(p.oid), pg_catalog.pg_get_userbyid(p.proowner))))
-            from pg_catalog.pg_proc p where p.pronamespace = $1::pg_catalog.regnamespace and p.prokind in ('f', 'p')) as functions`;
+  select (select md5(concat($1::text, ' with its tables', string_agg(concat(name, checksum), ',' order by name))) from ${schema}._migrations) as version,
+         (select jsonb_object_agg(made.name, md5(made.definition)) from (
+            select p.oid::pg_catalog.regprocedure::text as name, concat(pg_catalog.pg_get_functiondef(p.oid), pg_catalog.pg_get_userbyid(p.proowner)) as definition
+              from pg_catalog.pg_proc p where p.pronamespace = $1::pg_catalog.regnamespace and p.prokind in ('f', 'p')
+            union all
+            select format('trigger %s on %s', t.tgname, c.oid::pg_catalog.regclass), concat(pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled)
+              from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
+             where c.relnamespace = $1::pg_catalog.regnamespace and not t.tgisinternal
+            union all
+            select format('rule %s on %s', r.rulename, c.oid::pg_catalog.regclass), concat(pg_catalog.pg_get_ruledef(r.oid), r.ev_enabled)
+              from pg_catalog.pg_rewrite r join pg_catalog.pg_class c on c.oid = r.ev_class where c.relnamespace = $1::pg_catalog.regnamespace
+            union all
+            select format('constraint %s on %s', n.conname, n.conrelid::pg_catalog.regclass), pg_catalog.pg_get_constraintdef(n.oid)
+              from pg_catalog.pg_constraint n where n.connamespace = $1::pg_catalog.regnamespace and n.conrelid <> 0) made) as functions`;
