@@ -76,7 +76,11 @@ const schema = z.strictObject({
   network: z
     .strictObject({
       /** Of the VPC that is made for it. */
-      cidr: z.cidrv4('must be an IPv4 range, e.g. 10.40.0.0/16').default('10.40.0.0/16'),
+      cidr: z
+        .cidrv4('must be an IPv4 range, e.g. 10.40.0.0/16')
+        // Two subnets of 4,096 addresses, and no more than a VPC may have.
+        .regex(/\/1[6-9]$/, 'must be a range from /16 to /19: two subnets of /20 are made in it')
+        .default('10.40.0.0/16'),
       /**
        * In place of a VPC of its own: subnets without a way out to the internet, one in each of at least two zones. Never two
        * in one zone: an endpoint takes one subnet a zone, and the deployment would fail.

@@ -176,5 +176,16 @@ export class SharedCluster extends Construct {
       reason:
         'Who reaches the port is said by security groups, one by name; another number would hide nothing.',
     });
+    if (cluster.kind === 'instance' && !cluster.standby)
+      Validations.of(this.server).acknowledge({
+        id: 'AwsSolutions-RDS3',
+        reason: 'The settings ask for one server alone (cluster.standby: false).',
+      });
+    if (!cluster.deletionProtection)
+      Validations.of(this.server).acknowledge({
+        id: 'AwsSolutions-RDS10',
+        reason:
+          'The settings lift it (cluster.deletionProtection: false), as before the stacks are destroyed.',
+      });
   }
 }

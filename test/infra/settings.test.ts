@@ -94,6 +94,13 @@ describe('settings', () => {
     expect([...there].sort()).toEqual(expected);
   });
 
+  it.each(['10.0.0.0/20', '10.0.0.0/8', '10.0.0.0'])(
+    'refuse a network of %s, where the subnets don’t fit',
+    (cidr) => {
+      expect(() => readSettings({ network: { cidr } })).toThrow(/tenantry\.network\.cidr: must be/);
+    },
+  );
+
   it.each(['', '{', '[]', 7])('refuse %j and say where they belong', (context) => {
     expect(() => readSettings(context)).toThrow(/tenantry/);
   });
