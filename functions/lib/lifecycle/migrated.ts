@@ -1,5 +1,5 @@
 import { knownFiles, recordFiles, recordSchemaState } from '../catalog/migration-runs.ts';
-import type { ControlConnection } from '../database/connect.ts';
+import { answersOf, type ControlConnection } from '../database/connect.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
 import { refused } from '../migrations/refused.ts';
 import { type Release, schemaStates } from '../migrations/release.ts';
@@ -24,6 +24,8 @@ export async function recordMigrated(
   release: Release,
   files: readonly MigrationFile[] = release.home,
 ): Promise<void> {
-  await recordFiles(catalog, files);
-  await recordSchemaState(catalog, of, schemaStates(release)[files.length - 1]!);
+  await answersOf([
+    recordFiles(catalog, files),
+    recordSchemaState(catalog, of, schemaStates(release)[files.length - 1]!),
+  ]);
 }

@@ -215,14 +215,14 @@ export async function report(
   );
 }
 
-/** Runs one attempt of a step and keeps a record of it. A process that dies leaves the attempt `running`. */
+/** Runs one attempt of a step and ends the record of it. A process that dies leaves the attempt `running`. */
 export async function recorded<T>(
   catalog: ControlConnection,
   operationId: string,
   step: string,
+  attempt: number,
   work: () => Promise<T>,
 ): Promise<T> {
-  const attempt = await nextAttempt(catalog, operationId, step);
   const end = (outcome: string, reason: string | null) =>
     catalog.query(
       `update catalog.operation_steps set outcome = $4, reason = $5, finished_at = now()
@@ -239,15 +239,26 @@ export async function recorded<T>(
   }
 }
 
-/** A step may run in parallel with itself: each has a number of its own. */
-async function nextAttempt(catalog: ControlConnection, operationId: string, step: string): Promise<number> {
+/**
+ * Begins the record of one attempt. A step may run in parallel with itself: each has a number of its own.
+ * @returns undefined when the operation has ended, or is not there
+ */
+export async function beginAttempt(
+  catalog: ControlConnection,
+  operationId: string,
+  step: string,
+): Promise<number | undefined> {
   for (;;) {
-    const { rows } = await catalog.query<{ attempt: number }>(
-      `insert into catalog.operation_steps (operation_id, step, attempt)
-       select $1, $2, coalesce(max(attempt), 0) + 1 from catalog.operation_steps where operation_id = $1 and step = $2
-       on conflict do nothing returning attempt`,
+    const { rows } = await catalog.query<{ attempt: number | null }>(
+      `with running as (select from catalog.operations where operation_id = $1 and state = 'running'),
+       begun as (
+         insert into catalog.operation_steps (operation_id, step, attempt)
+         select $1, $2, coalesce((select max(attempt) from catalog.operation_steps where operation_id = $1 and step = $2), 0) + 1
+           from running
+         on conflict do nothing returning attempt)
+       select attempt from running left join begun on true`,
       [operationId, step],
     );
-    if (rows[0] !== undefined) return rows[0].attempt;
+    if (rows[0]?.attempt !== null) return rows[0]?.attempt;
   }
 }

@@ -9,7 +9,7 @@ import {
   type ReachableHome,
   recordTenant,
 } from '../catalog/tenants.ts';
-import { type ControlConnection, inTransaction, withConnection } from '../database/connect.ts';
+import { answersOf, type ControlConnection, inTransaction, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -123,8 +123,11 @@ export const provisionSteps = {
    * @throws TenantryError `instance_pending` while an instance can't be deleted yet
    */
   async reserve(provisioner, catalog, { tenant, input }) {
-    await changeTenantStatus(catalog, tenant, ['failed'], 'provisioning');
-    for (const { homeId, strategy, clusterId, isInUse } of await homesOf(catalog, tenant)) {
+    const [, homes] = await answersOf([
+      changeTenantStatus(catalog, tenant, ['failed'], 'provisioning'),
+      homesOf(catalog, tenant),
+    ]);
+    for (const { homeId, strategy, clusterId, isInUse } of homes) {
       if (isInUse || homeId === input.homeId) continue;
       const placement = clusterId === homeId ? 'dedicated' : 'shared-cluster';
       await takeBack(provisioner, catalog, tenant, { homeId, strategy, placement });
@@ -147,9 +150,8 @@ export const provisionSteps = {
   },
 
   async migrate({ plane, release }, catalog, { input }) {
-    const home = await builtHome(catalog, input);
-    if (!isolations[home.strategy].ownsTables) return;
-    await requireUnedited(catalog, release);
+    if (!isolations[input.strategy].ownsTables) return;
+    const [home] = await answersOf([builtHome(catalog, input), requireUnedited(catalog, release)]);
     const target = { home, databaseId: home.databaseId, keys: plane.keys };
     await withConnection(adminOf(plane, home), (connection) => migrateHome(connection, target, release.home));
     await recordMigrated(catalog, home, release);

@@ -1,8 +1,8 @@
-import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { answersOf, type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { catalogEndpoint } from './control-plane.ts';
-import { type Operation, recorded } from './operations.ts';
+import { beginAttempt, type Operation, recorded } from './operations.ts';
 
 /** What a state machine hands to a step. */
 export interface StepEvent {
@@ -66,9 +66,13 @@ export async function runStep<
     if (step === undefined) throw new TenantryError('internal', `There is no step ${event.step}.`);
     return await withConnection(catalogEndpoint(made.plane), async (catalog) => {
       // A step that runs in parallel with itself takes turns: the lock goes with the connection, whatever becomes of us.
+      // Sent together, and done one after the other.
       const lock = operationLock(event.operation, turnOf(event));
-      await catalog.query(`select pg_advisory_lock(${lock.sql})`, lock.values);
-      const operation = await read(catalog, event.operation);
+      const [, attempt, operation] = await answersOf([
+        catalog.query(`select pg_advisory_lock(${lock.sql})`, lock.values),
+        beginAttempt(catalog, event.operation, event.step),
+        read(catalog, event.operation),
+      ]);
       if (operation.state === 'done') return nothingLeft('done');
       if (operation.state === 'failed') {
         if (takesBack.has(event.step)) return nothingLeft('failed');
@@ -77,7 +81,7 @@ export async function runStep<
       if (operation.state === 'cancelled')
         throw new TenantryError('operation_cancelled', 'This operation has been undone.');
       const work = () => step(made, catalog, operation, event.input);
-      return recorded(catalog, operation.operationId, event.step, work);
+      return recorded(catalog, operation.operationId, event.step, attempt!, work);
     });
   } catch (error) {
     throw namedForStates(error);
