@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ControlConnection, inTransaction, literal } from '../database/connect.ts';
+import { answersOf, type ControlConnection, inTransaction, literal } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import type { HomeState } from '../tenant/tenant.ts';
 import type { Finding, Home, Scope } from './isolation.ts';
@@ -205,13 +205,15 @@ export async function complete(
   shared: boolean,
 ): Promise<Finding[]> {
   if (scope === 'whole') {
-    await connection.query('select tenancy.protect_homes($1, $2, $3, $4)', [...columns(homes), shared]);
-    const [schemas] = columns(homes);
-    const { rows: strays } = await connection.query<Finding>(
-      'select home_schema as schema, object, finding, remedy from tenancy.audit_strays($1)',
-      [schemas],
-    );
-    return [...(await audit(connection, homes, shared)), ...strays];
+    const [, found, strays] = await answersOf([
+      connection.query('select tenancy.protect_homes($1, $2, $3, $4)', [...columns(homes), shared]),
+      audit(connection, homes, shared),
+      connection.query<Finding>(
+        'select home_schema as schema, object, finding, remedy from tenancy.audit_strays($1)',
+        [homes.map(({ schema }) => schema)],
+      ),
+    ]);
+    return [...found, ...strays.rows];
   }
   const { rows } = await connection.query<Finding>(
     'select home_schema as schema, object, finding, remedy from tenancy.complete_changes($1, $2, $3, $4)',

@@ -1,4 +1,4 @@
-import { type ControlConnection, literal } from '../database/connect.ts';
+import { answersOf, type ControlConnection, literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { everyTenant, type MasterKeys, signContext } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
@@ -55,19 +55,15 @@ export async function applyTogether(
     if (touched.length > 0) await runFiles(connection, touched, now());
     const open = pending.filter(({ target }) => completesAll && target.isSound !== true);
     const changed = new Set([...touched, ...open]);
-    for (const [scope, group] of Map.groupBy(changed, ({ target }) =>
-      target.isSound === true ? 'changed' : 'whole',
-    ))
-      for (const [isolation, homes] of byIsolation(group)) {
-        const findings = await isolation.complete(connection, homes, scope);
-        if (findings.length > 0)
-          throw new UnprotectedHomeError(files.at(-1)?.name ?? 'The runtime', findings);
-      }
+    const isWhole = countsLocks && changed.size === targets.length;
+    const [findings, locks] = await answersOf([
+      completed(connection, [...changed]),
+      isWhole ? heldLocks(connection) : undefined,
+    ]);
+    if (findings.length > 0) throw new UnprotectedHomeError(files.at(-1)?.name ?? 'The runtime', findings);
     const names = pending.map(
       ({ target, files }) => [target.home.homeId, files.map(({ name }) => name)] as const,
     );
-    const isWhole = countsLocks && changed.size === targets.length;
-    const locks = isWhole ? await heldLocks(connection) : undefined;
     return { applied: new Map(names), locks };
   };
   // How the next text is read must not be what a file before it has left in the session.
@@ -80,6 +76,17 @@ async function heldLocks(connection: ControlConnection): Promise<number> {
     'select count(*)::integer as locks from pg_locks where pid = pg_backend_pid()',
   );
   return rows[0]!.locks;
+}
+
+async function completed(
+  connection: ControlConnection,
+  changed: readonly { target: MigrationTarget }[],
+): Promise<Finding[]> {
+  const groups = Map.groupBy(changed, ({ target }) => (target.isSound === true ? 'changed' : 'whole'));
+  const found = [...groups].flatMap(([scope, group]) =>
+    [...byIsolation(group)].map(([isolation, homes]) => isolation.complete(connection, homes, scope)),
+  );
+  return (await answersOf(found)).flat();
 }
 
 function byIsolation(pending: readonly { target: MigrationTarget }[]): Map<Isolation, Home[]> {

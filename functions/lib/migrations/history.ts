@@ -21,27 +21,20 @@ export async function lockHistories(
   homes: readonly Home[],
 ): Promise<ReadonlyMap<string, History>> {
   const schemas = homes.map(({ schema }) => schema).sort();
-  await makeMissing(connection, schemas);
   const tables = schemas.map((schema) => `"${schema}"._migrations`);
-  return readHistories(connection, schemas, `lock table ${tables.join(', ')} in share row exclusive mode;`);
+  return readHistories(
+    connection,
+    schemas,
+    `${makeMissing(schemas)} lock table ${tables.join(', ')} in share row exclusive mode;`,
+  );
 }
 
-async function makeMissing(connection: ControlConnection, schemas: readonly string[]): Promise<void> {
-  const { rows } = await connection.query<{ schema: string }>(
-    `select schema from unnest($1::text[]) schema where to_regclass(format('%I._migrations', schema)) is null`,
-    [schemas],
-  );
-  if (rows.length === 0) return;
-  // CREATE TABLE IF NOT EXISTS twice at once is an error; a home that is being made has nobody yet who could hold this.
-  await connection.query(
-    rows
-      .map(
-        ({ schema }) =>
-          `select pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext('${schema}')); ${makeHistory(schema)};`,
-      )
-      .join('\n'),
-  );
-}
+/** CREATE TABLE IF NOT EXISTS twice at once is an error; a home that is being made has nobody yet who could hold this lock. */
+const makeMissing = (schemas: readonly string[]) => `do $$ declare home text; begin
+  for home in select h from unnest(array[${schemas.map((schema) => `'${schema}'`)}]) h where to_regclass(format('%I._migrations', h)) is null loop
+    perform pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext(home));
+    execute format('${makeHistory('%I', '')}', home);
+  end loop; end $$;`;
 
 /** Without a lock: for looking only. A home that has no table of it yet has no history. */
 export async function readHistory(connection: ControlConnection, { schema }: Home): Promise<History> {
@@ -70,8 +63,8 @@ async function readHistories(connection: ControlConnection, schemas: readonly st
 }
 
 /** `applied_at` is infinity from the begin of a statement that knows no transaction to its end. */
-export const makeHistory = (schema: string) =>
-  `create table if not exists "${schema}"._migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())`;
+export const makeHistory = (schema: string, quote = '"') =>
+  `create table if not exists ${quote}${schema}${quote}._migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())`;
 
 /**
  * The files that the home lacks, in order.
