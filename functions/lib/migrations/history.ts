@@ -62,9 +62,12 @@ async function readHistories(connection: ControlConnection, schemas: readonly st
   return histories;
 }
 
-/** `applied_at` is infinity from the begin of a statement that knows no transaction to its end. */
+/**
+ * `applied_at` is infinity from the begin of a statement that knows no transaction to its end. `plain`: without a table beside it
+ * for long values, which takes as long to make as this one.
+ */
 export const makeHistory = (schema: string, quote = '"') =>
-  `create table if not exists ${quote}${schema}${quote}._migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())`;
+  `create table if not exists ${quote}${schema}${quote}._migrations (name text storage plain primary key, checksum text storage plain not null, applied_at timestamptz not null default now())`;
 
 /**
  * The files that the home lacks, in order.
