@@ -9,8 +9,8 @@ export interface Secrets {
   read(name: string, fresh?: boolean): Promise<string>;
   /** As `read`, but undefined when there is no such secret. */
   find(name: string): Promise<string | undefined>;
-  /** Creates the secret or puts a new version of it. @throws RetryableError `unavailable` */
-  write(name: string, value: string): Promise<void>;
+  /** Creates the secret or puts a new version of it; `isNew`: none was found. @throws RetryableError `unavailable` */
+  write(name: string, value: string, isNew?: boolean): Promise<void>;
   /** At once, without a recovery window: for what was never used. Done when there is none. @throws RetryableError `unavailable` */
   remove(name: string): Promise<void>;
   /** Names that begin with `prefix`, at most `limit` of them. @throws RetryableError `unavailable` */
@@ -48,10 +48,15 @@ export function createSecrets(): Secrets {
     return text;
   }
 
-  async function create(name: string, value: string, put: () => Promise<unknown>): Promise<void> {
+  const sendCreate = async (name: string, value: string) => {
     const { sdk, client } = await load();
+    await client.send(new sdk.CreateSecretCommand({ Name: name, SecretString: value }));
+  };
+
+  async function create(name: string, value: string, put: () => Promise<unknown>): Promise<void> {
+    const { sdk } = await load();
     try {
-      await client.send(new sdk.CreateSecretCommand({ Name: name, SecretString: value }));
+      await sendCreate(name, value);
     } catch (error) {
       // Somebody else was first.
       if (!(error instanceof sdk.ResourceExistsException)) throw awsFailure(service, error);
@@ -71,12 +76,17 @@ export function createSecrets(): Secrets {
       return secret;
     },
     find: fetchSecret,
-    async write(name, value) {
+    async write(name, value, isNew = false) {
       const { sdk, client } = await load();
       const put = () => client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
+      const isMade =
+        isNew &&
+        (await sendCreate(name, value)
+          .then(() => true)
+          .catch(() => false));
       try {
         // First, so that who may not create the secret can still give it a value.
-        await put();
+        if (!isMade) await put();
       } catch (error) {
         if (error instanceof sdk.ResourceNotFoundException) await create(name, value, put);
         // Deleted not long ago: the name is free only after its recovery window, but the secret can be taken back.
