@@ -8,7 +8,7 @@ import {
   releaseTargets,
   type TargetOutcome,
 } from '../catalog/migration-targets.ts';
-import { type ControlConnection, openConnection } from '../database/connect.ts';
+import { answersOf, type ControlConnection, openConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { RetryableError } from '../errors.ts';
 import { ensureRuntime } from '../migrations/install.ts';
@@ -135,8 +135,10 @@ async function migrateBatch(
     const bounds = { completesAll: true, now: clock, until };
     const { outcomes, locks, isLost } = await migrateHomes(place.connection, homes, files, bounds);
     const results = leased.map(({ targetId }, index) => outcomeOf(targetId, outcomes[index]!));
-    await recordOutcomes(catalog, operationId, lease, results);
-    await recordFiles(catalog, newFiles(files, results, recorded));
+    await answersOf([
+      recordOutcomes(catalog, operationId, lease, results),
+      recordFiles(catalog, newFiles(files, results, recorded)),
+    ]);
     if (isLost) return 'lost';
     if (locks !== undefined)
       fitting = sizeFor(place, migrator, { locks, ms: (clock() - begun) / leased.length });
@@ -205,11 +207,13 @@ export async function openPlace({ plane, release }: Migrator, target: LeasedTarg
         release: giveBack,
       } = await openConnection(adminEndpoint(plane, { clusterId, host, port, database }));
       try {
-        await ensureRuntime(connection, plane.keys, release.runtime, release.extensions);
-        const { rows } = await connection.query<{ locks: number }>(
-          `select current_setting('max_locks_per_transaction')::integer
-                * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer) as locks`,
-        );
+        const [{ rows }] = await answersOf([
+          connection.query<{ locks: number }>(
+            `select current_setting('max_locks_per_transaction')::integer
+                  * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer) as locks`,
+          ),
+          ensureRuntime(connection, plane.keys, release.runtime, release.extensions),
+        ]);
         return {
           key: placeOf(target),
           connection,

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import type { ControlConnection } from '../database/connect.ts';
+import { answersOf, type ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { keyPads, type MasterKeys } from '../isolation/context.ts';
 import { asRole, authenticateBy } from '../isolation/homes.ts';
@@ -114,14 +114,14 @@ export async function hasRuntime(
   files: readonly MigrationFile[],
   extensions: readonly string[],
 ): Promise<boolean> {
-  const { rows: there } = await connection.query<{ name: string }>(
-    'select extname as name from pg_extension',
-  );
-  const { rows } = await asRole(connection, 'tenancy_keeper', () =>
-    connection.query<{ names: string[]; ids: string[] }>(
-      'select array(select name from tenancy._migrations) as names, array(select key_id from tenancy.keys) as ids',
+  const [{ rows: there }, { rows }] = await answersOf([
+    connection.query<{ name: string }>('select extname as name from pg_extension'),
+    asRole(connection, 'tenancy_keeper', () =>
+      connection.query<{ names: string[]; ids: string[] }>(
+        'select array(select name from tenancy._migrations) as names, array(select key_id from tenancy.keys) as ids',
+      ),
     ),
-  );
+  ]);
   const { names, ids } = rows[0]!;
   const installed = new Set(there.map(({ name }) => name));
   return (
