@@ -57,6 +57,13 @@ describe('statements that nobody waits for in between', () => {
     );
     await expect(work).rejects.toMatchObject({ code: '22012' });
   });
+
+  test('have errors that say how many of their own script were done', async () => {
+    const work = withConnection(endpoint, (connection) =>
+      answersOf([connection.query('select 1; select 2'), connection.query('select 1; select 1 / 0')]),
+    );
+    await expect(work).rejects.toMatchObject({ code: '22012', completed: 1 });
+  });
 });
 
 describe('a transaction', () => {

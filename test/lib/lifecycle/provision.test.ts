@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { homesOf } from '../../../functions/lib/catalog/tenants.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
-import { KeptConnections } from '../../../functions/lib/database/kept.ts';
 import { RetryableError, TenantryError } from '../../../functions/lib/errors.ts';
 import { endSessions } from '../../../functions/lib/isolation/homes.ts';
 import { readOperation, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
@@ -14,7 +13,6 @@ import {
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import type { Placement, Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, startWorld, type World } from '../../support/world.ts';
-import { startProxy } from '../database/support/proxy.ts';
 import { type Lifecycle, lifecycleOf, stepsOf as order } from './support.ts';
 
 /** Every step of the state machine against every fault: run twice, twice at once, never reported, failed, and taken back. */
@@ -261,34 +259,6 @@ it('makes twenty at once: logins, grants and schemas of all of them, and every o
     }),
   );
   for (const { tenant } of begun) expect(await answers(tenant)).toBe(1);
-});
-
-it('takes few round trips to its database and to the catalog', async () => {
-  const proxy = await startProxy(world.cluster.server.port);
-  const { catalog } = world.plane;
-  const reach = (port: number) =>
-    world.asProvisioner('catalog', (connection) =>
-      connection.query('update catalog.clusters set admin_port = $2 where cluster_id = $1', [
-        catalog.clusterId,
-        port,
-      ]),
-    );
-  await reach(proxy.port);
-  try {
-    const kept = new KeptConnections();
-    const plane = { ...world.plane, kept, catalog: { ...catalog, port: proxy.port } };
-    const through = lifecycleOf({ ...world, plane });
-    // The second finds its connections open. What each tenant is tried through goes another way.
-    for (const _ of ['first', 'second']) {
-      const { operation } = await begin('schema', 'dedicated');
-      proxy.reset();
-      for (const step of order('schema', 'dedicated')) await through.run(operation, step);
-    }
-    expect(proxy.roundTrips).toBeLessThanOrEqual(32);
-  } finally {
-    await reach(catalog.port);
-    await proxy.close();
-  }
 });
 
 it('touches no instance without the tenant’s tag', async () => {
