@@ -1,7 +1,8 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { DriftPage } from '../../lib/admin/drift.ts';
-import type { PinView, PlanView, RunView } from '../../lib/admin/migrations.ts';
+import type { PlanView } from '../../lib/admin/migration-plan.ts';
+import type { PinView, RunView } from '../../lib/admin/migrations.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { duration, json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';

@@ -1,13 +1,11 @@
 import { z } from 'zod';
 import { pinTenant, unpinTenant } from '../catalog/migration-pins.ts';
-import { previewTargets, ringNames } from '../catalog/migration-plan.ts';
+import { ringNames } from '../catalog/migration-plan.ts';
 import { countTargets, haltRun, type NamedTarget, namedTargets, readRun } from '../catalog/migration-runs.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
-import { beginMigration, type MigrateRequest, plannedFor } from '../lifecycle/migrate.ts';
-import { type Rehearsal, rehearsePlan } from '../lifecycle/migrate-rehearsal.ts';
-import { type StatementLock, statementLocks } from '../migrations/locks.ts';
+import { beginMigration, type MigrateRequest } from '../lifecycle/migrate.ts';
 import { filesUpTo, newestState } from '../migrations/release.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews } from './operations.ts';
@@ -29,7 +27,7 @@ export const newPin = z.strictObject({
 export type NewPinBody = z.output<typeof newPin>;
 
 /** Of the fleet, these many are named; the rest is counted. */
-const named = 50;
+export const named = 50;
 
 export interface RingView {
   readonly ring: string;
@@ -52,52 +50,6 @@ export interface RunView {
   /** Quarantined and pinned ones and those that a move holds, with the reason; the first 50. */
   readonly named: readonly (Omit<NamedTarget, 'ring'> & { readonly ring: string })[];
 }
-
-export interface PlanView {
-  readonly version: string;
-  /** Homes that would be changed or held back, the shared tables of a cluster counted as one. */
-  readonly total: number;
-  readonly targets: readonly {
-    readonly tenant: string | null;
-    readonly ring: string;
-    readonly from: string | null;
-    readonly to: string;
-    readonly pinned: string | null;
-    /** It waits for this move: until when, and what ends that earlier. */
-    readonly moving: string | null;
-  }[];
-  /** What the files that some home lacks would lock. */
-  readonly files: readonly { readonly file: string; readonly statements: readonly StatementLock[] }[];
-  /** What an empty home of each strategy makes of them. */
-  readonly rehearsals: readonly Rehearsal[];
-}
-
-/** What `runMigration` would do now, and what would refuse it. Nothing is changed. @throws TenantryError `migration_refused` */
-export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanView> =>
-  withCatalog(admin, async (catalog) => {
-    const release = await admin.release();
-    const plan = await plannedFor(catalog, release, asked(request));
-    await requireCanaries(catalog, request.canaries);
-    const { targets, total } = await previewTargets(catalog, plan, named);
-    const from = targets.map((target) =>
-      target.from === null ? 0 : (filesUpTo(release, target.from)?.length ?? 0),
-    );
-    const lacking = plan.files.slice(Math.min(plan.files.length, ...from));
-    return {
-      version: plan.version,
-      total,
-      targets: targets.map(({ slug, ring, from, to, pinned, moving }) => ({
-        tenant: slug,
-        ring: ringNames[ring]!,
-        from,
-        to,
-        pinned,
-        moving,
-      })),
-      files: lacking.map((file) => ({ file: file.name, statements: statementLocks(file) })),
-      rehearsals: await rehearsePlan({ plane: admin.plane, release }, catalog, plan),
-    };
-  });
 
 /**
  * Begins a run over all homes; the state machine carries it out.
@@ -213,7 +165,7 @@ export const unpin = (admin: Admin, slug: string): Promise<{ tenant: string }> =
   });
 
 /** In one form, whoever asks: what an idempotency key is compared by. */
-const asked = ({ version, canaries, percent, tolerated }: NewRunBody): MigrateRequest => ({
+export const asked = ({ version, canaries, percent, tolerated }: NewRunBody): MigrateRequest => ({
   ...(version !== undefined && { version }),
   canaries: [...canaries].sort(),
   percent,
@@ -224,7 +176,10 @@ const asked = ({ version, canaries, percent, tolerated }: NewRunBody): MigrateRe
  * A canary that does not exist, or has no home of its own, would let the second ring go first.
  * @throws TenantryError `unknown_tenant`, `wrong_strategy`
  */
-async function requireCanaries(catalog: ControlConnection, canaries: readonly string[]): Promise<void> {
+export async function requireCanaries(
+  catalog: ControlConnection,
+  canaries: readonly string[],
+): Promise<void> {
   for (const slug of canaries) {
     const { strategy } = await findTenant(catalog, slug);
     if (!isolations[strategy].ownsTables)

@@ -9,7 +9,6 @@ import {
   newPin,
   newRun,
   pin,
-  planMigration,
   resumeMigration,
   runMigration,
   showMigration,
@@ -207,7 +206,11 @@ export const adminRoutes: readonly AdminRoute[] = [
   {
     method: 'POST',
     path: '/migrations/plan',
-    run: async (admin, { body }) => ok(await planMigration(admin, parse(newRun, body))),
+    run: async (admin, { body }) => {
+      const request = parse(newRun, body);
+      const { planMigration } = await import('./migration-plan.ts');
+      return ok(await planMigration(admin, request));
+    },
   },
   {
     method: 'POST',

@@ -17,7 +17,6 @@ import { filesUpTo, newestState, type Release, schemaStates } from '../migration
 import { strategies, type TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
-import { rehearseRun } from './migrate-rehearsal.ts';
 import { slotsFor, work } from './migrate-work.ts';
 import { requireUnedited } from './migrated.ts';
 import { beginRecorded, endOperation, type Operation, readOperation } from './operations.ts';
@@ -102,6 +101,8 @@ export const migrateSteps = {
     requireRelease(migrator.release, run);
     const plan = await plannedFor(catalog, migrator.release, { ...input, version: run.version });
     await recordTargets(catalog, operationId, plan);
+    // Whoever only begins a run need not load it.
+    const { rehearseRun } = await import('./migrate-rehearsal.ts');
     await rehearseRun(migrator, catalog, operationId);
   },
 

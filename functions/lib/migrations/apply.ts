@@ -5,7 +5,7 @@ import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, type Isolation, isolations } from '../isolation/isolation.ts';
 import { lockHistories, makeHistory, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
-import { failedAt, type Part } from './places.ts';
+import type { Part } from './places.ts';
 import { refused } from './refused.ts';
 
 export interface MigrationTarget {
@@ -161,7 +161,9 @@ async function runTogether(
   const findings = `(select coalesce(json_agg(f), '[]') from tenancy.audit_file(${homes}, ${literal(JSON.stringify(noted))}, ${isShared}) f) as findings`;
   const after = await connection
     .query<{ here: string; findings: Finding[] }>(`${script}select ${here}, ${findings}`)
-    .catch((error) => {
+    .catch(async (error) => {
+      // Loaded when there is something to say.
+      const { failedAt } = await import('./places.ts');
       const failed = failedAt(script, parts, error);
       // What the migrator adds to a file fails for no other reason than that it is not where it was.
       if (failed?.own !== true && ['42501', '42P01', '3F000'].includes(error.code)) throw left(error);

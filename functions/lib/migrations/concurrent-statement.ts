@@ -8,6 +8,8 @@ export interface ConcurrentStatement {
   readonly name: string;
   readonly of: 'index' | 'table';
   readonly sql: string;
+  /** Where in its file it is, for a refusal. */
+  readonly at: string;
 }
 
 const name = '([a-z_][a-z0-9_]*)';
@@ -45,10 +47,10 @@ export function parseConcurrent(
         `makes an index of ${table} that is unique over all tenants${at}`,
         'add tenant_id to its columns',
       );
-    return { verb: 'create', of: 'index', name: index!.toLowerCase(), sql };
+    return { verb: 'create', of: 'index', name: index!.toLowerCase(), sql, at };
   }
   const dropped = drop.exec(sql);
-  if (dropped) return { verb: 'drop', of: 'index', name: dropped[1]!.toLowerCase(), sql };
+  if (dropped) return { verb: 'drop', of: 'index', name: dropped[1]!.toLowerCase(), sql, at };
   const rebuilt = reindex.exec(sql);
   if (rebuilt)
     return {
@@ -56,6 +58,7 @@ export function parseConcurrent(
       of: rebuilt[1]!.toLowerCase() as 'index' | 'table',
       name: rebuilt[2]!.toLowerCase(),
       sql,
+      at,
     };
   throw other(file, at);
 }

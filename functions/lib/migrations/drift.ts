@@ -3,8 +3,9 @@ import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { applyFiles, type MigrationTarget } from './apply.ts';
 import { type History, readHistory } from './history.ts';
-import { type MigrationFile, versionOf } from './migration-file.ts';
+import type { MigrationFile } from './migration-file.ts';
 import { inReference, inTransaction } from './reference.ts';
+import { versionOf } from './release.ts';
 
 /** One way in which a home is not what its version should be. */
 export interface Drift {

@@ -5,7 +5,7 @@ import { TenantryError } from '../errors.ts';
 import { keyPads, type MasterKeys } from '../isolation/context.ts';
 import { asRole, authenticateBy } from '../isolation/homes.ts';
 import { reachesOut } from './extensions.ts';
-import { type MigrationFile, readMigrations } from './migration-file.ts';
+import type { MigrationFile } from './migration-file.ts';
 import { refused } from './refused.ts';
 
 /** The databases of a shared cluster. */
@@ -105,7 +105,13 @@ const notInstalled = (name: string, why: string, cause?: unknown) =>
   );
 
 /** The schema `tenancy`. @throws as `readMigrations` */
-export const runtimeMigrations = () => readMigrations(new URL('runtime/', migrations), 'product');
+export const runtimeMigrations = () => ownMigrations('runtime/');
+
+/** The product's own. What reads files is loaded with the first: most of who knows of them reads none. */
+async function ownMigrations(folder: string): Promise<MigrationFile[]> {
+  const { readMigrations } = await import('./migration-file.ts');
+  return readMigrations(new URL(folder, migrations), 'product');
+}
 
 /** Whether the database is at these files, extensions and keys. */
 export async function hasRuntime(
@@ -178,7 +184,7 @@ export async function installCatalog(
     revoke all on schema public from public;
     grant connect on database "${catalogDatabase}" to tenancy_catalog_reader;
     create schema if not exists catalog authorization tenancy_keeper;`);
-  await applyFiles(connection, 'catalog', await readMigrations(new URL('catalog/', migrations), 'product'));
+  await applyFiles(connection, 'catalog', await ownMigrations('catalog/'));
 }
 
 /** The product's own migrations: each in its own transaction, as the keeper, recorded in the schema they build. */

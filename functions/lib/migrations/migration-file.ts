@@ -111,7 +111,3 @@ export function inOrder(files: readonly MigrationFile[]): MigrationFile[] {
   }
   return [...files];
 }
-
-/** What a home that has these files, and no others, is recorded with. */
-export const versionOf = (files: readonly MigrationFile[]): string | null =>
-  files.at(-1)?.name.replace(/\.sql$/, '') ?? null;

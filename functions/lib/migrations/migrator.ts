@@ -9,7 +9,7 @@ import { applyConcurrently } from './concurrent.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { pendingOf, readHistory } from './history.ts';
 import { runtimeMigrations } from './install.ts';
-import { inOrder, type MigrationFile, readMigrations } from './migration-file.ts';
+import type { MigrationFile } from './migration-file.ts';
 import { isTooLong, mayPass, refusalOf, requireAnswer } from './refused.ts';
 import type { Release } from './release.ts';
 
@@ -20,6 +20,7 @@ const tenant = new URL('../../../migrations/tenant/', import.meta.url);
 
 /** What a home consists of: the product's own table, then the adopting team's. @throws as `readMigrations` */
 export async function homeMigrations(): Promise<MigrationFile[]> {
+  const { inOrder, readMigrations } = await import('./migration-file.ts');
   return inOrder([...(await readMigrations(home, 'product')), ...(await readMigrations(tenant))]);
 }
 

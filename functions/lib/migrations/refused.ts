@@ -1,12 +1,14 @@
 import { RetryableError, TenantryError } from '../errors.ts';
 import type { MigrationFile } from './migration-file.ts';
-import { atLast } from './places.ts';
-import { splitStatements } from './split-statements.ts';
-import { temporary, unqualified } from './statement-rules.ts';
 
 export function refused(file: string, what: string, remedy: string, cause?: unknown): TenantryError {
   return new TenantryError('migration_refused', `${file} ${what}: ${remedy}.`, { cause });
 }
+
+export const temporary =
+  'use `with … as` within one statement, or a table of the home that the file drops at its end';
+export const unqualified =
+  'write names without a schema: each home has one of its own, and extensions are on its path';
 
 /** 55P03 lock_timeout, 40P01 deadlock, 53200 lock table full, XX000 tuple concurrently updated: another time it may work. */
 const passing = ['55P03', '40P01', '40001', '53200', 'XX000'];
@@ -40,12 +42,13 @@ export function refusalOf(file: MigrationFile | undefined, error: unknown): Erro
   if (error instanceof TenantryError) return error;
   const failed = error as DatabaseError;
   const [what, remedy] = meaningOf(file, failed);
-  return refused(file?.name ?? 'Completing the home', what + placeOf(file, failed), remedy, error);
+  return refused(
+    file?.name ?? 'Completing the home',
+    what + (failed.at ?? file?.concurrent?.at ?? ''),
+    remedy,
+    error,
+  );
 }
-
-/** A file without a transaction has one statement. */
-const placeOf = (file: MigrationFile | undefined, { at }: DatabaseError): string =>
-  at ?? (file?.concurrent === undefined ? '' : atLast(file.sql, splitStatements(file.sql)));
 
 /** What PostgreSQL tells of an error, as far as it matters here, and where it was. */
 interface DatabaseError {

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import type { MigrationFile } from './migration-file.ts';
-import { versionOf } from './migration-file.ts';
 
 /** The migrations that this deployment brings. */
 export interface Release {
@@ -19,6 +18,10 @@ export interface SchemaState {
   readonly version: string;
   readonly digest: string;
 }
+
+/** What a home that has these files, and no others, is recorded with. */
+export const versionOf = (files: readonly MigrationFile[]): string | null =>
+  files.at(-1)?.name.replace(/\.sql$/, '') ?? null;
 
 /** Every state that a home of this release can be at, the newest last. */
 export function schemaStates({ runtime, home, extensions, keys }: Release): SchemaState[] {

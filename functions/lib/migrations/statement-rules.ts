@@ -1,3 +1,5 @@
+import { temporary, unqualified } from './refused.ts';
+
 /** A statement that no migration runs: what it would do, and what to write instead. */
 interface Rule {
   readonly form: RegExp;
@@ -14,10 +16,6 @@ const outside =
   'leave it out: a file makes tables, indexes, views, types, functions and triggers of its home, nothing for a whole database or server';
 const rows =
   'write the rows as `insert into … values` (pg_dump: `--inserts`), in a file that begins with `-- shared` where every tenant reads them; a tenant’s own come by `npm run tenants -- import`';
-export const temporary =
-  'use `with … as` within one statement, or a table of the home that the file drops at its end';
-export const unqualified =
-  'write names without a schema: each home has one of its own, and extensions are on its path';
 
 /** The first that fits. Tried on text without comments; a keyword is one wherever PostgreSQL sees one. */
 const rules: readonly Rule[] = [
