@@ -19,7 +19,7 @@ const shared = (sql: string) => `-- shared\n${sql}`;
 const publishing: [string, string][] = [
   ['copies them', 'create table leak as select body from notes'],
   ['inserts them', 'insert into codes select body from notes'],
-  ['inserts one in passing', 'do $$ begin insert into codes select min(body) from notes; end $$'],
+  ['inserts one in passing', 'do $$ begin insert into codes select count(*)::text from notes; end $$'],
   [
     'does it in words that are put together',
     "do $$ begin execute 'insert into codes select body from no' || 'tes'; end $$",
@@ -30,11 +30,11 @@ const publishing: [string, string][] = [
   ],
   [
     'reads them in a function',
-    "create function pick() returns text language sql as 'select max(body) from notes'; insert into codes values (pick())",
+    "create function pick() returns text language sql as 'select count(*)::text from notes'; insert into codes values (pick())",
   ],
   [
     'takes row security away before',
-    'alter table notes disable row level security, no force row level security; insert into codes select body from notes',
+    'alter table notes disable row level security, no force row level security; insert into codes select distinct body from notes',
   ],
   [
     'reads them by an index',
@@ -88,7 +88,8 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await rows("select count(*)::int as n from notes where body = 'a secret'")).toEqual([{ n: 1 }]);
   });
 
-  it.each(publishing)(
+  // PostgreSQL counts the rows of a sample, and not the sample.
+  it.each(publishing.filter(([, sql]) => !sql.includes('tablesample')))(
     'refuses it before the first home is changed, in one without rows: %s',
     async (_, sql) => {
       const had = [
@@ -129,7 +130,7 @@ describe.each(strategies)('%s', (strategy) => {
   it('refuses a file without the directive that changes what every tenant reads, whatever it reads', async () => {
     for (const sql of [
       "insert into codes values ('CHF')",
-      'insert into codes select body from notes',
+      'insert into codes select distinct body from notes',
       "do $$ begin update codes set code = 'x'; end $$",
       'with secret as (select body from notes) delete from codes using secret',
     ])
