@@ -72,6 +72,8 @@ export interface Ended {
   readonly wrong: readonly string[];
 }
 
+/** What the operator may come to want while a step runs. */
+const wishes: Readonly<Record<string, 'cancel' | 'reverse'>> = { land: 'cancel', follow: 'reverse' };
 // Where more can go wrong, more does.
 const steps = ['prepare', 'capture', 'copy', 'land', 'switchOver', 'switchOver', 'follow', 'complete'];
 
@@ -122,9 +124,8 @@ async function watched(
   let striking = Promise.resolve();
   let struck = 0;
   const { status } = await runMachineOf(operation, { operation }, 0.02, async ({ step, input = {} }) => {
-    const wanted = { land: 'cancel', follow: 'reverse' }[step];
-    if (wanted !== undefined && wanted === round.wanted)
-      await wish(world, operation, wanted as 'cancel' | 'reverse').catch(() => {});
+    const wanted = wishes[step];
+    if (wanted !== undefined && wanted === round.wanted) await wish(world, operation, wanted).catch(() => {});
     const index = left.findIndex((one) => one.step === step);
     const [one] = index < 0 ? [] : left.splice(index, 1);
     const work = mover.step(operation, step, input);
@@ -162,7 +163,8 @@ async function befall(
 ): Promise<void> {
   if (victim === 'mover') return mover.kill();
   const wake = victim === 'mover late' ? mover.stall() : () => {};
-  const server = { source: source.server, target: target.server }[victim as string] ?? world.cluster;
+  const servers = { source: source.server, target: target.server, catalog: world.cluster };
+  const server = servers[victim === 'mover late' ? 'catalog' : victim];
   await (how === 'killed' ? server.kill() : server.server.stop('immediate'));
   await sleep(awayMs);
   await server.restart();
