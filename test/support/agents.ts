@@ -19,8 +19,8 @@ export interface Agents {
 /** What the tenant's items hold at first: no adjustment takes one below zero. */
 export const stock = 1_000_000;
 export const skus = ['A-1', 'A-2', 'A-3'];
-/** Between two calls of an agent, ms: at full speed they would have the machine to themselves. */
-const rest = 20;
+/** Between two calls of an agent, ms: a mover on a busy server leaves most of its time to others. */
+const rest = 50;
 /** Adjustments made between an agent's own one and its look at the history: far fewer. */
 const page = 100;
 
