@@ -144,6 +144,7 @@ const long: Record<string, string> = {
   'test/lib/transfer/schemas.test.ts':
     'one world with all that schemas of others are made of, in every strategy',
   'test/lib/health/run.test.ts': 'a world with its canaries takes seconds to make and is shared',
+  'test/system/system.test.ts': 'one deployment, which takes half a minute to make and is shared',
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',
   'test/tools/inventory.test.ts': 'five tools over one inventory that takes seconds to set up',
