@@ -2,7 +2,6 @@ import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { createControlPlane } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { type Mover, moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
-import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { readRelease } from '../../../functions/lib/migrations/migrator.ts';
 import type { MoverSettings } from './mover-process.ts';
 import { probeThrough } from './probe.support.ts';
@@ -12,7 +11,7 @@ const { files, mcp, ...settings }: MoverSettings = JSON.parse(process.env.MOVER!
 const plane = await createControlPlane(settings);
 const release = {
   ...(await readRelease(plane)),
-  home: files.map(({ name, sql }) => parseMigration(name, sql)),
+  home: files,
 };
 const mover: Mover = {
   plane,

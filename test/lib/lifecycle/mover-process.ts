@@ -1,12 +1,13 @@
 import { fileURLToPath } from 'node:url';
 import type { createControlPlane } from '../../../functions/lib/lifecycle/control-plane.ts';
 import type { StepEvent } from '../../../functions/lib/lifecycle/step.ts';
+import type { MigrationFile } from '../../../functions/lib/migrations/migration-file.ts';
 import type { McpSettings } from '../../../functions/lib/settings.ts';
 import { Environment, FunctionError } from '../../../infra/local/lambda/environment.ts';
 import type { World } from '../../support/world.ts';
 
 export type MoverSettings = Parameters<typeof createControlPlane>[0] & {
-  readonly files: readonly { readonly name: string; readonly sql: string }[];
+  readonly files: readonly MigrationFile[];
   /** Of the data path, for the probe. */
   readonly mcp: McpSettings;
 };
@@ -39,7 +40,7 @@ export class MoverProcess {
       tls: plane.tls,
       contextKeySecret: 'tenancy/context-key',
       extensions: [...plane.extensions],
-      files: files.map(({ name, sql }) => ({ name, sql })),
+      files,
       mcp,
     };
     this.#variables = {
