@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withConnection } from '../../functions/lib/database/connect.ts';
 import { sql } from '../../functions/lib/database/sql.ts';
+import type { Row } from '../../functions/lib/database/types.ts';
 import { RetryableError } from '../../functions/lib/errors.ts';
 import { loginSecretName } from '../../functions/lib/isolation/credentials.ts';
 import type { Strategy } from '../../functions/lib/tenant/tenant.ts';
@@ -101,24 +102,23 @@ describe.skipIf(!pgbouncerIsInstalled).each([
 
   it('leaves no tenant in any server connection', async () => {
     const { home } = tenants[0]!;
-    const left = await Promise.all(
-      Array.from({ length: serverConnections * 4 }, () =>
-        withConnection(
-          endpoint(
-            { host: pooler.host, port: pooler.port, database: home.database, login: home.login },
-            passwords[home.login]!,
-          ),
-          async (connection) =>
-            (
-              await connection.query(
-                `select current_setting('tenancy.context', true) as context, current_setting('tenancy.tenant', true) as tenant,
-                        (select count(*)::int from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()) as locks`,
-                [],
-              )
-            ).rows[0]!,
+    const at = { host: pooler.host, port: pooler.port, database: home.database, login: home.login };
+    // The millisecond that a hostile call left in a session is at times too short for this: then it has not been looked at.
+    const look = (): Promise<Row> =>
+      withConnection(endpoint(at, passwords[home.login]!), (connection) =>
+        connection.query(
+          `select current_setting('tenancy.context', true) as context, current_setting('tenancy.tenant', true) as tenant,
+                  (select count(*)::int from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()) as locks`,
+          [],
         ),
-      ),
-    );
+      ).then(
+        ({ rows }) => rows[0]!,
+        (error) => {
+          if (error.code === '57014') return look();
+          throw error;
+        },
+      );
+    const left = await Promise.all(Array.from({ length: serverConnections * 4 }, look));
     for (const { context, locks } of left) expect([context || '', locks]).toEqual(['', 0]);
     // A setting that a hostile call made for its session may stay until the next `enter`, which resets it; it is never a context.
     expect(left.every(({ tenant }) => !tenant || tenant === tenants[0]!.id)).toBe(true);
