@@ -2,14 +2,12 @@ import { callerError } from './caller-error.ts';
 import { type Connection, unlessStopped } from './connection.ts';
 import { StepFailure, Stopped } from './failure.ts';
 import type { ConnectionPools, Lease } from './pools.ts';
-import { Retries } from './retries.ts';
+import { ANSWER_MS, Retries } from './retries.ts';
 import { type Answer, type Bounds, type Part, part } from './round-trip.ts';
 import type { CallLimits, FindPassage, Passage } from './types.ts';
 
 /** What a timer takes. */
 const LONGEST_MS = 2 ** 31 - 1;
-/** The server's own answer to a statement that ran too long must arrive before our deadline: this much earlier, ms. */
-const ANSWER_MS = 250;
 /** A connection had only after this time asks for a new context, ms. */
 const LATE_MS = 20;
 

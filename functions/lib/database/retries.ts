@@ -7,10 +7,13 @@ import { type CallLimits, type Endpoint, placeOf } from './types.ts';
 const PATIENCE_MS = 3_000;
 const FIRST_WAIT_MS = 20;
 const LONGEST_WAIT_MS = 400;
+/** The server's own answer to a statement that ran too long must arrive before our deadline: this much earlier, ms. */
+export const ANSWER_MS = 250;
 
 /** What one call may still try again. Only what is certain to have changed nothing is ever repeated. */
 export class Retries {
   readonly #mode: CallLimits['mode'];
+  readonly #deadline: number;
   #refreshNext = false;
   #refreshed = false;
   #reconnected = false;
@@ -20,8 +23,9 @@ export class Retries {
   /** Whose credential was refused, the refetched one too. */
   #refusing: Endpoint | undefined;
 
-  constructor({ mode }: CallLimits) {
+  constructor({ mode, deadline }: CallLimits) {
     this.#mode = mode;
+    this.#deadline = deadline;
   }
 
   /** Whether the next route must be a fresh one. */
@@ -48,15 +52,21 @@ export class Retries {
     // A secret that is gone or can't be read may be that of a home which the tenant has left, or of a tenant that has gone.
     if (error instanceof TenantryError) return error.code === 'internal' && this.#refresh();
     if (!(error instanceof StepFailure)) return false;
+    // Another call's, left in a session that a pooler shares: `enter` ends it when it gets through, and what was on its way
+    // then ends the statement behind it.
+    if (error.meaning === 'timeout' && (error.atDoor || this.#isEarly(error))) return this.#wait(stop);
     if (error.atDoor) {
       if (error.meaning === 'stale' || error.meaning === 'unverified') return this.#refresh();
-      // A timeout here is another call's, left in a session that a pooler shares: `enter` ends it when it gets through.
-      if (error.meaning === 'fenced' || error.meaning === 'busy' || error.meaning === 'timeout')
-        return this.#wait(stop);
+      if (error.meaning === 'fenced' || error.meaning === 'busy') return this.#wait(stop);
     }
     const gone = error.meaning === 'lost' || error.meaning === 'starting';
     const harmless = gone ? this.#mode === 'r' || !error.outcomeUnknown : error.poisoned;
     return harmless && this.#reconnect();
+  }
+
+  /** Before the call's own time was up. */
+  #isEarly({ step }: StepFailure): boolean {
+    return step === 'statement' && Date.now() < this.#deadline - 2 * ANSWER_MS;
   }
 
   #refresh(): boolean {
