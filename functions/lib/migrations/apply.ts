@@ -1,4 +1,4 @@
-import { answersOf, type ControlConnection, literal } from '../database/connect.ts';
+import { answersOf, type ControlConnection, identifier, literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { everyTenant, type MasterKeys, signContext } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
@@ -100,7 +100,7 @@ export async function applyFiles(
   target: MigrationTarget,
   files: readonly MigrationFile[],
 ): Promise<void> {
-  await connection.query(makeHistory(target.home.schema));
+  await connection.query(makeHistory(identifier(target.home.schema)));
   await runFiles(connection, [{ target, files }], Date.now());
 }
 

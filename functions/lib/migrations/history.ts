@@ -33,7 +33,7 @@ export async function lockHistories(
 const makeMissing = (schemas: readonly string[]) => `do $$ declare home text; begin
   for home in select h from unnest(array[${schemas.map((schema) => `'${schema}'`)}]) h where to_regclass(format('%I._migrations', h)) is null loop
     perform pg_advisory_xact_lock(hashtext('tenancy.migrate'), hashtext(home));
-    execute format('${makeHistory('%I', '')}', home);
+    execute format('${makeHistory('%I')}', home);
   end loop; end $$;`;
 
 /** Without a lock: for looking only. A home that has no table of it yet has no history. */
@@ -66,8 +66,8 @@ async function readHistories(connection: ControlConnection, schemas: readonly st
  * `applied_at` is infinity from the begin of a statement that knows no transaction to its end. `plain`: without a table beside it
  * for long values, which takes as long to make as this one.
  */
-export const makeHistory = (schema: string, quote = '"') =>
-  `create table if not exists ${quote}${schema}${quote}._migrations (name text storage plain primary key, checksum text storage plain not null, applied_at timestamptz not null default now())`;
+export const makeHistory = (quotedSchema: string) =>
+  `create table if not exists ${quotedSchema}._migrations (name text storage plain primary key, checksum text storage plain not null, applied_at timestamptz not null default now())`;
 
 /**
  * The files that the home lacks, in order.
