@@ -66,34 +66,31 @@ export async function rehearsePlan(
     const files = filesOf(release, sample);
     if (files.fresh.length === 0) continue;
     const target = targetOf(sample, plane.keys, new Set());
-    const { strategy } = target.home;
     const { cluster_id: clusterId, admin_host: host, admin_port: port, database_name: database } = sample.row;
-    try {
-      const reason = await withConnection(
-        adminEndpoint(plane, { clusterId, host, port, database }),
-        async (connection) => {
-          if (!(await hasRuntime(connection, plane.keys, release.runtime, release.extensions)))
-            return 'its database gets this release’s runtime with the run';
-          return (await rehearse(connection, target, files, planTimeout))
-            ? null
-            : 'the files that homes have make none any more, see `migrate drift`';
-        },
-      );
-      rehearsals.push({ strategy, outcome: reason === null ? 'taken' : 'untried', reason });
-    } catch (error) {
-      if (isRefused(error) && !isLate(error.cause))
-        rehearsals.push({ strategy, outcome: 'refused', reason: error.message });
-      else if (isRefused(error) || error instanceof ConnectFailure || error instanceof RetryableError)
-        rehearsals.push({
-          strategy,
-          outcome: 'untried',
-          reason: isRefused(error) ? `it takes longer than ${planTimeout} s` : 'its database does not answer',
-        });
-      else throw error;
-    }
+    const outcome = await withConnection(
+      adminEndpoint(plane, { clusterId, host, port, database }),
+      async (connection) => {
+        if (!(await hasRuntime(connection, plane.keys, release.runtime, release.extensions)))
+          return untried('its database gets this release’s runtime with the run');
+        return (await rehearse(connection, target, files, planTimeout))
+          ? ({ outcome: 'taken', reason: null } as const)
+          : untried('the files that homes have make none any more, see `migrate drift`');
+      },
+    ).catch((error: unknown) => {
+      if (isRefused(error))
+        return isLate(error.cause)
+          ? untried(`it takes longer than ${planTimeout} s`)
+          : ({ outcome: 'refused', reason: error.message } as const);
+      if (error instanceof ConnectFailure || error instanceof RetryableError)
+        return untried('its database does not answer');
+      throw error;
+    });
+    rehearsals.push({ strategy: target.home.strategy, ...outcome });
   }
   return rehearsals;
 }
+
+const untried = (reason: string) => ({ outcome: 'untried', reason }) as const;
 
 function filesOf(release: Release, { version, row }: LeasedTarget) {
   const files = filesUpTo(release, version)!;
