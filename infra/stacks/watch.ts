@@ -1,4 +1,4 @@
-import { CfnOutput, Duration, RemovalPolicy, Stack, type StackProps } from 'aws-cdk-lib';
+import { CfnMapping, CfnOutput, Duration, RemovalPolicy, Stack, type StackProps } from 'aws-cdk-lib';
 import { Rule, Schedule } from 'aws-cdk-lib/aws-events';
 import { LambdaFunction } from 'aws-cdk-lib/aws-events-targets';
 import { AnyPrincipal, Effect, PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
@@ -48,9 +48,16 @@ export class WatchStack extends Stack {
       mcp: mcp.lambda,
       mcpLog: mcp.logGroup.logGroupName,
     });
+    const consoles = new CfnMapping(this, 'Consoles', {
+      mapping: {
+        aws: { host: 'console.aws.amazon.com' },
+        'aws-us-gov': { host: 'console.amazonaws-us-gov.com' },
+        'aws-cn': { host: 'console.amazonaws.cn' },
+      },
+    });
     new CfnOutput(this, 'DashboardUrl', {
       description: 'What an operator opens first',
-      value: `https://${this.region}.console.aws.amazon.com/cloudwatch/home?region=${this.region}#dashboards/dashboard/${this.stackName}`,
+      value: `https://${this.region}.${consoles.findInMap(this.partition, 'host')}/cloudwatch/home?region=${this.region}#dashboards/dashboard/${this.stackName}`,
     });
   }
 

@@ -31,7 +31,7 @@ const ownPseudo = (name: string, stack: string): string | undefined => {
 export class Assembly {
   readonly resources: readonly Resource[];
   readonly #templates: Readonly<Record<string, Json>>;
-  /** What a Ref or an attribute stands for: `Stack.Logical` or `Stack.Logical.Attribute`; absent: its own name in brackets. */
+  /** What a Ref or an attribute stands for: `Stack.Logical`, `Stack.Logical.Attribute` or a pseudo parameter; absent: its own name in brackets. */
   readonly #known: Readonly<Record<string, string>>;
 
   constructor({ stacks, template }: Synthesized, known: Readonly<Record<string, string>> = {}) {
@@ -87,7 +87,13 @@ export class Assembly {
   }
 
   #reference(name: string, stack: string): string {
-    return pseudo[name] ?? ownPseudo(name, stack) ?? this.#known[`${stack}.${name}`] ?? `<${name}>`;
+    return (
+      this.#known[name] ??
+      pseudo[name] ??
+      ownPseudo(name, stack) ??
+      this.#known[`${stack}.${name}`] ??
+      `<${name}>`
+    );
   }
 
   #call(name: string, argument: unknown, stack: string): unknown {
@@ -110,6 +116,12 @@ export class Assembly {
         // An ARN that only a deployment knows: as many parts as one has.
         const whole = String(inner(text));
         return whole.includes(separator) ? whole.split(separator) : Array(9).fill(whole);
+      }
+      case 'Fn::FindInMap': {
+        const [map, ...keys] = argument as string[];
+        let found: unknown = (this.#templates[stack]!.Mappings as Json)[map!];
+        for (const key of keys) found = (found as Json)[inner(key) as string];
+        return found;
       }
       case 'Fn::GetAZs':
         return ['a', 'b'];

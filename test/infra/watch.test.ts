@@ -4,7 +4,7 @@ import { metricNames, namespace } from '../../functions/lib/health/metrics.ts';
 import { alarms } from '../../infra/alarms.ts';
 import { type FunctionRow, functions } from '../../infra/functions.ts';
 import { Assembly } from './assembly.ts';
-import { synthesize } from './synthesize.ts';
+import { type Synthesized, synthesize } from './synthesize.ts';
 
 interface Added {
   readonly MetricName: string;
@@ -14,9 +14,11 @@ interface Widget {
   readonly properties: { readonly metrics?: readonly (readonly unknown[])[] };
 }
 
+let deployment: Synthesized;
 let assembly: Assembly;
 beforeAll(() => {
-  assembly = new Assembly(synthesize({ alarmEmail: 'ops@example.com' }));
+  deployment = synthesize({ alarmEmail: 'ops@example.com' });
+  assembly = new Assembly(deployment);
 });
 
 it('has one alarm for each row, which says what to do and tells somebody', () => {
@@ -41,6 +43,17 @@ it('links to the runbook where the settings say that it can be read', () => {
     expect(properties.AlarmDescription).toMatch(
       `${runbookUrl}#${properties.AlarmName.replace('tenantry-', '')}`,
     );
+});
+
+it.each([
+  ['aws', 'eu-west-1', 'console.aws.amazon.com'],
+  ['aws-us-gov', 'us-gov-west-1', 'console.amazonaws-us-gov.com'],
+  ['aws-cn', 'cn-north-1', 'console.amazonaws.cn'],
+])('links to the dashboard in the console of %s', (partition, region, console) => {
+  const known = { 'AWS::Partition': partition, 'AWS::Region': region };
+  expect(new Assembly(deployment, known).outputs()['TenantryWatch.DashboardUrl']).toBe(
+    `https://${region}.${console}/cloudwatch/home?region=${region}#dashboards/dashboard/TenantryWatch`,
+  );
 });
 
 it('encrypts what it tells, with a key that CloudWatch may use', () => {
