@@ -31,6 +31,11 @@ export function secretsOf(store: SecretStore): Secrets {
     const secret = store.find(name);
     return secret && store.value(secret).string;
   };
+  const write = async (name: string, value: string) => {
+    const secret = store.find(name);
+    if (secret) await store.put(secret, { SecretString: value });
+    else await store.create({ name, region, SecretString: value });
+  };
   return {
     find,
     async read(name) {
@@ -38,11 +43,8 @@ export function secretsOf(store: SecretStore): Secrets {
       if (value === undefined) throw new TenantryError('internal', `The secret ${name} does not exist.`);
       return value;
     },
-    async write(name, value) {
-      const secret = store.find(name);
-      if (secret) await store.put(secret, { SecretString: value });
-      else await store.create({ name, region, SecretString: value });
-    },
+    write,
+    create: write,
     async remove(name) {
       const secret = store.find(name);
       if (secret) await store.remove(secret);

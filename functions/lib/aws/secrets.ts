@@ -9,8 +9,10 @@ export interface Secrets {
   read(name: string, fresh?: boolean): Promise<string>;
   /** As `read`, but undefined when there is no such secret. */
   find(name: string): Promise<string | undefined>;
-  /** Creates the secret or puts a new version of it; `isNew`: none was found. @throws RetryableError `unavailable` */
-  write(name: string, value: string, isNew?: boolean): Promise<void>;
+  /** Puts a new version of the secret, or creates it. @throws RetryableError `unavailable` */
+  write(name: string, value: string): Promise<void>;
+  /** The same where none was found: one call, not two. */
+  create(name: string, value: string): Promise<void>;
   /** At once, without a recovery window: for what was never used. Done when there is none. @throws RetryableError `unavailable` */
   remove(name: string): Promise<void>;
   /** Names that begin with `prefix`, at most `limit` of them. @throws RetryableError `unavailable` */
@@ -51,17 +53,29 @@ export function createSecrets(): Secrets {
   const sendCreate = async (name: string, value: string) => {
     const { sdk, client } = await load();
     await client.send(new sdk.CreateSecretCommand({ Name: name, SecretString: value }));
+    known.delete(name);
   };
 
-  async function create(name: string, value: string, put: () => Promise<unknown>): Promise<void> {
-    const { sdk } = await load();
+  async function write(name: string, value: string): Promise<void> {
+    const { sdk, client } = await load();
+    const put = () => client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
     try {
-      await sendCreate(name, value);
+      // First, so that who may not create the secret can still give it a value.
+      await put();
     } catch (error) {
-      // Somebody else was first.
-      if (!(error instanceof sdk.ResourceExistsException)) throw awsFailure(service, error);
-      await put().catch(failsAs(service));
+      if (error instanceof sdk.ResourceNotFoundException)
+        await sendCreate(name, value).catch((error) => {
+          if (!(error instanceof sdk.ResourceExistsException)) throw awsFailure(service, error);
+          // Somebody else was first.
+          return put().catch(failsAs(service));
+        });
+      // Deleted not long ago: the name is free only after its recovery window, but the secret can be taken back.
+      else if (error instanceof sdk.InvalidRequestException) {
+        await client.send(new sdk.RestoreSecretCommand({ SecretId: name })).catch(failsAs(service));
+        await put().catch(failsAs(service));
+      } else throw awsFailure(service, error);
     }
+    known.delete(name);
   }
 
   return {
@@ -76,27 +90,9 @@ export function createSecrets(): Secrets {
       return secret;
     },
     find: fetchSecret,
-    async write(name, value, isNew = false) {
-      const { sdk, client } = await load();
-      const put = () => client.send(new sdk.PutSecretValueCommand({ SecretId: name, SecretString: value }));
-      const isMade =
-        isNew &&
-        (await sendCreate(name, value)
-          .then(() => true)
-          .catch(() => false));
-      try {
-        // First, so that who may not create the secret can still give it a value.
-        if (!isMade) await put();
-      } catch (error) {
-        if (error instanceof sdk.ResourceNotFoundException) await create(name, value, put);
-        // Deleted not long ago: the name is free only after its recovery window, but the secret can be taken back.
-        else if (error instanceof sdk.InvalidRequestException) {
-          await client.send(new sdk.RestoreSecretCommand({ SecretId: name })).catch(failsAs(service));
-          await put().catch(failsAs(service));
-        } else throw awsFailure(service, error);
-      }
-      known.delete(name);
-    },
+    write,
+    // Whatever speaks against it, `write` can do without it, or says so.
+    create: (name, value) => sendCreate(name, value).catch(() => write(name, value)),
     async remove(name) {
       const { sdk, client } = await load();
       known.delete(name);

@@ -110,6 +110,7 @@ export async function keepLoginSecret(
   const kept = known && secret.password ? parseDatabaseSecret(secret.name, known).password : undefined;
   const password = kept ?? (secret.password === true ? randomBytes(24).toString('base64url') : undefined);
   const wanted = JSON.stringify({ engine: 'postgres', ...at, password });
-  if (wanted !== known) await plane.secrets.write(secret.name, wanted, known === undefined);
+  if (known === undefined) await plane.secrets.create(secret.name, wanted);
+  else if (wanted !== known) await plane.secrets.write(secret.name, wanted);
   return password;
 }

@@ -62,7 +62,7 @@ it('a late end of a move leaves the log of the next one alone', async () => {
 }, 60_000);
 
 /** With secrets that are not found before `until`: an attempt stands still at its begin, or once a login has its password. */
-const stalling = (until: Promise<void>, at: 'find' | 'write'): Mover => {
+const stalling = (until: Promise<void>, at: 'find' | 'create'): Mover => {
   const mover = moverOf(world);
   const { secrets } = mover.plane;
   const slow = {
@@ -71,9 +71,9 @@ const stalling = (until: Promise<void>, at: 'find' | 'write'): Mover => {
       return secrets.find(name);
     },
     read: secrets.read.bind(secrets),
-    async write(name: string, value: string) {
-      if (at === 'write') await until;
-      return secrets.write(name, value);
+    async create(name: string, value: string) {
+      if (at === 'create') await until;
+      return secrets.create(name, value);
     },
     remove: secrets.remove.bind(secrets),
   };
@@ -82,9 +82,9 @@ const stalling = (until: Promise<void>, at: 'find' | 'write'): Mover => {
 
 it.each([
   ['schema', 'find'],
-  ['schema', 'write'],
+  ['schema', 'create'],
   ['database', 'find'],
-] as [Strategy, 'find' | 'write'][])(
+] as [Strategy, 'find' | 'create'][])(
   'a late prepare towards %s makes nothing, or takes it back (%s)',
   async (to, at) => {
     const tenant = await tenantWithNotes(world, 'rls', 5);
