@@ -261,7 +261,7 @@ describe('offboarding', () => {
     const until = new Date(begun + 67_000).toISOString();
     expect(why.graceEndsAt).toBe(until);
     expect(why.why).toContain(
-      `until ${until.slice(0, 16).replace('T', ' ')} UTC \`resume\` undoes it, and its agents are served again`,
+      `until ${until.slice(0, 19).replace('T', ' ')}Z \`resume\` undoes it, and its agents are served again`,
     );
     const access = world.access();
     const principal = { tenant: id, principal: 'agent', scopes: '', auth: 'oidc:http://127.0.0.1/issuer' };

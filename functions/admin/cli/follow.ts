@@ -1,7 +1,8 @@
 import { setTimeout } from 'node:timers/promises';
+import { moment } from '../../lib/admin/moment.ts';
 import type { OperationView, OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { AdminClient } from './connection.ts';
-import { duration, moment, type Output, table } from './output.ts';
+import { duration, type Output, table } from './output.ts';
 
 /** Shows the current step, the elapsed time and an estimate until the operation has ended. */
 export async function follow(

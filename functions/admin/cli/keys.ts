@@ -1,8 +1,9 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { KeyView } from '../../lib/admin/keys.ts';
+import { moment } from '../../lib/admin/moment.ts';
 import type { TenantView } from '../../lib/admin/tenants.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { json, moment, type Output, table } from './output.ts';
+import { json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 export function keyCommands(program: Command, client: AdminClient, output: () => Output): void {

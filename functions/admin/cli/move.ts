@@ -1,11 +1,12 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { moment } from '../../lib/admin/moment.ts';
 import type { MoveView } from '../../lib/admin/move.ts';
 import type { MovePlan } from '../../lib/lifecycle/move-plan.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { batchCommands, moveTier } from './move-batch.ts';
-import { card, duration, json, moment, type Output, table } from './output.ts';
+import { card, duration, json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 export function moveCommands(program: Command, client: AdminClient, output: () => Output): void {

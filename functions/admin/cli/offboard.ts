@@ -1,10 +1,11 @@
 import { createInterface } from 'node:readline/promises';
 import { type Command, InvalidArgumentError } from 'commander';
+import { moment } from '../../lib/admin/moment.ts';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { TenantView } from '../../lib/admin/tenants.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { follow } from './follow.ts';
-import { card, json, moment, type Output } from './output.ts';
+import { card, json, type Output } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 type Left = { tenant: TenantView; operation: OperationWithSteps };

@@ -62,6 +62,3 @@ export function duration(ms: number): string {
   if (seconds < 60) return `${seconds} s`;
   return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
 }
-
-export const moment = (iso: string | null) =>
-  iso === null ? '' : iso.replace('T', ' ').replace(/\.\d+Z$/, 'Z');

@@ -1,11 +1,12 @@
 import { type Command, Option } from 'commander';
+import { moment } from '../../lib/admin/moment.ts';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { TenantSummary, TenantView } from '../../lib/admin/tenants.ts';
 import type { Why } from '../../lib/admin/why.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { follow } from './follow.ts';
-import { card, json, moment, type Output, table } from './output.ts';
+import { card, json, type Output, table } from './output.ts';
 
 type Made = { tenant: TenantView; operation: OperationWithSteps };
 

@@ -2,6 +2,7 @@ import { readOperation } from '../lifecycle/operations.ts';
 import type { ProvisionInput } from '../lifecycle/provision.ts';
 import type { TenantStatus } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
+import { moment } from './moment.ts';
 import { type OperationWithSteps, showOperation } from './operations.ts';
 import { showTenant, type TenantView } from './tenants.ts';
 
@@ -87,7 +88,7 @@ function explain(
         return {
           why:
             graceEndsAt !== null
-              ? `It is being offboarded: every call is refused. Nothing is removed yet: until ${minute(graceEndsAt)} \`resume\` undoes it, and its agents are served again. Then its removal begins.`
+              ? `It is being offboarded: every call is refused. Nothing is removed yet: until ${moment(graceEndsAt)} \`resume\` undoes it, and its agents are served again. Then its removal begins.`
               : `It is being offboarded, and its removal has begun: ${running.step ?? 'no step has begun yet'}.`,
           run: [...undo, watch],
         };
@@ -105,8 +106,6 @@ function explain(
       return { why: 'It was offboarded and is gone for good. Its slug stays taken.', run: [] };
   }
 }
-
-const minute = (moment: string) => `${moment.slice(0, 16).replace('T', ' ')} UTC`;
 
 async function placement(admin: Admin, { strategy, operation }: TenantView): Promise<string> {
   if (strategy !== 'database' || operation?.kind !== 'provision') return '';

@@ -1,0 +1,3 @@
+/** A moment as operators read it: `2026-11-26 20:15:03Z`. */
+export const moment = (iso: string | null) =>
+  iso === null ? '' : iso.replace('T', ' ').replace(/\.\d+Z$/, 'Z');
