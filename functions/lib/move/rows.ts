@@ -23,7 +23,7 @@ export const fromKeys = ({ key }: MovedTable, keys: string) => {
 };
 
 /** For where PostgreSQL takes no parameters. A key is JSON that it has written itself. */
-export const keyLiteral = (keys: ReadonlySet<string>) => `'${keyArray(keys).replaceAll("'", "''")}'`;
+export const keyLiteral = (keys: ReadonlySet<string>) => literal(keyArray(keys));
 
 export const sameKey = (table: MovedTable, left = 't', right = 'k') =>
   keyNames(table)

@@ -59,6 +59,3 @@ export interface Theme {
   readonly aboutTables?: true;
   readonly attacks: readonly Attack[];
 }
-
-/** A literal of SQL. */
-export const quoted = (text: string) => `'${text.replaceAll("'", "''")}'`;

@@ -1,6 +1,6 @@
-import { identifier } from '../../../functions/lib/database/connect.ts';
+import { identifier, literal } from '../../../functions/lib/database/connect.ts';
 import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
-import { type Aim, type Attack, quoted, type Theme, type Way, ways } from './attack.ts';
+import { type Aim, type Attack, type Theme, type Way, ways } from './attack.ts';
 import { attempt } from './attempt.ts';
 import { contextOf, forgeries, misfits, type Party } from './party.ts';
 import { relationOf, type Sample, sampleOf, tablesOf } from './tables.ts';
@@ -118,7 +118,7 @@ function aimAt(keys: MasterKeys, attacker: Party, { party, sample }: Target, tab
       relation: relationOf(schema, table),
       table: identifier(table),
       columns: sample.columns.get(table) ?? ['tenant_id'],
-      row: quoted(row),
+      row: literal(row),
     },
     context,
     forgeries: forgeries(context, party),

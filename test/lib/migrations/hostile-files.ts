@@ -1,8 +1,10 @@
+import { literal } from '../../../functions/lib/database/connect.ts';
+
 /** What people write into migration files, by mistake or on purpose. */
 
 const good =
   'create table extra (tenant_id uuid not null, id uuid not null, note text, primary key (tenant_id, id))';
-const dynamic = (sql: string) => `do $$ begin execute ${`'${sql.replaceAll("'", "''")}'`}; end $$`;
+const dynamic = (sql: string) => `do $$ begin execute ${literal(sql)}; end $$`;
 
 /** What it is, the file, what the refusal names, and a word of its remedy. `{other}`: a schema that is not the home's. */
 export const refused: [string, string, RegExp, string][] = [

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { identifier } from '../../../functions/lib/database/connect.ts';
 import { beginOffboarding } from '../../../functions/lib/lifecycle/offboard.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import {
@@ -40,14 +41,13 @@ const odd = [
   'Ä'.repeat(31),
   '__proto__',
 ];
-const quotedName = (name: string) => `"${name.replaceAll('"', '""')}"`;
 const quoted = parseMigration(
   '9002-quoted.sql',
   odd
     .map(
       (
         name,
-      ) => `create table ${quotedName(name)} (tenant_id uuid not null, "Id" uuid not null default gen_random_uuid(),
+      ) => `create table ${identifier(name)} (tenant_id uuid not null, "Id" uuid not null default gen_random_uuid(),
         "The Title, or ""it""" text, "$1" text, "Übel\n" text, primary key (tenant_id, "Id"))`,
     )
     .join(';'),
@@ -186,7 +186,7 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
       await world
         .database(tenant)
         .query(
-          `insert into ${quotedName(name)} ("The Title, or ""it""", "Übel\n") values ('x', 'y'), (null, '')`,
+          `insert into ${identifier(name)} ("The Title, or ""it""", "Übel\n") values ('x', 'y'), (null, '')`,
         );
     const path = await exported(tenant);
     const files: string[] = manifestOf(path).tables.map(({ file }: Written) => file);
@@ -196,7 +196,7 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
     const target = await world.addTenant(strategy);
     await imported(target, path);
     for (const name of odd) {
-      const all = `select "Id", "The Title, or ""it""", "$1", "Übel\n" from ${quotedName(name)} order by 1`;
+      const all = `select "Id", "The Title, or ""it""", "$1", "Übel\n" from ${identifier(name)} order by 1`;
       const there = await rowsOf(target, all);
       expect(there).toHaveLength(2);
       expect(there).toEqual(await rowsOf(tenant, all));

@@ -1,4 +1,5 @@
-import { type Aim, quoted, type Theme } from '../attack.ts';
+import { literal } from '../../../../functions/lib/database/connect.ts';
+import type { Aim, Theme } from '../attack.ts';
 
 const everything = ({ victim }: Aim) =>
   `select v.* from ${victim.relation} v where v.tenant_id = '${victim.tenant}'`;
@@ -68,15 +69,15 @@ export const context: Theme = {
     {
       name: 'set_config hidden in the text of query_to_xml',
       sql: (aim) => [
-        `select query_to_xml(${quoted(`select ${claim(aim)}`)}, true, false, ''), query_to_xml(${quoted(everything(aim))}, true, false, '')`,
+        `select query_to_xml(${literal(`select ${claim(aim)}`)}, true, false, ''), query_to_xml(${literal(everything(aim))}, true, false, '')`,
       ],
     },
     {
       name: 'set_config hidden in the text of ts_stat and ts_rewrite',
       sql: (aim) => [
-        `select * from ts_stat(${quoted(`select to_tsvector('simple', ${claim(aim)})`)})`,
-        `select * from ts_stat(${quoted(`select to_tsvector('simple', v::text) from ${aim.victim.relation} v`)})`,
-        `select ts_rewrite('a'::tsquery, ${quoted(`select 'a'::tsquery, plainto_tsquery('simple', v::text) from ${aim.victim.relation} v`)})`,
+        `select * from ts_stat(${literal(`select to_tsvector('simple', ${claim(aim)})`)})`,
+        `select * from ts_stat(${literal(`select to_tsvector('simple', v::text) from ${aim.victim.relation} v`)})`,
+        `select ts_rewrite('a'::tsquery, ${literal(`select 'a'::tsquery, plainto_tsquery('simple', v::text) from ${aim.victim.relation} v`)})`,
       ],
     },
     {
@@ -120,7 +121,7 @@ export const context: Theme = {
       name: 'a forged context in the setting',
       sql: (aim) =>
         aim.forgeries.flatMap((forged) => [
-          `select set_config('tenancy.context', ${quoted(forged)}, true)`,
+          `select set_config('tenancy.context', ${literal(forged)}, true)`,
           everything(aim),
         ]),
     },
@@ -129,7 +130,7 @@ export const context: Theme = {
       sql: (aim) =>
         aim.forgeries.map(
           (forged) =>
-            `select v.* from (select set_config('tenancy.context', ${quoted(forged)}, true) offset 0) s, ${aim.victim.relation} v`,
+            `select v.* from (select set_config('tenancy.context', ${literal(forged)}, true) offset 0) s, ${aim.victim.relation} v`,
         ),
     },
     {
@@ -156,7 +157,7 @@ export const context: Theme = {
     {
       name: 'enters again with a forged context',
       sql: (aim) =>
-        aim.forgeries.flatMap((forged) => [`select tenancy.enter(${quoted(forged)})`, everything(aim)]),
+        aim.forgeries.flatMap((forged) => [`select tenancy.enter(${literal(forged)})`, everything(aim)]),
     },
     {
       name: 'enters from outside with a forged context',
@@ -164,7 +165,7 @@ export const context: Theme = {
       sql: (aim) =>
         aim.forgeries.flatMap((forged) => [
           'begin isolation level read committed',
-          `select tenancy.enter(${quoted(forged)})`,
+          `select tenancy.enter(${literal(forged)})`,
           everything(aim),
           'rollback',
         ]),
@@ -172,19 +173,19 @@ export const context: Theme = {
     {
       name: 'a context of its own with another epoch, mode, purpose, database or time',
       sql: (aim) =>
-        aim.misfits.flatMap((misfit) => [`select tenancy.enter(${quoted(misfit)})`, everything(aim)]),
+        aim.misfits.flatMap((misfit) => [`select tenancy.enter(${literal(misfit)})`, everything(aim)]),
     },
     {
       name: 'a maintenance context of its own in the setting',
       sql: (aim) =>
         aim.misfits.flatMap((misfit) => [
-          `select set_config('tenancy.context', ${quoted(misfit)}, true)`,
+          `select set_config('tenancy.context', ${literal(misfit)}, true)`,
           everything(aim),
         ]),
     },
     {
       name: 'enters as itself and then changes the setting under it',
-      sql: (aim) => [`select tenancy.enter(${quoted(aim.context)}), ${claim(aim)}`, everything(aim)],
+      sql: (aim) => [`select tenancy.enter(${literal(aim.context)}), ${claim(aim)}`, everything(aim)],
     },
     {
       name: "the victim's own context, on another login",
@@ -192,9 +193,9 @@ export const context: Theme = {
         aim.stolen === undefined
           ? []
           : [
-              `select tenancy.enter(${quoted(aim.stolen)})`,
+              `select tenancy.enter(${literal(aim.stolen)})`,
               everything(aim),
-              `select set_config('tenancy.context', ${quoted(aim.stolen)}, true)`,
+              `select set_config('tenancy.context', ${literal(aim.stolen)}, true)`,
               everything(aim),
             ],
     },
@@ -203,9 +204,9 @@ export const context: Theme = {
       sql: ({ victim, context }) => [
         `select * from tenancy.verify(null)`,
         `select * from tenancy.verify(repeat('.', 9))`,
-        `select * from tenancy.verify(${quoted(context.replace(/^v1\.[^.]+/, "v1.k' or true --"))})`,
+        `select * from tenancy.verify(${literal(context.replace(/^v1\.[^.]+/, "v1.k' or true --"))})`,
         `select * from tenancy.verify((select string_agg(t::text, '') from ${victim.relation} t))`,
-        `select tenancy.authenticate(${quoted(context)})`,
+        `select tenancy.authenticate(${literal(context)})`,
         'select tenancy.maintained_tenant()',
       ],
     },

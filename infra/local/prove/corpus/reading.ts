@@ -1,4 +1,5 @@
-import { quoted, type Theme } from '../attack.ts';
+import { literal } from '../../../../functions/lib/database/connect.ts';
+import type { Theme } from '../attack.ts';
 
 /** Reading past the wall by other ways of naming rows. */
 export const reading: Theme = {
@@ -39,10 +40,10 @@ export const reading: Theme = {
     {
       name: 'schema and table exports as XML',
       sql: ({ victim }) => [
-        `select table_to_xml(${quoted(victim.relation)}, true, false, '')`,
+        `select table_to_xml(${literal(victim.relation)}, true, false, '')`,
         `select schema_to_xml('${victim.schema}', true, false, '')`,
         `select database_to_xml(true, false, '')`,
-        `select query_to_xml_and_xmlschema(${quoted(`select * from ${victim.relation}`)}, true, false, '')`,
+        `select query_to_xml_and_xmlschema(${literal(`select * from ${victim.relation}`)}, true, false, '')`,
       ],
     },
     {
@@ -115,7 +116,7 @@ export const reading: Theme = {
         'select lastval()',
         `select * from pg_sequences`,
         `select s.oid::regclass, nextval(s.oid::regclass) from pg_class s where relkind = 'S' and relnamespace <> 'pg_toast'::regnamespace`,
-        `select currval(pg_get_serial_sequence(${quoted(victim.relation)}, 'tenant_id'))`,
+        `select currval(pg_get_serial_sequence(${literal(victim.relation)}, 'tenant_id'))`,
       ],
     },
   ],

@@ -1,4 +1,5 @@
-import { type Aim, quoted, type Theme } from '../attack.ts';
+import { literal } from '../../../../functions/lib/database/connect.ts';
+import type { Aim, Theme } from '../attack.ts';
 
 /** The system catalogs, statistics and other sessions: what they say about the victim. */
 export const learning: Theme = {
@@ -114,7 +115,7 @@ export const server: Theme = {
     {
       name: 'another connection out of the database',
       sql: (aim: Aim) => [
-        `select * from dblink('host=127.0.0.1', ${quoted(`select * from ${aim.victim.relation}`)}) as t(x text)`,
+        `select * from dblink('host=127.0.0.1', ${literal(`select * from ${aim.victim.relation}`)}) as t(x text)`,
         `select dblink_connect('host=127.0.0.1 dbname=${aim.victim.database}')`,
         "create server out foreign data wrapper postgres_fdw options (host '127.0.0.1')",
         'create user mapping for current_user server out',

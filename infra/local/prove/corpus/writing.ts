@@ -1,11 +1,12 @@
-import { type Aim, quoted, type Theme } from '../attack.ts';
+import { literal } from '../../../../functions/lib/database/connect.ts';
+import type { Aim, Theme } from '../attack.ts';
 
 const of = ({ victim }: Aim) => `tenant_id = '${victim.tenant}'`;
 /** Inserts a complete row: one of the victim's, or one that only claims to be. `change`: what differs, in JSON. */
 const insertRow = (aim: Aim, relation: string, change = '{}') =>
   `insert into ${relation} (${aim.victim.columns.join(', ')})
    select ${aim.victim.columns.map((column) => `r.${column}`).join(', ')}
-     from jsonb_populate_record(null::${relation}, ${aim.victim.row}::jsonb || ${quoted(change)}::jsonb) r`;
+     from jsonb_populate_record(null::${relation}, ${aim.victim.row}::jsonb || ${literal(change)}::jsonb) r`;
 
 /** Changing, planting, or asking what is there by trying to change it. */
 export const writing: Theme = {
