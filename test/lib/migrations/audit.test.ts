@@ -3,9 +3,9 @@ import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import type { UnprotectedHomeError } from '../../../functions/lib/migrations/apply.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 import { gaps, good, mended, ownGaps, ownMended, sharedGaps, sharedMended, strays } from './gaps.ts';
+import { migrate as migrateTenant, targetOf } from './target.ts';
 
 let world: World;
 beforeAll(async () => {
@@ -16,16 +16,10 @@ afterAll(() => world?.close());
 describe.each(strategies)('%s', (strategy) => {
   let number = 9100;
   const tenant = () => world.tenants[strategy].a;
-  const home = () => (isolations[strategy].ownsTables ? tenant().home : sharedHome);
+  const home = () => targetOf(world, tenant()).home;
   /** `isSound`: only what the migration changes is looked at. */
   const migrate = (name: string, sql: string, isSound = true) =>
-    world.asProvisioner(tenant(), (connection) =>
-      migrateHome(
-        connection,
-        { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys, isSound },
-        [parseMigration(name, sql)],
-      ),
-    );
+    migrateTenant(world, tenant(), [parseMigration(name, sql)], { isSound });
   const findings = () =>
     world.asProvisioner(tenant(), (connection) =>
       asRole(connection, 'tenancy_owner', () => isolations[strategy].check(connection, [home()])),

@@ -1,10 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ControlConnection } from '../../../functions/lib/database/connect.ts';
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 import { gaps, mended, ownGaps, ownMended, sharedGaps, sharedMended } from './gaps.ts';
+import { migrate, targetOf } from './target.ts';
 
 /**
  * In its transaction a migration is audited over what it has changed, not over all that a home has. That is as good as the
@@ -93,16 +92,8 @@ const found = async (connection: ControlConnection, sql: string, values: readonl
 
 describe.each(strategies)('%s', (strategy) => {
   const tenant = () => world.tenants[strategy].a;
-  const home = () => (isolations[strategy].ownsTables ? tenant().home : sharedHome);
-  beforeAll(() =>
-    world.asProvisioner(tenant(), (connection) =>
-      migrateHome(
-        connection,
-        { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys },
-        [parseMigration('9100-laid-out.sql', laidOut)],
-      ),
-    ),
-  );
+  const home = () => targetOf(world, tenant()).home;
+  beforeAll(() => migrate(world, tenant(), [parseMigration('9100-laid-out.sql', laidOut)]));
 
   /** In a transaction that is rolled back: what both audits find, and what is left of it after completing. */
   const afterwards = (sql: string) =>

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, migrateHomes, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHomes } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
+import { migrate as migrateTenant, targetOf } from './target.ts';
 
 let world: World;
 beforeAll(async () => {
@@ -82,15 +82,8 @@ it.each([
 
 describe.each(strategies)('%s', (strategy) => {
   const tenant = () => world.tenants[strategy].a;
-  const home = () => (isolations[strategy].ownsTables ? tenant().home : sharedHome);
-  const migrate = (...files: MigrationFile[]) =>
-    world.asProvisioner(tenant(), (connection) =>
-      migrateHome(
-        connection,
-        { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys },
-        files,
-      ),
-    );
+  const home = () => targetOf(world, tenant()).home;
+  const migrate = (...files: MigrationFile[]) => migrateTenant(world, tenant(), files);
   const asOwner = (sql: string) =>
     world.asProvisioner(tenant(), async (connection) => {
       await connection.query(`set role tenancy_owner; set search_path = ${home().schema}`);
@@ -166,10 +159,9 @@ describe.each(strategies)('%s', (strategy) => {
       '9804-con-long.sql',
       '-- no-transaction\ncreate index concurrently con_long on notes (body)',
     );
-    const target = { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys };
     const { outcomes } = await besideAnOlder(async (end) => {
       const migrating = world.asProvisioner(tenant(), (connection) =>
-        migrateHomes(connection, [target], [file], { statementTimeout: 1_000 }),
+        migrateHomes(connection, [targetOf(world, tenant())], [file], { statementTimeout: 1_000 }),
       );
       // Its time is over: what it has begun goes, and that has to wait as well.
       await untilWaiting('drop index concurrently');
@@ -263,9 +255,8 @@ describe.each(strategies)('%s', (strategy) => {
       '9823-con-older.sql',
       '-- no-transaction\ncreate index concurrently con_older on notes (amount)',
     );
-    const target = { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys };
     const { outcomes } = await world.asProvisioner(tenant(), (connection) =>
-      migrateHomes(connection, [target], [file], { completesAll: true }),
+      migrateHomes(connection, [targetOf(world, tenant())], [file], { completesAll: true }),
     );
     expect(outcomes).toMatchObject([{ applied: ['9823-con-older.sql'] }]);
     expect(outcomes[0]!.error).toBeUndefined();

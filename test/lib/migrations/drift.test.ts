@@ -1,10 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { driftOf } from '../../../functions/lib/migrations/drift.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
+import { migrate, targetOf } from './target.ts';
 
 /** Drift is what a home's shape and that of a home at its version differ in: whatever somebody changes has to be in it. */
 let world: World;
@@ -115,10 +114,9 @@ const sabotages: [object: string, sql: string][] = [
 
 describe.each(strategies)('%s', (strategy) => {
   const tenant = () => world.tenants[strategy].a;
-  const home = () => (isolations[strategy].ownsTables ? tenant().home : sharedHome);
-  const target = () => ({ home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys });
+  const target = () => targetOf(world, tenant());
   const files = () => [...world.files, laidOut];
-  beforeAll(() => world.asProvisioner(tenant(), (connection) => migrateHome(connection, target(), files())));
+  beforeAll(() => migrate(world, tenant(), files()));
 
   const drift = () =>
     world.asProvisioner(tenant(), (connection) => driftOf(connection, target(), files(), new Map()));
@@ -130,7 +128,7 @@ describe.each(strategies)('%s', (strategy) => {
   /** In a transaction that nobody else sees. */
   const differences = (sql: string) =>
     withConnection(world.superuser(tenant().place.admin.database), async (connection) => {
-      const { schema, login } = home();
+      const { schema, login } = target().home;
       await connection.query(
         `begin; set local allow_system_table_mods = on; set local search_path = "${schema}", extensions`,
       );
@@ -150,7 +148,7 @@ describe.each(strategies)('%s', (strategy) => {
   it('tells an operator what is, and what should be', async () => {
     const as = (sql: string) =>
       withConnection(world.superuser(tenant().place.admin.database), (connection) =>
-        connection.query(`set search_path = "${home().schema}"; ${sql}`),
+        connection.query(`set search_path = "${target().home.schema}"; ${sql}`),
       );
     await as('alter domain email drop constraint has_at; alter table kids set unlogged');
     const found = await drift();

@@ -1,11 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { ensureRuntime, installRuntime } from '../../../functions/lib/migrations/install.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { newestState } from '../../../functions/lib/migrations/release.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
+import { migrate } from './target.ts';
 
 let world: World;
 beforeAll(async () => {
@@ -16,22 +15,8 @@ afterAll(() => world?.close());
 describe.each(strategies)('%s', (strategy) => {
   it('finds an extension of the setting in its path, and its tools use it', async () => {
     const { a } = world.tenants[strategy];
-    await world.asProvisioner(a, (connection) =>
-      migrateHome(
-        connection,
-        {
-          home: isolations[strategy].ownsTables ? a.home : sharedHome,
-          databaseId: a.home.databaseId,
-          keys: world.plane.keys,
-        },
-        [
-          parseMigration(
-            '9750-trigrams.sql',
-            'create index notes_trigrams on notes using gin (body gin_trgm_ops)',
-          ),
-        ],
-      ),
-    );
+    const text = 'create index notes_trigrams on notes using gin (body gin_trgm_ops)';
+    await migrate(world, a, [parseMigration('9750-trigrams.sql', text)]);
     const { rows } = await world.database(a).query("select similarity('word', 'words') > 0.5 as alike");
     expect(rows).toEqual([{ alike: true }]);
   });

@@ -6,9 +6,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { parseMigration, readMigrations } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 import { harmless, refused, refusedInShared } from './hostile-files.ts';
+import { migrate as migrateTenant, targetOf } from './target.ts';
 
 /** Clumsy and hostile files: each is refused, with what is wrong and what to write, and leaves nothing; or it does no harm. */
 let world: World;
@@ -20,21 +20,14 @@ afterAll(() => world?.close());
 describe.each(strategies)('%s', (strategy) => {
   let number = 9100;
   const tenant = () => world.tenants[strategy].a;
-  const home = () => (isolations[strategy].ownsTables ? tenant().home : sharedHome);
+  const home = () => targetOf(world, tenant()).home;
   const other = () => (strategy === 'rls' ? world.tenants.schema.b.home.schema : 'shared');
-  const migrate = (sql: string, isSound: boolean) =>
-    world.asProvisioner(tenant(), (connection) =>
-      migrateHome(
-        connection,
-        { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys, isSound },
-        [
-          parseMigration(
-            `${++number}-x.sql`,
-            sql.replaceAll('{other}', other()).replaceAll('{stranger}', world.tenants.schema.b.home.login),
-          ),
-        ],
-      ),
-    );
+  const migrate = (sql: string, isSound: boolean) => {
+    const text = sql
+      .replaceAll('{other}', other())
+      .replaceAll('{stranger}', world.tenants.schema.b.home.login);
+    return migrateTenant(world, tenant(), [parseMigration(`${++number}-x.sql`, text)], { isSound });
+  };
   /** All of the database that a file could have left something in. */
   const everything = () =>
     world.asProvisioner(tenant(), async (connection) => {

@@ -2,9 +2,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, migrateHomes, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHomes } from '../../../functions/lib/migrations/migrator.ts';
 import { rehearse } from '../../../functions/lib/migrations/reference.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
+import { migrate as migrateTenant, targetOf } from './target.ts';
 
 /** What every tenant reads holds nothing of a tenant's: no file both reads tenants' rows and writes such tables. */
 let world: World;
@@ -58,11 +59,10 @@ const turning =
 describe.each(strategies)('%s', (strategy) => {
   let number = 9100;
   const tenant = () => world.tenants[strategy].a;
-  const home = () => (isolations[strategy].ownsTables ? tenant().home : sharedHome);
-  const target = () => ({ home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys });
+  const target = () => targetOf(world, tenant());
+  const home = () => target().home;
   const file = (sql: string) => parseMigration(`${++number}-x.sql`, sql.replaceAll('{login}', home().login));
-  const migrate = (...sql: string[]) =>
-    world.asProvisioner(tenant(), (connection) => migrateHome(connection, target(), sql.map(file)));
+  const migrate = (...sql: string[]) => migrateTenant(world, tenant(), sql.map(file));
   const refusal = (...sql: string[]) =>
     migrate(...sql).then(
       () => 'applied',

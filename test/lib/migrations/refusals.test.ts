@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
+import { migrate as migrateTenant } from './target.ts';
 
 /** Whoever reads a refusal must find the statement, and know what to write instead. */
 let world: World;
@@ -115,16 +114,10 @@ describe.each(strategies)('%s', (strategy) => {
   let number = 9100;
   const tenant = () => world.tenants[strategy].a;
   const migrate = (...sql: string[]) =>
-    world.asProvisioner(tenant(), (connection) =>
-      migrateHome(
-        connection,
-        {
-          home: isolations[strategy].ownsTables ? tenant().home : sharedHome,
-          databaseId: tenant().home.databaseId,
-          keys: world.plane.keys,
-        },
-        sql.map((text) => parseMigration(`${++number}-told.sql`, text)),
-      ),
+    migrateTenant(
+      world,
+      tenant(),
+      sql.map((text) => parseMigration(`${++number}-told.sql`, text)),
     );
 
   it.each([

@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
+import { migrate as migrateTenant, targetOf } from './target.ts';
 
 /** As pg_dump 17 writes it. */
 const header = `SET statement_timeout = 0;
@@ -55,15 +54,8 @@ describe('a file', () => {
 
 describe.each(strategies)('%s', (strategy) => {
   const tenant = () => world.tenants[strategy].a;
-  const home = () => (isolations[strategy].ownsTables ? tenant().home : sharedHome);
-  const migrate = (...files: MigrationFile[]) =>
-    world.asProvisioner(tenant(), (connection) =>
-      migrateHome(
-        connection,
-        { home: home(), databaseId: tenant().home.databaseId, keys: world.plane.keys },
-        files,
-      ),
-    );
+  const home = () => targetOf(world, tenant()).home;
+  const migrate = (...files: MigrationFile[]) => migrateTenant(world, tenant(), files);
 
   it('is held to the migrator’s limits, its path and its rows, whatever a dump says', async () => {
     const raise = `do $$ begin
