@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Batcher, batchOperation, batchSteps } from '../../functions/lib/lifecycle/move-batch.ts';
 import { endOperation, readOperation } from '../../functions/lib/lifecycle/operations.ts';
@@ -6,9 +5,8 @@ import { runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
 import { suspend } from '../../functions/lib/lifecycle/suspend.ts';
 import type { Tier } from '../../functions/lib/tenant/tenant.ts';
 import { FunctionError } from '../../infra/local/lambda/environment.ts';
-import { loadMachine } from '../../infra/local/state-machines/definition.ts';
-import { runMachine } from '../../infra/local/state-machines/engine.ts';
 import { homeOf, runMove } from '../lib/lifecycle/move.support.ts';
+import { runProductMachine } from '../support/machine.ts';
 import type { TestTenant } from '../support/world.ts';
 import { type AdminWorld, code, startAdmin } from './support.ts';
 
@@ -77,23 +75,11 @@ async function startMove(operation: string, input: object): Promise<void> {
 const step = (operation: string, name: string, input: Record<string, unknown> = {}) =>
   runStep(batcher(true), { operation, step: name, input }, batchOperation, batchSteps);
 
-const machine = loadMachine(
-  'batch-moves.asl.json',
-  readFileSync(new URL('../../stepfunctions/batch-moves.asl.json', import.meta.url), 'utf8'),
-  { BatchMoves: 'batch-moves' },
-);
-
 async function run(operation: string, signal = new AbortController().signal, more: object = {}) {
-  const outcome = await runMachine(machine, {
+  const outcome = await runProductMachine('batch-moves', {
     input: { operation, ...more },
-    execution: {
-      id: `arn:aws:states:eu-west-1:111122223333:execution:batch-moves:${operation}`,
-      name: operation,
-    },
-    machineId: 'arn:aws:states:eu-west-1:111122223333:stateMachine:batch-moves',
     clockFactor: 0.01,
     signal,
-    record: () => {},
     async invoke(_, payload) {
       const { step: name, input } = payload as StepEvent;
       try {

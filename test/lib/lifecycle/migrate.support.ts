@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { presentHome } from '../../../functions/lib/catalog/tenants.ts';
 import {
   beginMigration,
@@ -14,16 +13,9 @@ import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.t
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import type { Release } from '../../../functions/lib/migrations/release.ts';
 import { FunctionError } from '../../../infra/local/lambda/environment.ts';
-import { loadMachine } from '../../../infra/local/state-machines/definition.ts';
-import { runMachine } from '../../../infra/local/state-machines/engine.ts';
 import type { HistoryEvent } from '../../../infra/local/state-machines/history.ts';
+import { runProductMachine } from '../../support/machine.ts';
 import { startWorld, type TestTenant, type World } from '../../support/world.ts';
-
-const machine = loadMachine(
-  'migrate-tenants.asl.json',
-  readFileSync(new URL('../../../stepfunctions/migrate-tenants.asl.json', import.meta.url), 'utf8'),
-  { MigrateTenants: 'migrate-tenants' },
-);
 
 export const request = (more: Partial<MigrateRequest> = {}): MigrateRequest => ({
   canaries: [],
@@ -100,15 +92,9 @@ export async function run(
     largest = Math.max(largest, Buffer.byteLength(JSON.stringify(data) ?? ''));
     return data;
   };
-  const outcome = await runMachine(machine, {
+  const outcome = await runProductMachine('migrate-tenants', {
     input: { operation, ...more },
-    execution: {
-      id: `arn:aws:states:eu-west-1:111122223333:execution:migrate-tenants:${operation}`,
-      name: operation,
-    },
-    machineId: 'arn:aws:states:eu-west-1:111122223333:stateMachine:migrate-tenants',
     clockFactor: 0.001,
-    signal: new AbortController().signal,
     record: (event) => history.push(event),
     async invoke(_, payload) {
       try {

@@ -5,10 +5,11 @@ import { type McpEndpoint, startEndpoint } from '../../support/endpoint.ts';
 import { addSharedCluster, type SharedCluster } from '../../support/shared-cluster.ts';
 import { type Stocked, stockedTenant } from '../../support/stocked-tenant.ts';
 import { startWorld, type World } from '../../support/world.ts';
-import { begin, homeOf, moveState, operationState, runMachineOf, wish } from './move.support.ts';
+import { begin, homeOf, moveState, operationState, wish } from './move.support.ts';
 import { randomOf } from './move-chaos.ts';
 import { everything, remainsOf } from './move-remains.ts';
 import { MoverProcess } from './mover-process.ts';
+import { runStruck } from './struck-move.ts';
 
 /** Source, target and catalog on a server each, and the endpoint in front of them. */
 export interface Apart {
@@ -119,28 +120,17 @@ async function watched(
   const operation = await begin(world, tenant.slug, round.to, {
     ...{ cluster: target.place.clusterId, windowSeconds: 1 },
   });
-  const left = [...round.strikes];
-  // One after the other: a server that is being started can't be started again.
-  let striking = Promise.resolve();
-  let struck = 0;
-  const { status } = await runMachineOf(operation, { operation }, 0.02, async ({ step, input = {} }) => {
-    const wanted = wishes[step];
-    if (wanted !== undefined && wanted === round.wanted) await wish(world, operation, wanted).catch(() => {});
-    const index = left.findIndex((one) => one.step === step);
-    const [one] = index < 0 ? [] : left.splice(index, 1);
-    const work = mover.step(operation, step, input);
-    if (one !== undefined) {
-      const [time, others] = [sleep(one.afterMs), striking];
-      striking = Promise.all([time, others]).then(() => {
-        struck += 1;
-        return befall(apart, mover, one);
-      });
-      // Thrown below, when the move has ended.
-      striking.catch(() => {});
-    }
-    return work;
-  });
-  await striking;
+  const { status, struck } = await runStruck(
+    mover,
+    operation,
+    round.strikes,
+    (strike) => befall(apart, mover, strike),
+    async (step) => {
+      const wanted = wishes[step];
+      if (wanted !== undefined && wanted === round.wanted)
+        await wish(world, operation, wanted).catch(() => {});
+    },
+  );
   await agents.answered();
   const refused = agents.errors.length;
   const wrong = [...(await agents.stop()), ...agents.errors.filter((error) => !passing.test(error))];

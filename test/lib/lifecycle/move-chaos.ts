@@ -9,13 +9,13 @@ import {
   moveState,
   notes,
   operationState,
-  runMachineOf,
   startWriters,
   tenantWithNotes,
   type Writers,
   wish,
 } from './move.support.ts';
 import { MoverProcess } from './mover-process.ts';
+import { runStruck } from './struck-move.ts';
 
 /**
  * What dies: the mover's process; the mover, but it wakes up when another has taken over; the PostgreSQL server, which is
@@ -90,27 +90,15 @@ async function watched(
   writers: Writers,
 ): Promise<Ended> {
   const operation = await begin(world, tenant.slug, round.to, { windowSeconds: 1 });
-  const left = [...round.faults];
-  // One after the other: a server that is being started can't be started again.
-  let striking = Promise.resolve();
-  let struck = 0;
-  const outcome = await runMachineOf(operation, { operation }, 0.02, async ({ step, input = {} }) => {
-    if (step === 'follow' && round.isReversed) await wish(world, operation, 'reverse').catch(() => {});
-    const index = left.findIndex((fault) => fault.step === step);
-    const [fault] = index < 0 ? [] : left.splice(index, 1);
-    const work = mover.step(operation, step, input);
-    if (fault !== undefined) {
-      const [time, others] = [sleep(fault.afterMs), striking];
-      striking = Promise.all([time, others]).then(() => {
-        struck += 1;
-        return faults[fault.fault](world, mover, operation);
-      });
-      // Thrown below, when the move has ended.
-      striking.catch(() => {});
-    }
-    return work;
-  });
-  await striking;
+  const { status, struck } = await runStruck(
+    mover,
+    operation,
+    round.faults,
+    ({ fault }) => faults[fault](world, mover, operation),
+    async (step) => {
+      if (step === 'follow' && round.isReversed) await wish(world, operation, 'reverse').catch(() => {});
+    },
+  );
   await writers.stop();
 
   const wrong: string[] = [];
@@ -131,7 +119,7 @@ async function watched(
   const { phase } = await moveState(world, operation);
   return {
     round,
-    status: outcome.status,
+    status,
     operation: state,
     phase,
     struck,

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { type Move, type MoveWish, readMove, wishMove } from '../../../functions/lib/catalog/moves.ts';
 import { presentHome } from '../../../functions/lib/catalog/tenants.ts';
@@ -15,8 +14,7 @@ import type { Provisioner } from '../../../functions/lib/lifecycle/provision.ts'
 import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { FunctionError } from '../../../infra/local/lambda/environment.ts';
-import { loadMachine } from '../../../infra/local/state-machines/definition.ts';
-import { runMachine } from '../../../infra/local/state-machines/engine.ts';
+import { runProductMachine } from '../../support/machine.ts';
 import { limits, type TestTenant, type World } from '../../support/world.ts';
 import { probeThrough } from './probe.support.ts';
 import { lifecycleOf } from './support.ts';
@@ -70,29 +68,15 @@ export async function untilSwitched(
   }
 }
 
-const machine = loadMachine(
-  'move-tenant.asl.json',
-  readFileSync(new URL('../../../stepfunctions/move-tenant.asl.json', import.meta.url), 'utf8'),
-  { MoveTenant: 'move-tenant', ProvisionTenant: 'provision-tenant' },
-);
-
 /** The machine's own file, run as the local cloud does, but for `clockFactor`: how long a second of its waits lasts. */
 export const runMachineOf = (
-  operation: string,
-  input: object,
+  input: { operation: string },
   clockFactor: number,
   invoke: (event: StepEvent) => Promise<unknown>,
 ) =>
-  runMachine(machine, {
+  runProductMachine('move-tenant', {
     input,
-    execution: {
-      id: `arn:aws:states:eu-west-1:111122223333:execution:move-tenant:${operation}`,
-      name: operation,
-    },
-    machineId: 'arn:aws:states:eu-west-1:111122223333:stateMachine:move-tenant',
     clockFactor,
-    signal: new AbortController().signal,
-    record: () => {},
     invoke: (_, payload) => invoke(payload as StepEvent),
   });
 
@@ -103,22 +87,17 @@ export const runMove = async (
   onStep: (event: StepEvent) => Promise<void> | void = () => {},
   more: object = {},
 ) =>
-  runMachineOf(
-    operation,
-    { ...machineInput(await operationState(world, operation)), ...more },
-    0.001,
-    async (event) => {
-      try {
-        await onStep(event);
-        return await run(world, event);
-      } catch (error) {
-        const { name, message, stack } = error as Error;
-        // An instance takes as long as it takes, however short the machine's waits are here.
-        if (name === 'InstancePending') await new Promise((resolve) => setTimeout(resolve, 500));
-        throw new FunctionError(name, message, stack);
-      }
-    },
-  );
+  runMachineOf({ ...machineInput(await operationState(world, operation)), ...more }, 0.001, async (event) => {
+    try {
+      await onStep(event);
+      return await run(world, event);
+    } catch (error) {
+      const { name, message, stack } = error as Error;
+      // An instance takes as long as it takes, however short the machine's waits are here.
+      if (name === 'InstancePending') await new Promise((resolve) => setTimeout(resolve, 500));
+      throw new FunctionError(name, message, stack);
+    }
+  });
 
 export async function move(world: World, slug: string, to: Strategy) {
   const operation = await begin(world, slug, to);
