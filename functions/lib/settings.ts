@@ -327,16 +327,11 @@ const installSettings = z
     SIGNING_KEY_GENERATION: z.coerce.number().int().min(1).default(1),
   })
   .transform((env) => ({
-    catalog: { clusterId: env.CATALOG_CLUSTER_ID, host: env.CATALOG_HOST, port: env.CATALOG_PORT },
+    ...planeOf(env),
     proxy: { host: env.PROXY_HOST, port: env.PROXY_PORT },
-    extensions: env.EXTENSIONS,
-    credentials: env.CREDENTIALS,
-    contextKeySecret: env.CONTEXT_KEY_SECRET,
     signingKeySecret: env.SIGNING_KEY_SECRET,
     signingKeyGeneration: env.SIGNING_KEY_GENERATION,
     masterSecret: env.MASTER_SECRET,
-    tls: env.DATABASE_TLS,
-    region: env.AWS_REGION,
   }));
 
 const cliSettings = z
@@ -350,14 +345,10 @@ const cliSettings = z
   .transform((env) => ({ adminUrl: env.TENANTRY_ADMIN_URL, folder: env.TENANTRY_STATE, port: env.PORT }));
 
 export type AdminSettings = z.output<typeof adminSettings>;
-export type CanarySettings = z.output<typeof canarySettings>;
-export type HealthSettings = z.output<typeof healthSettings>;
 export type InstallSettings = z.output<typeof installSettings>;
 export type CliSettings = z.output<typeof cliSettings>;
 export type McpSettings = z.output<typeof mcpSettings>;
 export type ControlSettings = z.output<typeof controlSettings>;
-export type OffboardSettings = z.output<typeof offboardSettings>;
-export type AuthorizerSettings = z.output<typeof authorizerSettings>;
 
 export const readMcpSettings = reader(mcpSettings);
 export const readAuthorizerSettings = reader(authorizerSettings);

@@ -55,7 +55,7 @@ export function grant(role: Role, rights: readonly Right[], places: Places): voi
 }
 
 /** In IAM's words. A right whose place is not there yet is a mistake of the stack that asks for it. */
-export function statementsFor(stack: Stack, places: Places): Record<Right, () => Statement[]> {
+function statementsFor(stack: Stack, places: Places): Record<Right, () => Statement[]> {
   const arn = (service: string, resource: string, resourceName: string) =>
     stack.formatArn({ service, resource, resourceName, arnFormat: ArnFormat.COLON_RESOURCE_NAME });
   const secret = (name: string) => arn('secretsmanager', 'secret', name);

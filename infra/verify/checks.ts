@@ -16,7 +16,7 @@ export interface Target {
 }
 
 /** What was asked for is not so; the message says what was seen instead. */
-export class DoesNotHold extends Error {}
+class DoesNotHold extends Error {}
 /** It can't be asked with what was given; the message says what is missing. */
 export class LeftOut extends Error {}
 

@@ -5,7 +5,7 @@ import type { Party } from '../../infra/local/prove/party.ts';
 import { routeOf, startWorld, type TestTenant, type World } from '../support/world.ts';
 
 /** A column of every kind that a tenant might keep a secret in. */
-export const canaryMigration = parseMigration(
+const canaryMigration = parseMigration(
   '9100-canaries.sql',
   `create table canaries (
      tenant_id uuid not null,

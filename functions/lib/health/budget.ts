@@ -45,12 +45,12 @@ const RESERVE = 6;
 /** Of the proxy's connections: for the login that all `rls` tenants share, and for the catalog's reader. */
 const SHARED_LOGINS = 50;
 /** The limit of the role that a tenant's home is entered with. */
-export const CONNECTIONS_OF_A_LOGIN = 20;
+const CONNECTIONS_OF_A_LOGIN = 20;
 /** On a dedicated instance the control plane comes one by one: provisioning, migrating or moving (two), the canary, an administrator. */
 const DEDICATED_CONTROL = 4;
 
 /** PostgreSQL connections that RDS Proxy may open to the shared cluster. */
-export const proxyConnections = ({ maxConnections, proxyPercent }: ConnectionFacts['shared']): number =>
+const proxyConnections = ({ maxConnections, proxyPercent }: ConnectionFacts['shared']): number =>
   Math.floor((maxConnections * proxyPercent) / 100);
 
 export function connectionBudget(facts: ConnectionFacts): readonly Inequality[] {

@@ -145,7 +145,7 @@ export const migrateSteps = {
 } as const satisfies Record<string, Step<Migrator, MigrateOperation>>;
 
 /** What the run has come to, over all rings. */
-export async function totals(catalog: ControlConnection, operationId: string): Promise<RingCount['counts']> {
+async function totals(catalog: ControlConnection, operationId: string): Promise<RingCount['counts']> {
   const sum = { pending: 0, leased: 0, done: 0, quarantined: 0, pinned: 0, gone: 0, moving: 0 };
   for (const { counts } of await countTargets(catalog, operationId))
     for (const state of Object.keys(sum) as (keyof typeof sum)[]) sum[state] += counts[state];

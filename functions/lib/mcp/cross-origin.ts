@@ -2,7 +2,7 @@
 export const sendableHeaders = ['Authorization', '*'] as const;
 
 /** What it may read of an answer: where a login begins, and what the revisions of the protocol say in headers. */
-export const readableHeaders = [
+const readableHeaders = [
   'WWW-Authenticate',
   'MCP-Protocol-Version',
   'Mcp-Session-Id',

@@ -48,7 +48,7 @@ const malformed: Refusal = {
  * The authorizer's verdict: the only source of who is calling. Undefined when any part is missing, which means that
  * the function was reached around the authorizer.
  */
-export function principalOf(event: APIGatewayProxyEvent): Principal | undefined {
+function principalOf(event: APIGatewayProxyEvent): Principal | undefined {
   const { tenant, principal, scopes, auth } = event.requestContext?.authorizer ?? {};
   if (!isText(tenant) || !isText(principal) || !isText(auth) || typeof scopes !== 'string') return undefined;
   return { tenant, principal, scopes, auth };
@@ -80,7 +80,7 @@ const bytesOf = (body: string, isBase64: boolean) => (isBase64 ? Buffer.from(bod
 const hopByHop = new Set(['connection', 'keep-alive', 'transfer-encoding']);
 
 /** Streams an answer out through Lambda's response stream. */
-export async function respond(response: Response, stream: Writable): Promise<void> {
+async function respond(response: Response, stream: Writable): Promise<void> {
   const headers: Record<string, string> = {};
   response.headers.forEach((value, name) => {
     if (!hopByHop.has(name)) headers[name] = value;

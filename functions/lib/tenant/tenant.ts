@@ -6,7 +6,7 @@ export type TenantId = string & { readonly [brand]: 'TenantId' };
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-export const isTenantId = (value: unknown): value is TenantId =>
+const isTenantId = (value: unknown): value is TenantId =>
   typeof value === 'string' && uuid.test(value);
 
 export function tenantId(value: string): TenantId {

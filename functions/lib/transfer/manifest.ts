@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { TenantryError } from '../errors.ts';
 import type { Store } from './store.ts';
 
-export const manifestFile = 'manifest.json';
+const manifestFile = 'manifest.json';
 
 /** Any identifier of PostgreSQL's: 63 bytes of whatever its quotes hold. */
 const name = z

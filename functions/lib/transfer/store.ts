@@ -16,8 +16,8 @@ export interface Store {
   read(name: string): Promise<Readable | undefined>;
 }
 
-export const schemes = ['file', 's3'] as const;
-export type Scheme = (typeof schemes)[number];
+const schemes = ['file', 's3'] as const;
+type Scheme = (typeof schemes)[number];
 
 /** @throws TenantryError `invalid_request` when it is no address that may be used here */
 export function transferUrl(text: string, allowed: readonly Scheme[]): URL {

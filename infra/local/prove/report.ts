@@ -14,7 +14,7 @@ const held = (findings: readonly (Finding | EndpointFinding)[]) =>
   findings.filter(({ outcome }) => outcome === 'held').length;
 
 /** What is true of every PostgreSQL with these rights, and was therefore not done to a system in use. */
-export const knownResiduals = [
+const knownResiduals = [
   ...residuals.attacks.map(({ name, residual }) => ({ name, reason: residual!.reason })),
   ...otherResiduals,
 ];

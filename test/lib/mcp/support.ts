@@ -78,7 +78,7 @@ export function failing(name: string, fail: () => unknown): Tool {
   });
 }
 
-export const testTools: readonly Tool[] = [
+const testTools: readonly Tool[] = [
   whoami,
   change,
   failing('refuses', () => {
