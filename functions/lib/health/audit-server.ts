@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
+import { connectionLimit } from '../isolation/connection-limit.ts';
 
 /** One row of an audit; `login` says whose wall it is, null: everybody's in that database or on that server. */
 export interface AuditRow {
@@ -99,7 +100,7 @@ select 'role_settings', r.rolname, format('role %s', r.rolname), format('has a d
   from ours r join configured c on c.setrole = r.oid
  where r.connects and (c.setdatabase <> 0 or c.name not in ('search_path', 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout'))
 union all
-select 'role_settings', r.rolname, format('role %s', r.rolname), 'may have any number of connections', format('alter role %I connection limit 20', r.rolname)
+select 'role_settings', r.rolname, format('role %s', r.rolname), 'may have any number of connections', format('alter role %I connection limit ${connectionLimit}', r.rolname)
   from ours r where r.of_home and r.rolconnlimit < 0
 union all
 select 'role_settings', null, coalesce('database ' || d.datname, 'the server'), format('gives every login a default: %s', c.setting),

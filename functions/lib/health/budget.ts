@@ -1,3 +1,5 @@
+import { connectionLimit } from '../isolation/connection-limit.ts';
+
 /**
  * The connection budget: three inequalities over what a deployment allows itself. Synthesis fails when one does not hold;
  * `/health` shows the same sums.
@@ -44,8 +46,6 @@ const PROXY_CLIENTS = 20_000;
 const RESERVE = 6;
 /** Of the proxy's connections: for the login that all `rls` tenants share, and for the catalog's reader. */
 const SHARED_LOGINS = 50;
-/** The limit of the role that a tenant's home is entered with. */
-const CONNECTIONS_OF_A_LOGIN = 20;
 /** On a dedicated instance the control plane comes one by one: provisioning, migrating or moving (two), the canary, an administrator. */
 const DEDICATED_CONTROL = 4;
 
@@ -104,7 +104,7 @@ export function connectionBudget(facts: ConnectionFacts): readonly Inequality[] 
     inequality(
       'dedicated instance',
       [
-        { what: 'the tenant’s login (its connection limit)', connections: CONNECTIONS_OF_A_LOGIN },
+        { what: 'the tenant’s login (its connection limit)', connections: connectionLimit },
         { what: 'provisioning or migrating, canary, administrator', connections: DEDICATED_CONTROL },
         { what: 'reserve', connections: RESERVE },
       ],

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { answersOf, type ControlConnection, inTransaction, literal } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import type { HomeState } from '../tenant/tenant.ts';
+import { connectionLimit } from './connection-limit.ts';
 import type { Finding, Home, Scope } from './isolation.ts';
 
 /** Runs `work` in one transaction with another role's rights: the provisioner has an owner's power only where it says so. */
@@ -114,7 +115,7 @@ export type Entry = 'tenancy_schemas' | 'its own database';
 const loginOf = (login: string, entry: Entry) => `
   do $$ begin
     if not exists (select from pg_roles where rolname = '${login}') then
-      create role ${login} login connection limit 20;
+      create role ${login} login connection limit ${connectionLimit};
     end if;
   end $$;
   grant tenancy_tenants to ${login} with inherit true, set false;
