@@ -9,10 +9,11 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseMigration } from '../functions/lib/migrations/migration-file.ts';
+import { functions } from '../infra/functions.ts';
 import { startWorld, strategies, type World } from './support/world.ts';
 
 const run = promisify(execFile);
@@ -41,6 +42,15 @@ describe('the documents', () => {
       expect([...paths, ...links].filter((path) => !existsSync(path))).toEqual([]);
     },
   );
+
+  it('ARCHITECTURE.md has every function in its map', () => {
+    const map = readFileSync('ARCHITECTURE.md', 'utf8');
+    const entries = functions.map(({ entry }) => entry);
+    // Of a function with more than its handler the map has the folder.
+    expect(
+      entries.filter((entry) => ![entry, `${dirname(entry)}/`].some((path) => map.includes(`\`${path}\``))),
+    ).toEqual([]);
+  });
 
   it('the README stays short', () => {
     expect(readme.split('\n').length).toBeLessThanOrEqual(170);
