@@ -10,27 +10,10 @@ export interface Admin {
   readonly workflows: Workflows;
   /** The migrations of this deployment; read when they are first asked for. */
   readonly release: () => Promise<Release>;
-  readonly settings: Pick<
+  /** Without what `plane` is made of. */
+  readonly settings: Omit<
     AdminSettings,
-    | 'region'
-    | 'provisionMachine'
-    | 'migrateMachine'
-    | 'moveMachine'
-    | 'batchMachine'
-    | 'offboardMachine'
-    | 'offboardGraceSeconds'
-    | 'waitFactor'
-    | 'exportMachine'
-    | 'importMachine'
-    | 'exportUrl'
-    | 'transferSchemes'
-    | 'tiers'
-    | 'publicUrl'
-    | 'apiKeyIssuer'
-    | 'signingKeySecret'
-    | 'scopes'
-    | 'issuers'
-    | 'connectionFacts'
+    'catalog' | 'extensions' | 'credentials' | 'contextKeySecret' | 'tls'
   >;
 }
 

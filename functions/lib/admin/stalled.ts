@@ -33,8 +33,7 @@ export async function endStalled(
 }
 
 async function endIfStalled(admin: Admin, view: OperationView, now: number): Promise<boolean> {
-  const machine = machineOf(admin, view.kind);
-  if (machine === undefined) return false;
+  const machine = admin.settings[`${view.kind}Machine`];
   const execution = await executionOf(admin, view);
   if (execution === undefined) return false;
   const ended = await endOf(admin, machine, execution.name);
@@ -83,27 +82,6 @@ async function executionOf(
   if (move === undefined) return { name: id, startedAt: Date.parse(startedAt) };
   if (move.pausedAt !== undefined) return undefined;
   return { name: executionName(move), startedAt: move.resumedAt?.getTime() ?? Date.parse(startedAt) };
-}
-
-function machineOf({ settings }: Admin, kind: Operation['kind']): string | undefined {
-  switch (kind) {
-    case 'provision':
-      return settings.provisionMachine;
-    case 'offboard':
-      return settings.offboardMachine;
-    case 'export':
-      return settings.exportMachine;
-    case 'import':
-      return settings.importMachine;
-    case 'migrate':
-      return settings.migrateMachine;
-    case 'move':
-      return settings.moveMachine;
-    case 'batch':
-      return settings.batchMachine;
-    default:
-      return undefined;
-  }
 }
 
 const isAnsweredAtOnce = ({ kind, input }: Operation) =>

@@ -70,8 +70,10 @@ async function transfer(
       }
     }),
   );
-  const machine = kind === 'export' ? admin.settings.exportMachine : admin.settings.importMachine;
   if (state === 'running')
-    await admin.workflows.start(machine, operationId, { operation: operationId, input: {} });
+    await admin.workflows.start(admin.settings[`${kind}Machine`], operationId, {
+      operation: operationId,
+      input: {},
+    });
   return { operation: await showOperation(admin, operationId) };
 }
