@@ -20,7 +20,10 @@ export function healthCommand(program: Command, client: AdminClient, output: () 
       const findings = body.report?.findings ?? [];
       if (findings.length === 0) return;
       const rows = findings.map(({ check, strategies, object, finding, remedy }) => [
-        ...[check, strategies.join(' '), `${object} ${finding}`, remedy],
+        check,
+        strategies.join(' '),
+        `${object} ${finding}`,
+        remedy,
       ]);
       output().print(table(['check', 'strategy', 'what is wrong', 'what to do'], rows));
       const unshown = body.report!.found - findings.length;

@@ -53,7 +53,11 @@ export function keyCommands(program: Command, client: AdminClient, output: () =>
       const { body } = await client.get<{ keys: KeyView[] }>(tenantPath(slug, '/keys'));
       if (output().json) return output().print(json(body.keys));
       const rows = body.keys.map(({ id, name, scopes, expiresAt, revokedAt }) => [
-        ...[id, name, scopes.join(' '), moment(expiresAt), moment(revokedAt)],
+        id,
+        name,
+        scopes.join(' '),
+        moment(expiresAt),
+        moment(revokedAt),
       ]);
       output().print(table(['key', 'name', 'scopes', 'expires', 'revoked'], rows));
     });

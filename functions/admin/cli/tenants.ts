@@ -67,7 +67,12 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
       }
       if (output().json) return output().print(json(tenants));
       const rows = tenants.map(({ slug, tier, strategy, status, createdAt, id }) => [
-        ...[slug, tier, strategy, status, moment(createdAt), id],
+        slug,
+        tier,
+        strategy,
+        status,
+        moment(createdAt),
+        id,
       ]);
       output().print(table(['tenant', 'tier', 'strategy', 'status', 'created', 'id'], rows));
     });
@@ -90,7 +95,11 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
       for (const command of body.run) output().print(`\n  ${command}`);
       if (body.operation === null || ['active', 'suspended'].includes(body.status)) return;
       const rows = body.operation.steps.map(({ step, attempt, outcome, reason, startedAt }) => [
-        ...[step, String(attempt), outcome, moment(startedAt), reason ?? ''],
+        step,
+        String(attempt),
+        outcome,
+        moment(startedAt),
+        reason ?? '',
       ]);
       output().print(`\n${table(['step', 'attempt', 'outcome', 'started', 'reason'], rows)}`);
       const { earlierSteps } = body.operation;

@@ -42,8 +42,17 @@ export async function provisionShared(
   const { rows } = await catalog.query(
     'select * from catalog.begin_shared($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)',
     [
-      ...[slug, tier, issuer ?? null, externalId ?? null, homeId, schema, login, operationId],
-      ...[JSON.stringify(input), idempotencyKey ?? null, requestDigest('provision', { ...request })],
+      slug,
+      tier,
+      issuer ?? null,
+      externalId ?? null,
+      homeId,
+      schema,
+      login,
+      operationId,
+      JSON.stringify(input),
+      idempotencyKey ?? null,
+      requestDigest('provision', { ...request }),
     ],
   );
   const begun = rows[0];

@@ -19,7 +19,13 @@ interface Caught {
 
 /** Steps that end an operation as failed: when it has, there is nothing left to do for them. */
 const takesBack: ReadonlySet<string> = new Set([
-  ...['compensate', 'abandon', 'halt', 'recordFailure', 'cancel', 'removeLeftInstance', 'giveUp'],
+  'compensate',
+  'abandon',
+  'halt',
+  'recordFailure',
+  'cancel',
+  'removeLeftInstance',
+  'giveUp',
 ]);
 
 /** What a machine reads when its step's answer was lost and the repetition finds the operation ended: nothing is left to do. */
