@@ -1,4 +1,4 @@
-import { createWriteStream, mkdirSync, watch } from 'node:fs';
+import { createWriteStream, mkdirSync, readdirSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import type { JWK } from 'jose';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
@@ -163,17 +163,42 @@ const watched: readonly (readonly [folder: string, extension: string])[] = [
   ['migrations', '.sql'],
 ];
 
-/** Calls `changed` after code below `functions/` or a migration was edited. */
+/**
+ * Calls `changed` after code below `functions/` or a migration was edited. Each folder is watched by itself: on Linux Node
+ * watches a tree file by file, and loses a file that an editor puts another one in the place of.
+ */
 export function watchFunctions(root: string, changed: () => void): { close(): void } {
   let timer: NodeJS.Timeout | undefined;
-  const watchers = watched.map(([folder, extension]) =>
-    watch(join(root, folder), { recursive: true }, (_event, name) => {
-      if (!name?.endsWith(extension)) return;
-      // An editor writes a file in several steps, a checkout many files.
-      clearTimeout(timer);
-      timer = setTimeout(changed, 150);
-    }),
-  );
+  let isEdited = false;
+  const watchAll = () =>
+    watched.flatMap(([folder, extension]) =>
+      foldersIn(join(root, folder)).map((path) =>
+        watch(path, (_event, name) => {
+          // Without an ending it may be a folder, with files that nobody has watched yet.
+          isEdited ||= name === null || name.endsWith(extension) || !name.includes('.');
+          lookSoon();
+        }),
+      ),
+    );
+  const lookSoon = () => {
+    // An editor writes a file in several steps, a checkout many files.
+    clearTimeout(timer);
+    timer = setTimeout(look, 150);
+  };
+  const look = () => {
+    if (!isEdited) return;
+    const old = watchers;
+    try {
+      watchers = watchAll();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      return lookSoon(); // A folder went away meanwhile.
+    }
+    for (const watcher of old) watcher.close();
+    isEdited = false;
+    changed();
+  };
+  let watchers = watchAll();
   return {
     close() {
       clearTimeout(timer);
@@ -181,3 +206,10 @@ export function watchFunctions(root: string, changed: () => void): { close(): vo
     },
   };
 }
+
+const foldersIn = (folder: string): string[] => [
+  folder,
+  ...readdirSync(folder, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => join(entry.parentPath, entry.name)),
+];

@@ -1,10 +1,10 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { watchFunctions } from '../../infra/local/functions.ts';
 
-test('an edited tool or migration is noticed, in a folder that did not exist before too; other files are not', async () => {
+test('an edited tool or migration is noticed, however an editor saves it, and in a folder that did not exist before too; other files are not', async () => {
   const root = await mkdtemp(join(tmpdir(), 'tenantry-watch-'));
   await mkdir(join(root, 'functions/mcp/tools'), { recursive: true });
   await mkdir(join(root, 'migrations/tenant'), { recursive: true });
@@ -23,6 +23,27 @@ test('an edited tool or migration is noticed, in a folder that did not exist bef
     const before = changes;
     await writeFile(join(root, 'migrations/tenant/0002-more.sql'), 'select 1');
     await expect.poll(() => changes).toBeGreaterThan(before);
+    // As editors save: a new file takes the old one's place, each time.
+    for (const file of [
+      'functions/mcp/tools/a.ts',
+      'migrations/tenant/0002-more.sql',
+      'functions/mcp/tools/more/c.ts',
+    ])
+      for (const text of ['first', 'second', 'third']) {
+        const saved = changes;
+        await writeFile(join(root, `${file}~`), text);
+        await rename(join(root, `${file}~`), join(root, file));
+        await expect.poll(() => changes, { message: `${file}, ${text}` }).toBeGreaterThan(saved);
+      }
+    // A checkout of another branch.
+    await rm(join(root, 'functions/mcp/tools/more'), { recursive: true });
+    await mkdir(join(root, 'functions/mcp/tools/more'));
+    const again = changes;
+    await writeFile(join(root, 'functions/mcp/tools/more/d.ts'), 'export {};');
+    await expect.poll(() => changes).toBeGreaterThan(again);
+    const made = changes;
+    await writeFile(join(root, 'functions/mcp/tools/more/d.ts'), 'export const d = 1;');
+    await expect.poll(() => changes).toBeGreaterThan(made);
   } finally {
     watcher.close();
     await rm(root, { recursive: true });
