@@ -1,6 +1,8 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -211,6 +213,38 @@ describe('npm run tenants', () => {
     const stderr = text(child.stderr);
     const code = await new Promise((resolve) => child.once('exit', resolve));
     expect([code, await stderr]).toEqual([0, '']);
+  });
+
+  it('hears of the end, though the admin API can’t answer meanwhile', async () => {
+    const { url, ...rest } = JSON.parse(readFileSync(join(folder, 'admin.json'), 'utf8'));
+    const refusal = '{"error":{"code":"unavailable","message":"A database can’t be reached."}}';
+    const unanswered = { '/operations/': 2, '/tenants/patient': 1 };
+    const api = createServer(async (request, response) => {
+      const path = (['/operations/', '/tenants/patient'] as const).find((part) =>
+        request.url!.startsWith(part),
+      );
+      if (path !== undefined && unanswered[path]-- > 0) return response.writeHead(503).end(refusal);
+      const { method, headers } = request;
+      const sent = method === 'POST' ? { body: await text(request) } : {};
+      const forwarded = { authorization: headers.authorization!, 'content-type': 'application/json' };
+      const answer = await fetch(url + request.url, { method: method!, headers: forwarded, ...sent });
+      return response.writeHead(answer.status).end(await answer.text());
+    });
+    const away = await mkdtemp(join(tmpdir(), 'tenantry-away-'));
+    await new Promise<void>((resolve) => api.listen(0, '127.0.0.1', resolve));
+    try {
+      const { port: there } = api.address() as AddressInfo;
+      await writeFile(
+        join(away, 'admin.json'),
+        JSON.stringify({ ...rest, url: `http://127.0.0.1:${there}` }),
+      );
+      const ran = await tenants('create patient --tier pro --wait --json', { TENANTRY_STATE: away });
+      expect([ran.code, JSON.parse(ran.stdout).tenant.status], ran.stderr).toEqual([0, 'active']);
+      expect(Object.values(unanswered).every((left) => left < 0)).toBe(true);
+    } finally {
+      api.close();
+      await rm(away, { recursive: true });
+    }
   });
 
   it('says what to do when there is nothing to reach', async () => {

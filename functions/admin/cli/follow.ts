@@ -1,8 +1,26 @@
 import { setTimeout } from 'node:timers/promises';
 import { moment } from '../../lib/admin/moment.ts';
 import type { OperationView, OperationWithSteps } from '../../lib/admin/operations.ts';
-import type { AdminClient } from './connection.ts';
+import { type AdminClient, CommandFailure } from './connection.ts';
 import { duration, type Output, table } from './output.ts';
+
+/** ms that somebody who follows an operation waits for an answer: longer than a failover takes. */
+const patience = 120_000;
+
+/** Asks again while the admin API can't answer: what was begun goes on, and whoever waits for it should hear of its end. */
+export async function askAgain<T>(client: AdminClient, output: Output, path: string): Promise<T> {
+  const since = Date.now();
+  for (let isNews = true; ; isNews = false) {
+    try {
+      return (await client.get<T>(path)).body;
+    } catch (error) {
+      const mayPass = error instanceof CommandFailure && error.exitCode === 4;
+      if (!mayPass || Date.now() - since > patience) throw error;
+      output.progress(`${error.message} Asking again.`, isNews);
+    }
+    await setTimeout(1_000);
+  }
+}
 
 /** Shows the current step, the elapsed time and an estimate until the operation has ended. */
 export async function follow(
@@ -12,7 +30,7 @@ export async function follow(
 ): Promise<OperationWithSteps> {
   let last = '';
   for (let asked = 0; ; asked++) {
-    const { body: operation } = await client.get<OperationWithSteps>(`/operations/${operationId}`);
+    const operation = await askAgain<OperationWithSteps>(client, output, `/operations/${operationId}`);
     if (operation.state !== 'running') {
       output.endProgress();
       return operation;
@@ -57,7 +75,7 @@ export function operationsTable(operations: readonly OperationView[]): string {
 export async function watchOperations(client: AdminClient, output: Output): Promise<never> {
   const seen = new Map<string, string>();
   for (let isFirst = true; ; isFirst = false) {
-    const { operations } = (await client.get<{ operations: OperationView[] }>('/operations')).body;
+    const { operations } = await askAgain<{ operations: OperationView[] }>(client, output, '/operations');
     const changed = operations.filter(({ id, state, step }) => seen.get(id) !== `${state} ${step}`);
     for (const { id, state, step } of operations) seen.set(id, `${state} ${step}`);
     // What had ended before is history.

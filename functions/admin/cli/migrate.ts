@@ -4,6 +4,7 @@ import type { DriftPage } from '../../lib/admin/drift.ts';
 import type { PlanView } from '../../lib/admin/migration-plan.ts';
 import type { PinView, RunView } from '../../lib/admin/migrations.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
+import { askAgain } from './follow.ts';
 import { duration, json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -146,7 +147,7 @@ async function finish(client: AdminClient, output: Output, begun: RunView, waits
 async function followRun(client: AdminClient, output: Output, begun: RunView): Promise<RunView> {
   let last = '';
   for (let asked = 0; ; asked++) {
-    const { body: run } = await client.get<RunView>(`/migrations/${begun.operation.id}`);
+    const run = await askAgain<RunView>(client, output, `/migrations/${begun.operation.id}`);
     if (run.operation.state !== 'running') {
       output.endProgress();
       return run;

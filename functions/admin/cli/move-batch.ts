@@ -2,6 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { BatchPlan, BatchView } from '../../lib/admin/move-batch.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
+import { askAgain } from './follow.ts';
 import { duration, json, type Output, table } from './output.ts';
 
 /** `move --tier …`: what is not said has the API's default. */
@@ -50,7 +51,7 @@ async function finish(client: AdminClient, output: Output, begun: BatchView, wai
 async function followBatch(client: AdminClient, output: Output, begun: BatchView): Promise<BatchView> {
   let last = '';
   for (;;) {
-    const { body: batch } = await client.get<BatchView>(`/moves/${begun.operation.id}`);
+    const batch = await askAgain<BatchView>(client, output, `/moves/${begun.operation.id}`);
     if (batch.operation.state !== 'running') {
       output.endProgress();
       return batch;

@@ -5,6 +5,7 @@ import type { MoveView } from '../../lib/admin/move.ts';
 import type { MovePlan } from '../../lib/lifecycle/move-plan.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
+import { askAgain } from './follow.ts';
 import { batchCommands, moveTier } from './move-batch.ts';
 import { card, duration, json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
@@ -129,7 +130,7 @@ function hint(output: Output, { tenant, phase, operation, pausedAt, windowEndsAt
 async function followMove(client: AdminClient, output: Output, begun: MoveView): Promise<MoveView> {
   let last = '';
   for (let asked = 0; ; asked++) {
-    const { body: move } = await client.get<MoveView>(tenantPath(begun.tenant, '/move'));
+    const move = await askAgain<MoveView>(client, output, tenantPath(begun.tenant, '/move'));
     if (move.phase !== 'moving' || move.pausedAt !== null || move.operation.state !== 'running') {
       output.endProgress();
       return move;

@@ -4,7 +4,7 @@ import { moment } from '../../lib/admin/moment.ts';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { TenantView } from '../../lib/admin/tenants.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { follow } from './follow.ts';
+import { askAgain, follow } from './follow.ts';
 import { card, json, type Output } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -29,7 +29,9 @@ export function offboardCommand(program: Command, client: AdminClient, output: (
       const { id, state } = left.operation;
       const operation = wait && state === 'running' ? await follow(client, output(), id) : left.operation;
       const tenant =
-        operation === left.operation ? left.tenant : (await client.get<TenantView>(tenantPath(slug))).body;
+        operation === left.operation
+          ? left.tenant
+          : await askAgain<TenantView>(client, output(), tenantPath(slug));
       output().print(output().json ? json({ tenant, operation }) : leftCard(tenant, operation));
       if (operation.state === 'failed')
         throw new CommandFailure(

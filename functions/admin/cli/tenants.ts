@@ -5,7 +5,7 @@ import type { TenantSummary, TenantView } from '../../lib/admin/tenants.ts';
 import type { Why } from '../../lib/admin/why.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { follow } from './follow.ts';
+import { askAgain, follow } from './follow.ts';
 import { card, json, type Output, table } from './output.ts';
 
 type Made = { tenant: TenantView; operation: OperationWithSteps };
@@ -38,7 +38,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
       const tenant =
         operation === made.body.operation
           ? made.body.tenant
-          : (await client.get<TenantView>(tenantPath(slug))).body;
+          : await askAgain<TenantView>(client, output(), tenantPath(slug));
       output().print(output().json ? json({ tenant, operation }) : tenantCard(tenant));
       if (operation.state === 'failed')
         throw new CommandFailure(
