@@ -2,7 +2,7 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
-import { adminEndpoint, type ControlPlane } from '../lifecycle/control-plane.ts';
+import { type ControlPlane, endpointOf } from '../lifecycle/control-plane.ts';
 import { sharedHome } from '../migrations/migrator.ts';
 import type { HomeState, Strategy, TenantId } from '../tenant/tenant.ts';
 import type { Check, HealthFinding } from './findings.ts';
@@ -60,7 +60,7 @@ export async function tenantHealth(
   home: TenantHome,
   record: HealthRecord | undefined,
 ): Promise<TenantHealth> {
-  const { strategy, clusterId, adminHost: host, adminPort: port, database } = home;
+  const { strategy } = home;
   const field = { rls: 'rls_context', schema: 'schema_routing', database: 'tenant_pools' }[strategy];
   const none = { rls_context: null, schema_routing: null, tenant_pools: null };
   const tried = (record?.report.findings ?? []).filter(
@@ -69,7 +69,7 @@ export async function tenantHealth(
   try {
     return await withConnection(
       // A new connection: whether there are any to be had is part of what is asked.
-      adminEndpoint({ ...plane, kept: undefined }, { clusterId, host, port, database }),
+      endpointOf({ ...plane, kept: undefined }, home),
       async (connection) => {
         const { wrong, differs, ...figures } = await lookAt(connection, home);
         return {

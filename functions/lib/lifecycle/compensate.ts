@@ -5,7 +5,7 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-import { adminEndpoint } from './control-plane.ts';
+import { endpointOf } from './control-plane.ts';
 import { ownDatabase } from './new-place.ts';
 import { endOperation } from './operations.ts';
 import type { Provisioner, ProvisionInput, ProvisionOperation } from './provision.ts';
@@ -49,10 +49,8 @@ export async function takeBack(
   } else {
     // By the names that follow from the home's id: a step may have died before it recorded what it made.
     const shared = await sharedCluster(catalog);
-    const { clusterId, adminHost: host, adminPort: port } = shared;
     const home = { ...named, database: own === 'database' ? ownDatabase(homeId) : shared.database };
-    const database = isolation.removedFrom(home);
-    await withConnection(adminEndpoint(plane, { clusterId, host, port, database }), (connection) =>
+    await withConnection(endpointOf(plane, shared, isolation.removedFrom(home)), (connection) =>
       isolation.deprovision(connection, home),
     );
   }

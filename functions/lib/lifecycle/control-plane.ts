@@ -65,6 +65,14 @@ export function adminEndpoint(
   };
 }
 
+/** The same, where the catalog says that a home, or a cluster's database for homes, is. */
+export const endpointOf = (
+  plane: Parameters<typeof adminEndpoint>[0],
+  at: { clusterId: string; adminHost: string; adminPort: number; database: string },
+  database = at.database,
+): Endpoint =>
+  adminEndpoint(plane, { clusterId: at.clusterId, host: at.adminHost, port: at.adminPort, database });
+
 export const catalogEndpoint = (
   plane: Pick<ControlPlane, 'catalog' | 'credentials' | 'tls' | 'kept'>,
 ): Endpoint => adminEndpoint(plane, { ...plane.catalog, database: catalogDatabase });

@@ -11,7 +11,7 @@ import { isRegistered, release, setState, settle } from '../move/hold.ts';
 import { reading } from '../move/side.ts';
 import { dropHeldStaging, dropStaging } from '../move/staging.ts';
 import { readTables } from '../move/tables.ts';
-import { adminEndpoint } from './control-plane.ts';
+import { endpointOf } from './control-plane.ts';
 import { plannedHome } from './leaving-homes.ts';
 import type { MoveOperation, Mover } from './move.ts';
 import { withSide } from './move-sides.ts';
@@ -103,17 +103,15 @@ async function empty(
   isOver: () => boolean,
 ): Promise<boolean> {
   const { plane } = mover;
-  const { clusterId, adminHost: host, adminPort: port, strategy, homeId, login } = home;
+  const { strategy, homeId, login } = home;
   const isolation = isolations[strategy];
   if (isolation.place('shared-cluster') === 'database') {
-    await withConnection(
-      adminEndpoint(plane, { clusterId, host, port, database: 'postgres' }),
-      (connection) => dropDatabase(connection, home.database, login),
+    await withConnection(endpointOf(plane, home, 'postgres'), (connection) =>
+      dropDatabase(connection, home.database, login),
     );
   } else {
-    const isThere = await withConnection(
-      adminEndpoint(plane, { clusterId, host, port, database: home.database }),
-      (connection) => isRegistered(connection, homeId),
+    const isThere = await withConnection(endpointOf(plane, home), (connection) =>
+      isRegistered(connection, homeId),
     );
     if (isThere) {
       const more = await withSide(mover, move, home, randomUUID(), async (side) => {
@@ -129,13 +127,10 @@ async function empty(
       });
       if (more) return true;
     }
-    await withConnection(
-      adminEndpoint(plane, { clusterId, host, port, database: home.database }),
-      async (connection) => {
-        await dropStaging({ connection, home });
-        await isolation.deprovision(connection, home);
-      },
-    );
+    await withConnection(endpointOf(plane, home), async (connection) => {
+      await dropStaging({ connection, home });
+      await isolation.deprovision(connection, home);
+    });
   }
   return false;
 }

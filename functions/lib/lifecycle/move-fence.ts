@@ -5,7 +5,7 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { claim, readState, release, setState, settle } from '../move/hold.ts';
 import { closeSource } from '../move/switch.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { openState } from './move-end.ts';
 import { readOperation } from './operations.ts';
 import { operationLock } from './step.ts';
@@ -56,8 +56,7 @@ async function releaseFence(
 ): Promise<boolean> {
   const { tenant } = (await readMove(catalog, operationId))!;
   const home = await presentHome(catalog, tenant);
-  const { clusterId, adminHost: host, adminPort: port, database } = home;
-  return withConnection(adminEndpoint(plane, { clusterId, host, port, database }), async (connection) => {
+  return withConnection(endpointOf(plane, home), async (connection) => {
     const standing = await readState(connection, home.homeId);
     // What a move that was given up still holds, no other one could move.
     if (standing?.state !== 'fenced' && !(ended && standing?.move === operationId)) return false;
@@ -113,9 +112,8 @@ async function closeOther(
 ): Promise<void> {
   const other = await findHome(catalog, home.homeId === move.sourceHome ? move.targetHome : move.sourceHome);
   if (other === undefined) return;
-  const { clusterId, adminHost: host, adminPort: port, database } = other;
   try {
-    await withConnection(adminEndpoint(plane, { clusterId, host, port, database }), async (connection) => {
+    await withConnection(endpointOf(plane, other), async (connection) => {
       const hold = { home: other, connection, mover: randomUUID() };
       await claim(hold, move.operationId);
       await closeSource(hold);

@@ -14,7 +14,7 @@ import { reading } from '../move/side.ts';
 import { readTables, requireNotInherited } from '../move/tables.ts';
 import { requireQuiet } from '../move/triggers.ts';
 import { type Strategy, strategies } from '../tenant/tenant.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 import {
   type Destination,
   destinationOf,
@@ -148,8 +148,7 @@ async function look(
   home: ReachableHome,
   to: Strategy,
 ): Promise<{ tables: MovePlan['tables']; blocks: string[]; advice: string[] }> {
-  const { clusterId, adminHost: host, adminPort: port, database } = home;
-  const connection = await openCopyConnection(adminEndpoint(plane, { clusterId, host, port, database }));
+  const connection = await openCopyConnection(endpointOf(plane, home));
   const side = { home, connection, keys: plane.keys, mover: randomUUID() };
   const found: { table: string; rows: number; bytes: number }[] = [];
   const blocks: string[] = [];
@@ -193,18 +192,15 @@ async function connectionsIn(
 ): Promise<string[]> {
   // An instance is made for it.
   if (clusterId === undefined) return [];
-  const { adminHost: host, adminPort: port } = await sharedCluster(catalog, clusterId);
-  const { used, all } = await withConnection(
-    adminEndpoint(plane, { clusterId, host, port, database: 'postgres' }),
-    async (connection) => {
-      const { rows } = await connection.query<{ used: number; all: number }>(
-        `select (select count(*)::integer from pg_stat_activity where backend_type = 'client backend') as used,
+  const shared = await sharedCluster(catalog, clusterId);
+  const { used, all } = await withConnection(endpointOf(plane, shared, 'postgres'), async (connection) => {
+    const { rows } = await connection.query<{ used: number; all: number }>(
+      `select (select count(*)::integer from pg_stat_activity where backend_type = 'client backend') as used,
                 current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
                   - current_setting('reserved_connections')::integer as all`,
-      );
-      return rows[0]!;
-    },
-  );
+    );
+    return rows[0]!;
+  });
   if (all - used >= takesConnections) return [];
   return [
     `The cluster ${clusterId} has ${used} of ${all} connections in use: a move takes ${takesConnections}. Raise max_connections, or name another cluster.`,

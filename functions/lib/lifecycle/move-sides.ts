@@ -6,7 +6,7 @@ import type { Sides } from '../move/catch-up.ts';
 import { claim } from '../move/hold.ts';
 import { reading, type Side } from '../move/side.ts';
 import { readTables } from '../move/tables.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 
 type With = { readonly plane: ControlPlane };
 
@@ -18,8 +18,7 @@ export async function withSide<T>(
   mover: string,
   work: (side: Side) => Promise<T>,
 ): Promise<T> {
-  const { clusterId, adminHost: host, adminPort: port, database } = home;
-  const connection = await openCopyConnection(adminEndpoint(plane, { clusterId, host, port, database }));
+  const connection = await openCopyConnection(endpointOf(plane, home));
   try {
     // One side waits for minutes while the other is compared; servers of tenants end sessions that idle for one.
     await connection.query('set idle_session_timeout = 0');

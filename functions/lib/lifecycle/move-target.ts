@@ -9,7 +9,7 @@ import { readHistory } from '../migrations/history.ts';
 import { migrateHome } from '../migrations/migrator.ts';
 import type { Sides } from '../move/catch-up.ts';
 import { reading, type Side } from '../move/side.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { recordMigrated } from './migrated.ts';
 import type { MoveInput, Mover } from './move.ts';
 import { instancePlace, sharedPlace } from './new-place.ts';
@@ -78,16 +78,12 @@ async function addPassword(
 
 /** The files that the source has: a tenant that is pinned keeps its version where it goes. */
 async function filesOf({ plane, release }: Mover, source: ReachableHome) {
-  const { clusterId, adminHost: host, adminPort: port, database } = source;
-  const history = await withConnection(
-    adminEndpoint(plane, { clusterId, host, port, database }),
-    async (connection) => {
-      await connection.query('begin read only; set local role tenancy_owner');
-      const history = await readHistory(connection, source);
-      await connection.query('commit');
-      return history;
-    },
-  );
+  const history = await withConnection(endpointOf(plane, source), async (connection) => {
+    await connection.query('begin read only; set local role tenancy_owner');
+    const history = await readHistory(connection, source);
+    await connection.query('commit');
+    return history;
+  });
   const files = release.home.filter(({ name }) => history.get(name)?.isDone);
   if (files.length !== history.size)
     throw new TenantryError(

@@ -11,7 +11,7 @@ import type { Endpoint } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { createDatabase, installRuntime } from '../migrations/install.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { type Place, preparePlace } from './place.ts';
 import type { Provisioner, ProvisionInput } from './provision.ts';
 
@@ -55,9 +55,9 @@ export async function instancePlace(
 ): Promise<Place> {
   const cluster = await findCluster(catalog, homeId);
   if (cluster === undefined) throw new TenantryError('internal', 'The instance of this home is not ready.');
-  const { clusterId, kind, host, port, adminHost, adminPort } = cluster;
+  const { clusterId, kind, host, port } = cluster;
   const database = ownDatabase(homeId);
-  const admin = adminEndpoint(plane, { clusterId, host: adminHost, port: adminPort, database });
+  const admin = endpointOf(plane, { ...cluster, database });
   const databaseId = await withConnection(admin, (connection) =>
     installRuntime(connection, plane.keys, plane.extensions),
   );
@@ -71,9 +71,8 @@ export async function sharedPlace(
   homeId: string,
   own: 'shared' | 'database',
 ): Promise<Place> {
-  const { clusterId, host, port, adminHost, adminPort } = shared;
-  const admin = (database: string) =>
-    adminEndpoint(plane, { clusterId, host: adminHost, port: adminPort, database });
+  const { clusterId, host, port } = shared;
+  const admin = (database: string) => endpointOf(plane, shared, database);
   const place = { clusterId, kind: 'shared', host, port } as const;
   if (own === 'shared')
     return {

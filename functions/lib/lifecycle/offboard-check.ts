@@ -7,7 +7,7 @@ import { isolations } from '../isolation/isolation.ts';
 import { homeTables, maintaining, tablesWithRows } from '../isolation/rows.ts';
 import { sharedHome } from '../migrations/migrator.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { ownOf, secretNames } from './leaving-homes.ts';
 
 /** What was looked for, by kind, and what of it was found. */
@@ -39,8 +39,7 @@ export async function remains(
 
   // It may have lived in any of them.
   for (const shared of await sharedClusters(catalog)) {
-    const at = { clusterId: shared.clusterId, host: shared.adminHost, port: shared.adminPort };
-    await withConnection(adminEndpoint(plane, { ...at, database: shared.database }), async (connection) => {
+    await withConnection(endpointOf(plane, shared), async (connection) => {
       const rows = {
         tenant,
         schema: sharedHome.schema,
@@ -66,17 +65,14 @@ export async function remains(
   const clusters = new Map(
     homes.filter((home) => ownOf(home) !== 'instance').map((home) => [home.clusterId, home]),
   );
-  for (const { clusterId, adminHost: host, adminPort: port } of clusters.values()) {
-    const here = homes.filter((home) => home.clusterId === clusterId);
-    await withConnection(
-      adminEndpoint(plane, { clusterId, host, port, database: 'postgres' }),
-      async (connection) => {
-        const logins = names(here, (home) => home.login);
-        look('login', logins.length, await existing(connection, 'rolname', 'pg_roles', logins));
-        const databases = here.filter((home) => ownOf(home) === 'database').map(({ database }) => database);
-        look('database', databases.length, await existing(connection, 'datname', 'pg_database', databases));
-      },
-    );
+  for (const one of clusters.values()) {
+    const here = homes.filter(({ clusterId }) => clusterId === one.clusterId);
+    await withConnection(endpointOf(plane, one, 'postgres'), async (connection) => {
+      const logins = names(here, (home) => home.login);
+      look('login', logins.length, await existing(connection, 'rolname', 'pg_roles', logins));
+      const databases = here.filter((home) => ownOf(home) === 'database').map(({ database }) => database);
+      look('database', databases.length, await existing(connection, 'datname', 'pg_database', databases));
+    });
   }
 
   for (const name of homes

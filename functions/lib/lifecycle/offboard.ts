@@ -7,7 +7,7 @@ import { RetryableError, TenantryError } from '../errors.ts';
 import { awaitWriters, changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { everyHome, finalSnapshotName, ownOf, secretNames } from './leaving-homes.ts';
 import { remains } from './offboard-check.ts';
 import {
@@ -84,18 +84,10 @@ export async function beginOffboarding(
   });
 }
 
-const adminOf = (plane: ControlPlane, home: ReachableHome, database = home.database) =>
-  adminEndpoint(plane, {
-    clusterId: home.clusterId,
-    host: home.adminHost,
-    port: home.adminPort,
-    database,
-  });
-
 /** @throws RetryableError `unavailable`, `busy` */
 async function shut(plane: ControlPlane, home: ReachableHome, { exportTo }: OffboardInput): Promise<void> {
   try {
-    await withConnection(adminOf(plane, home), async (connection) => {
+    await withConnection(endpointOf(plane, home), async (connection) => {
       await changeHomeState(
         connection,
         home.homeId,
@@ -147,7 +139,7 @@ export const offboardSteps = {
       if (ownOf(home) === 'instance') continue;
       const isolation = isolations[home.strategy];
       const rows = { ...home, keys: plane.keys };
-      await withConnection(adminOf(plane, home, isolation.removedFrom(home)), async (connection) => {
+      await withConnection(endpointOf(plane, home, isolation.removedFrom(home)), async (connection) => {
         if (!(await isolation.removeRows(connection, rows, until)))
           throw new TenantryError('unfinished', 'There are more rows to delete.');
         await isolation.deprovision(connection, home);

@@ -12,7 +12,7 @@ import {
   installRoles,
   installRuntime,
 } from '../migrations/install.ts';
-import { adminEndpoint, type ControlPlane, catalogEndpoint } from './control-plane.ts';
+import { adminEndpoint, type ControlPlane, catalogEndpoint, endpointOf } from './control-plane.ts';
 
 /** A database that can take homes: its runtime is installed. */
 export interface Place {
@@ -37,10 +37,9 @@ export async function preparePlace(
   database: string,
   master: Endpoint,
 ): Promise<Place> {
-  const { clusterId, kind, host, port, adminHost, adminPort } = cluster;
-  const at = { clusterId, host: adminHost, port: adminPort };
+  const { clusterId, kind, host, port } = cluster;
   const passwords = await loginPasswords(plane, cluster);
-  const provisioner = adminEndpoint(plane, { ...at, database: 'postgres' });
+  const provisioner = endpointOf(plane, { ...cluster, database: 'postgres' });
   // Once only: where logins use IAM, the master has locked its own password out by making this role.
   if (!(await mayConnect(provisioner)))
     await withConnection(master, (connection) =>
@@ -50,7 +49,7 @@ export async function preparePlace(
     await installRoles(connection, passwords?.tenancy_app);
     await createDatabase(connection, database);
   });
-  const admin = adminEndpoint(plane, { ...at, database });
+  const admin = endpointOf(plane, { ...cluster, database });
   const databaseId = await withConnection(admin, (connection) =>
     installRuntime(connection, plane.keys, plane.extensions),
   );

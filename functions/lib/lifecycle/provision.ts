@@ -17,7 +17,7 @@ import { migrateHome } from '../migrations/migrator.ts';
 import type { Release } from '../migrations/release.ts';
 import type { Placement, TenantId } from '../tenant/tenant.ts';
 import { takeBack } from './compensate.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { makeHome } from './home.ts';
 import { recordMigrated, requireUnedited } from './migrated.ts';
 import { placeFor } from './new-place.ts';
@@ -153,7 +153,9 @@ export const provisionSteps = {
     if (!isolations[input.strategy].ownsTables) return;
     const [home] = await answersOf([builtHome(catalog, input), requireUnedited(catalog, release)]);
     const target = { home, databaseId: home.databaseId, keys: plane.keys };
-    await withConnection(adminOf(plane, home), (connection) => migrateHome(connection, target, release.home));
+    await withConnection(endpointOf(plane, home), (connection) =>
+      migrateHome(connection, target, release.home),
+    );
     await recordMigrated(catalog, home, release);
   },
 
@@ -164,7 +166,7 @@ export const provisionSteps = {
 
   async activate({ plane }, catalog, { operationId, tenant, input }) {
     const home = await builtHome(catalog, input);
-    await withConnection(adminOf(plane, home), (connection) =>
+    await withConnection(endpointOf(plane, home), (connection) =>
       changeHomeState(connection, home.homeId, ['provisioning'], 'open'),
     );
     await activateTenant(catalog, tenant, home.homeId, operationId);
@@ -187,14 +189,6 @@ export async function provisionOperation(
     throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
   return { operationId, tenant, state, input: input as unknown as ProvisionInput };
 }
-
-const adminOf = (plane: ControlPlane, home: ReachableHome) =>
-  adminEndpoint(plane, {
-    clusterId: home.clusterId,
-    host: home.adminHost,
-    port: home.adminPort,
-    database: home.database,
-  });
 
 async function builtHome(catalog: ControlConnection, { homeId }: ProvisionInput): Promise<ReachableHome> {
   const home = await findHome(catalog, homeId);

@@ -5,7 +5,7 @@ import { ConnectFailure } from '../database/failure.ts';
 import { TenantryError } from '../errors.ts';
 import { changeHomeState } from '../isolation/homes.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-import { adminEndpoint, type ControlPlane, catalogEndpoint } from './control-plane.ts';
+import { type ControlPlane, catalogEndpoint, endpointOf } from './control-plane.ts';
 
 /**
  * Refuses the tenant's calls from the next one on: the home itself refuses them, whatever a warm environment remembers.
@@ -56,13 +56,12 @@ export const tellHome = (plane: ControlPlane, tenant: TenantId): Promise<'done' 
 
 async function changeHome(
   plane: ControlPlane,
-  { clusterId, adminHost, adminPort, database, homeId }: ReachableHome,
+  home: ReachableHome,
   to: 'open' | 'suspended',
 ): Promise<'done' | 'pending'> {
-  const admin = adminEndpoint(plane, { clusterId, host: adminHost, port: adminPort, database });
   try {
-    return (await withConnection(admin, (connection) =>
-      changeHomeState(connection, homeId, ['open', 'suspended'], to),
+    return (await withConnection(endpointOf(plane, home), (connection) =>
+      changeHomeState(connection, home.homeId, ['open', 'suspended'], to),
     ))
       ? 'done'
       : 'pending';

@@ -8,7 +8,7 @@ import { importTables } from '../transfer/import.ts';
 import { importRefused, type Manifest, readManifest, writeManifest } from '../transfer/manifest.ts';
 import { partBegins } from '../transfer/parts.ts';
 import { openStore } from '../transfer/store.ts';
-import { adminEndpoint, type ControlPlane } from './control-plane.ts';
+import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { beginOperation, endOperation, type Operation, readOperation, report } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
@@ -107,9 +107,9 @@ export const transferSteps = {
       done = [...tables];
       return report(catalog, operationId, { url: input.url, tables });
     };
-    const begins = await partBegins(adminOf(plane, home), operationId, home.homeId);
+    const begins = await partBegins(endpointOf(plane, home), operationId, home.homeId);
     const until = now() + exportsFor;
-    const { isDone, schemaVersion } = await withConnection(adminOf(plane, home), (connection) =>
+    const { isDone, schemaVersion } = await withConnection(endpointOf(plane, home), (connection) =>
       exportTables(
         connection,
         { ...home, keys: plane.keys },
@@ -147,7 +147,7 @@ export const transferSteps = {
         `These are the rows of the tenant ${manifest.tenant.slug}. If they shall become this one's, say --other-tenant.`,
       );
     const rows = { ...home, keys: plane.keys };
-    const imported = await withConnection(adminOf(plane, home), (connection) =>
+    const imported = await withConnection(endpointOf(plane, home), (connection) =>
       importTables(connection, rows, store, manifest, operationId, now() + importsFor, now),
     );
     // Done before, and its record was lost: the manifest says what it was.
@@ -173,11 +173,6 @@ function rowsOf({ tables }: Manifest): Record<string, number> {
 
 const homeInUse = (catalog: ControlConnection, tenant: TenantId): Promise<ReachableHome | undefined> =>
   homesOf(catalog, tenant).then((homes) => homes.find(({ isInUse }) => isInUse));
-
-const adminOf = (
-  plane: ControlPlane,
-  { clusterId, adminHost: host, adminPort: port, database }: ReachableHome,
-) => adminEndpoint(plane, { clusterId, host, port, database });
 
 /** @throws TenantryError `unknown_operation` when there is no such operation of a kind that exports or imports */
 export async function transferOperation(

@@ -6,8 +6,7 @@ export type TenantId = string & { readonly [brand]: 'TenantId' };
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-const isTenantId = (value: unknown): value is TenantId =>
-  typeof value === 'string' && uuid.test(value);
+const isTenantId = (value: unknown): value is TenantId => typeof value === 'string' && uuid.test(value);
 
 export function tenantId(value: string): TenantId {
   if (!isTenantId(value)) throw new TypeError('A tenant id is a lower-case UUID.');

@@ -5,7 +5,7 @@ import { presentHome } from '../../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
-import { adminEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
+import { adminEndpoint, endpointOf } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { type Mover, moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { beginMove, type MoveRequest, machineInput } from '../../../functions/lib/lifecycle/move-begin.ts';
 import { moveInstanceSteps } from '../../../functions/lib/lifecycle/move-instance.ts';
@@ -140,8 +140,7 @@ export async function atHome<T>(
   tenant: Pick<TestTenant, 'id'>,
   work: (connection: ControlConnection) => Promise<T>,
 ): Promise<T> {
-  const { clusterId, adminHost: host, adminPort: port, database } = await homeOf(world, tenant);
-  return withConnection(adminEndpoint(world.plane, { clusterId, host, port, database }), work);
+  return withConnection(endpointOf(world.plane, await homeOf(world, tenant)), work);
 }
 
 /** Every database that holds tenants. */
