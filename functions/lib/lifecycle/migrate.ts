@@ -19,7 +19,7 @@ import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
 import { slotsFor, work } from './migrate-work.ts';
 import { requireUnedited } from './migrated.ts';
-import { beginRecorded, endOperation, type Operation, readOperation } from './operations.ts';
+import { beginRecorded, endOperation, type Operation, operationOf } from './operations.ts';
 import { failureOf, operationLock, type Step, type StepEvent } from './step.ts';
 
 export interface MigrateRequest {
@@ -43,11 +43,7 @@ export interface Migrator {
   readonly clock: () => number;
 }
 
-export interface MigrateOperation {
-  readonly operationId: string;
-  readonly state: Operation['state'];
-  readonly input: MigrateRequest;
-}
+export type MigrateOperation = Operation<MigrateRequest>;
 
 /**
  * Begins a run over all homes, or answers the one that this key has begun.
@@ -174,13 +170,6 @@ function requireRelease(release: Release, { version, digest }: MigrationRun): vo
   );
 }
 
-/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
-export async function migrateOperation(
-  catalog: ControlConnection,
-  operationId: string,
-): Promise<MigrateOperation> {
-  const { kind, input, state } = await readOperation(catalog, operationId);
-  if (kind !== 'migrate')
-    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
-  return { operationId, state, input: input as unknown as MigrateRequest };
-}
+/** @throws TenantryError `unknown_operation` */
+export const migrateOperation = (catalog: ControlConnection, operationId: string) =>
+  operationOf<MigrateRequest>(catalog, operationId, 'migrate');

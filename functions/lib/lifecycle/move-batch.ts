@@ -15,7 +15,7 @@ import { TenantryError } from '../errors.ts';
 import type { Tier } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { beginMove, isThere, type MoveRequest, machineInput } from './move-begin.ts';
-import { beginRecorded, endOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
+import { beginRecorded, endOperation, type Operation, operationOf, operationOfKey } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 /** Moves before their switch that the connection budget has room for: what `move-tenant` holds in `infra/functions.ts`. */
@@ -42,12 +42,7 @@ export interface Batcher {
   readonly clock: () => number;
 }
 
-export interface BatchOperation {
-  readonly operationId: string;
-  readonly state: Operation['state'];
-  readonly input: BatchRequest;
-  readonly startedAt: Date;
-}
+export type BatchOperation = Operation<BatchRequest>;
 
 /** The tenants of the tier that are not there yet. */
 export async function batchTenants(
@@ -206,13 +201,6 @@ async function batchOf(catalog: ControlConnection, operationId: string): Promise
   return batch;
 }
 
-/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
-export async function batchOperation(
-  catalog: ControlConnection,
-  operationId: string,
-): Promise<BatchOperation> {
-  const { kind, input, state, startedAt } = await readOperation(catalog, operationId);
-  if (kind !== 'batch')
-    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
-  return { operationId, state, startedAt, input: input as unknown as BatchRequest };
-}
+/** @throws TenantryError `unknown_operation` */
+export const batchOperation = (catalog: ControlConnection, operationId: string) =>
+  operationOf<BatchRequest>(catalog, operationId, 'batch');

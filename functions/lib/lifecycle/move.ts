@@ -36,7 +36,7 @@ import {
   readMoveOf,
   turnOver,
 } from './move-turn.ts';
-import { endOperation, type Operation, readOperation } from './operations.ts';
+import { endOperation, type TenantOperation, tenantOperationOf } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 export interface MoveInput {
@@ -63,13 +63,7 @@ export interface Mover {
   readonly clock: () => number;
 }
 
-export interface MoveOperation {
-  readonly operationId: string;
-  readonly state: Operation['state'];
-  readonly tenant: TenantId;
-  readonly input: MoveInput;
-  readonly result: Operation['result'];
-}
+export type MoveOperation = TenantOperation<MoveInput>;
 
 /** How long a step goes on before it hands over to its next invocation, ms: well below a function's 15 minutes. */
 const turn = 10 * 60_000;
@@ -276,12 +270,10 @@ interface Leave {
   readonly until: number;
 }
 
-/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
+/** @throws TenantryError `unknown_operation` */
 export async function moveOperation(catalog: ControlConnection, operationId: string): Promise<MoveOperation> {
-  const { kind, tenant, input, state, result } = await readOperation(catalog, operationId);
-  if (kind !== 'move' || tenant === undefined)
-    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
+  const operation = await tenantOperationOf<MoveInput>(catalog, operationId, 'move');
   // One that the release before this has begun knows nothing but its shared cluster.
-  const begun = { placement: 'shared-cluster', instances: [], ...input } as unknown as MoveInput;
-  return { operationId, tenant, state, input: begun, result };
+  const { placement = 'shared-cluster', instances = [] } = operation.input;
+  return { ...operation, input: { ...operation.input, placement, instances } };
 }

@@ -15,8 +15,9 @@ import {
   endOperation,
   type Operation,
   operationOfKey,
-  readOperation,
   report,
+  type TenantOperation,
+  tenantOperationOf,
 } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
@@ -36,12 +37,7 @@ export interface OffboardInput {
   readonly homes: readonly ReachableHome[];
 }
 
-export interface OffboardOperation {
-  readonly operationId: string;
-  readonly state: Operation['state'];
-  readonly tenant: TenantId;
-  readonly input: OffboardInput;
-}
+export type OffboardOperation = TenantOperation<OffboardInput>;
 
 /** What the steps work with. */
 export interface Offboarder {
@@ -193,13 +189,6 @@ export const instanceSteps = {
   },
 } as const satisfies Record<string, Step<InstanceRemover, OffboardOperation>>;
 
-/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
-export async function offboardOperation(
-  catalog: ControlConnection,
-  operationId: string,
-): Promise<OffboardOperation> {
-  const { kind, tenant, input, state } = await readOperation(catalog, operationId);
-  if (kind !== 'offboard' || tenant === undefined)
-    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
-  return { operationId, tenant, state, input: input as unknown as OffboardInput };
-}
+/** @throws TenantryError `unknown_operation` */
+export const offboardOperation = (catalog: ControlConnection, operationId: string) =>
+  tenantOperationOf<OffboardInput>(catalog, operationId, 'offboard');

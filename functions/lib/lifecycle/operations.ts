@@ -156,6 +156,31 @@ export async function readOperation(catalog: ControlConnection, operationId: str
   };
 }
 
+/** An operation on one tenant, as the steps of its kind know it. */
+export type TenantOperation<Input> = Operation<Input> & { readonly tenant: TenantId };
+
+/** @throws TenantryError `unknown_operation` when there is no such operation of these kinds */
+export async function operationOf<Input>(
+  catalog: ControlConnection,
+  operationId: string,
+  ...kinds: readonly Operation['kind'][]
+): Promise<Operation<Input>> {
+  const operation = await readOperation(catalog, operationId);
+  if (!kinds.includes(operation.kind))
+    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
+  return operation as unknown as Operation<Input>;
+}
+
+/** The same, of kinds that are about one tenant. */
+export async function tenantOperationOf<Input>(
+  ...of: Parameters<typeof operationOf>
+): Promise<TenantOperation<Input>> {
+  const { tenant, ...operation } = await operationOf<Input>(...of);
+  if (tenant === undefined)
+    throw new TenantryError('unknown_operation', 'There is no such operation on a tenant.');
+  return { ...operation, tenant };
+}
+
 /** Attempts that are told of one operation: with their reasons they stay far below what one answer of Lambda may hold. */
 const STEPS_TOLD = 100;
 

@@ -21,7 +21,13 @@ import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { makeHome } from './home.ts';
 import { recordMigrated, requireUnedited } from './migrated.ts';
 import { placeFor } from './new-place.ts';
-import { beginOperation, type Operation, operationOfKey, readOperation } from './operations.ts';
+import {
+  beginOperation,
+  type Operation,
+  operationOfKey,
+  type TenantOperation,
+  tenantOperationOf,
+} from './operations.ts';
 import { tryPath } from './probe.ts';
 import type { Step } from './step.ts';
 
@@ -173,22 +179,11 @@ export const provisionSteps = {
   },
 } as const satisfies Record<string, Step<Provisioner, ProvisionOperation>>;
 
-export interface ProvisionOperation {
-  readonly operationId: string;
-  readonly state: Operation['state'];
-  readonly tenant: TenantId;
-  readonly input: ProvisionInput;
-}
-/** @throws TenantryError `unknown_operation` when there is no such operation of this kind */
-export async function provisionOperation(
-  catalog: ControlConnection,
-  operationId: string,
-): Promise<ProvisionOperation> {
-  const { kind, tenant, input, state } = await readOperation(catalog, operationId);
-  if (kind !== 'provision' || tenant === undefined)
-    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
-  return { operationId, tenant, state, input: input as unknown as ProvisionInput };
-}
+export type ProvisionOperation = TenantOperation<ProvisionInput>;
+
+/** @throws TenantryError `unknown_operation` */
+export const provisionOperation = (catalog: ControlConnection, operationId: string) =>
+  tenantOperationOf<ProvisionInput>(catalog, operationId, 'provision');
 
 async function builtHome(catalog: ControlConnection, { homeId }: ProvisionInput): Promise<ReachableHome> {
   const home = await findHome(catalog, homeId);

@@ -9,7 +9,14 @@ import { importRefused, type Manifest, readManifest, writeManifest } from '../tr
 import { partBegins } from '../transfer/parts.ts';
 import { openStore } from '../transfer/store.ts';
 import { type ControlPlane, endpointOf } from './control-plane.ts';
-import { beginOperation, endOperation, type Operation, readOperation, report } from './operations.ts';
+import {
+  beginOperation,
+  endOperation,
+  type Operation,
+  report,
+  type TenantOperation,
+  tenantOperationOf,
+} from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 export interface ExportRequest {
@@ -30,14 +37,7 @@ export interface TransferInput {
   readonly otherTenant?: boolean;
 }
 
-export interface TransferOperation {
-  readonly operationId: string;
-  readonly state: Operation['state'];
-  readonly kind: Operation['kind'];
-  readonly tenant: TenantId;
-  readonly input: TransferInput;
-  readonly result: Operation['result'];
-}
+export type TransferOperation = TenantOperation<TransferInput>;
 
 export interface Transferrer {
   readonly plane: ControlPlane;
@@ -179,11 +179,14 @@ export async function transferOperation(
   catalog: ControlConnection,
   operationId: string,
 ): Promise<TransferOperation> {
-  const { kind, tenant, input, state, result } = await readOperation(catalog, operationId);
-  if (!['export', 'import', 'offboard'].includes(kind) || tenant === undefined)
-    throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
-  const { exportTo, ...given } = input as unknown as TransferInput & { readonly exportTo?: string };
+  const kinds = ['export', 'import', 'offboard'] as const;
+  const operation = await tenantOperationOf<TransferInput & { readonly exportTo?: string }>(
+    catalog,
+    operationId,
+    ...kinds,
+  );
+  const { exportTo, ...given } = operation.input;
   // Each operation's own: beside another tenant's files, or those of one that failed, an export would pass for more than it is.
   const url = exportTo === undefined ? given.url : `${exportTo}/${operationId}`;
-  return { operationId, tenant, state, kind, result, input: { ...given, url } };
+  return { ...operation, input: { ...given, url } };
 }
