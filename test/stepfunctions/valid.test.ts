@@ -41,6 +41,19 @@ describe('every machine of stepfunctions/ is valid and runs here as on AWS', () 
   });
 });
 
+describe('each task that needs an instance waits while RDS works on it', () => {
+  test.each([
+    ['provision-tenant', 'awaitInstance'],
+    ['provision-tenant', 'createHome'],
+    ['move-tenant', 'prepareTargetInstance'],
+  ])('%s, %s', (machine, state) => {
+    const { States } = JSON.parse(readFileSync(`${folder}/${machine}.asl.json`, 'utf8'));
+    const retriers: Retrier[] = States[state].Retry;
+    const waits = retriers.find(({ ErrorEquals }) => ErrorEquals.includes('InstancePending'));
+    expect(triedFor(waits)).toBeGreaterThan(failoverSeconds);
+  });
+});
+
 /** A Multi-AZ failover takes one to two minutes: five are enough, s. */
 const failoverSeconds = 300;
 
