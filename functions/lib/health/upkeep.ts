@@ -1,4 +1,4 @@
-import type { KnownInstance } from '../aws/rds.ts';
+import { instanceName, type KnownInstance } from '../aws/rds.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -152,10 +152,11 @@ export function auditInstances(
 ): { findings: HealthFinding[]; away: Set<string> } {
   const findings: HealthFinding[] = [];
   const away = new Set<string>();
-  const at = (server: Server) =>
-    instances.find(({ host, port }) => host === server.host && port === server.port);
+  // One that failed may have no address any more, and is its tenant's all the same.
+  const isOf = ({ clusterId, ...server }: Server, { identifier, host, port }: KnownInstance) =>
+    (host === server.host && port === server.port) || identifier === instanceName(clusterId);
   for (const server of servers.filter(({ kind }) => kind === 'dedicated')) {
-    const instance = at(server);
+    const instance = instances.find((known) => isOf(server, known));
     if (instance !== undefined && serving.test(instance.status)) continue;
     away.add(server.clusterId);
     if (busy.has(server.clusterId)) continue;
@@ -165,9 +166,10 @@ export function auditInstances(
       finding('instances', ['database'], object, text, 'start it, if nobody has stopped it on purpose'),
     );
   }
-  for (const { identifier, status, tenant, host, port } of instances) {
+  for (const instance of instances) {
+    const { identifier, status, tenant } = instance;
     if (tenant === undefined || busy.has(tenant) || status === 'deleting') continue;
-    if (servers.some((server) => server.host === host && server.port === port)) continue;
+    if (servers.some((server) => isOf(server, instance))) continue;
     findings.push(
       finding(
         'orphans',
