@@ -1,5 +1,5 @@
 import type { APIGatewayProxyEvent, APIGatewayProxyResult } from 'aws-lambda';
-import { ConnectFailure } from '../database/failure.ts';
+import { isLost } from '../database/failure.ts';
 import { type ErrorCode, RetryableError, TenantryError } from '../errors.ts';
 import type { Admin } from './admin.ts';
 import { type AdminAnswer, adminRoutes } from './routes.ts';
@@ -108,7 +108,7 @@ function idempotencyKey(headers: Readonly<Record<string, string | undefined>>): 
 function failed(error: unknown, onFault: (error: unknown) => void): AdminAnswer {
   const status = error instanceof TenantryError ? statusOf[error.code] : undefined;
   if (status === undefined || error instanceof RetryableError) onFault(error);
-  if (error instanceof ConnectFailure)
+  if (isLost(error))
     return refusal(503, 'unavailable', 'A database of the control plane can’t be reached. Try again.');
   if (!(error instanceof TenantryError) || status === undefined)
     return refusal(500, 'internal', 'This failed on our side. The log of the admin function says why.');

@@ -53,6 +53,16 @@ export class ConnectFailure extends Error {
   }
 }
 
+/** No connection, or none any more: 57P0x when the server ends it, no SQLSTATE when the socket does. */
+export function isLost(error: unknown): boolean {
+  if (error instanceof ConnectFailure) return true;
+  const { code, message } = error as { code?: string; message?: string };
+  return (
+    /^(57P0\d|08\w{3}|ECONN\w+|EPIPE)$/.test(code ?? '') ||
+    /^(Connection terminated|Client has encountered)/.test(message ?? '')
+  );
+}
+
 /** The call's signal or deadline ended the wait. */
 export class Stopped extends Error {
   /** COMMIT was under way: nobody here knows what became of it. */

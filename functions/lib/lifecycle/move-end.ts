@@ -3,6 +3,7 @@ import { instanceName } from '../aws/rds.ts';
 import { forgetLeftHome, type Move } from '../catalog/moves.ts';
 import { findHome, homesOf, presentHome, type ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { isLost } from '../database/failure.ts';
 import { TenantryError } from '../errors.ts';
 import { dropDatabase } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
@@ -17,7 +18,6 @@ import type { MoveOperation, Mover } from './move.ts';
 import { withSide } from './move-sides.ts';
 import { secretOf } from './move-target.ts';
 import { report } from './operations.ts';
-import { isLost } from './step.ts';
 
 /** What is still to be done; `instance`: by the function that may delete one, before anything else. */
 export interface Left {

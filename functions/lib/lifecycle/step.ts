@@ -1,5 +1,5 @@
 import { answersOf, type ControlConnection, withConnection } from '../database/connect.ts';
-import { ConnectFailure } from '../database/failure.ts';
+import { isLost } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { catalogEndpoint } from './control-plane.ts';
 import { beginAttempt, type Operation, recorded } from './operations.ts';
@@ -112,16 +112,6 @@ function namedForStates(cause: unknown): unknown {
       letter.toUpperCase(),
     );
   return error;
-}
-
-/** No connection, or none any more: 57P0x when the server ends it, no SQLSTATE when the socket does. */
-export function isLost(error: unknown): boolean {
-  if (error instanceof ConnectFailure) return true;
-  const { code, message } = error as { code?: string; message?: string };
-  return (
-    /^(57P0\d|08\w{3}|ECONN\w+|EPIPE)$/.test(code ?? '') ||
-    /^(Connection terminated|Client has encountered)/.test(message ?? '')
-  );
 }
 
 /** It lies with what others do at the moment: a lock, a deadlock, a change that came between, a resource that is used up. */
