@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import type { Principal } from '../auth/principal.ts';
 import type { CallLimits, TenantDatabase } from '../database/types.ts';
-import { TenantryError } from '../errors.ts';
+import { QueryError, TenantryError } from '../errors.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import type { RegisteredTool } from './registry.ts';
 import type { ToolHelpers } from './tool.ts';
@@ -118,6 +118,9 @@ export async function runTool(
   } catch (error) {
     const failure = failureOf(error);
     if (failure.fault) log('error', 'a tool failed', { ...about, ...faultFields(error) });
+    // The caller is told of values; it may as well be a right that is missing, or the tool's own.
+    else if (error instanceof QueryError)
+      log('warn', 'a statement was refused', { ...about, ...faultFields(error) });
     return done(failed(failure), failure.outcome);
   } finally {
     clearTimeout(left);

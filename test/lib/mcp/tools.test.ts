@@ -98,6 +98,17 @@ describe('how a tool fails', () => {
     expect(JSON.stringify(faults)).not.toMatch(/SECRET (detail|hint)|acme\.example/);
   });
 
+  test('of a statement that PostgreSQL refused, whoever operates it reads what the model is not told', async () => {
+    const { lines } = await callOne(
+      failing('fails', () => {
+        throw new QueryError('42501', 'items_fk', postgres);
+      }),
+    );
+    const told = lines.find(({ level }) => level === 'warn');
+    expect(told?.fields).toMatchObject({ tool: 'fails', sqlstate: '42501', constraint: 'items_fk' });
+    expect(JSON.stringify(lines)).not.toMatch(/SECRET|acme\.example/);
+  });
+
   test('“not yours” and “not there” read the same', async () => {
     const denied = failing('fails', () => {
       throw new QueryError('42501', undefined, postgres);
