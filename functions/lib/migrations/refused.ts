@@ -7,6 +7,7 @@ export function refused(file: string, what: string, remedy: string, cause?: unkn
 
 export const temporary =
   'use `with … as` within one statement, or a table of the home that the file drops at its end';
+export const extensionsSetting = 'the setting `extensions` (`tenantry` in cdk.json; start or deploy anew)';
 export const unqualified =
   'write names without a schema: each home has one of its own, and extensions are on its path';
 
@@ -84,6 +85,9 @@ function remedyFor({ message, code, column }: DatabaseError): string {
       return 'leave it out: a file owns what its home consists of, and nothing else';
     case '3F000':
       return unqualified;
+    case '42704':
+    case '42883':
+      return `correct it, or name the extension that has it in ${extensionsSetting}, and run it again`;
     case '42P01':
       if (/"[^"]+\.[^"]+"/.test(message)) return unqualified;
       break;

@@ -1,4 +1,4 @@
-import { temporary, unqualified } from './refused.ts';
+import { extensionsSetting, temporary, unqualified } from './refused.ts';
 
 /** A statement that no migration runs: what it would do, and what to write instead. */
 interface Rule {
@@ -68,7 +68,7 @@ const rules: readonly Rule[] = [
   {
     form: /^(create|alter|drop)\s+extension\b/i,
     what: 'handles an extension',
-    remedy: 'name it in the setting `extensions`; it is installed for all',
+    remedy: `name it in ${extensionsSetting} instead; it is installed for all`,
   },
   {
     form: /^create\s+(or\s+replace\s+)?((global|local)\s+)?temp(orary)?\b|^select\b[\s\S]*\binto\s+((global|local)\s+)?temp(orary)?\s+(table\s+)?\w|\bpg_temp\s*\./i,

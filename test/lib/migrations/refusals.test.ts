@@ -138,6 +138,7 @@ describe.each(strategies)('%s', (strategy) => {
       'select f()',
       'begin and end',
     ],
+    ['select 1;\ncreate table t (x hstore)', 2, 'create table t', 'setting `extensions`'],
     ['comment on database postgres is null', 1, 'comment on database', 'leave it out'],
   ])('names line and statement of what PostgreSQL refuses: %s', async (sql, line, statement, remedy) => {
     const error = await migrate('select 1', sql).catch((reason: Error) => reason);
