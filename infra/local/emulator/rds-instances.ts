@@ -301,7 +301,8 @@ export class RdsInstances {
       if (this.#closing || this.#servers.get(instance.identifier) !== server) return;
       this.#servers.delete(instance.identifier);
       instance.status = 'starting';
-      this.#run(instance, () => this.#bring(instance));
+      // It may die once more while it starts.
+      this.#run(instance, () => this.#bring(instance).catch(() => this.#bring(instance)));
     });
   }
 
