@@ -41,7 +41,7 @@ let victim: TestTenant;
 /** `tenancy.current_tenant`, as it is installed. */
 let genuine: string;
 const attackerOf = (strategy: Strategy) => world.tenants[strategy].a;
-const own = 'tenant_id = (select tenancy.current_tenant())';
+const own = '(tenant_id, true) = (select tenancy.current_tenant(), true)';
 const plain = "tenant_id = nullif(current_setting('tenancy.tenant', true), '')::uuid";
 const policies = (expression: string) =>
   ['tenancy_guard', 'tenancy_rows']
@@ -83,6 +83,14 @@ const mutations: readonly Mutation[] = [
       'enters as itself and then changes the setting under it',
       'changes inside a CTE of a reading statement',
     ],
+  },
+  {
+    breach: 'policies that are asked after conditions that cost less',
+    strategy: 'rls',
+    as: 'tenancy_owner',
+    break: () => policies('tenant_id = (select tenancy.current_tenant())'),
+    mend: () => policies(own),
+    noticedBy: ['conditions that cost less than the wall'],
   },
   {
     breach: 'row security switched off',

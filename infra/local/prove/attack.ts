@@ -19,6 +19,7 @@ export interface Aim {
     readonly table: string;
     /** The columns that can be written, quoted. */
     readonly columns: readonly string[];
+    readonly hasRows: boolean;
     /** One of the victim's rows as a JSON literal of SQL, for probing whether it is there. */
     readonly row: string;
   };

@@ -118,6 +118,7 @@ function aimAt(keys: MasterKeys, attacker: Party, { party, sample }: Target, tab
       relation: relationOf(schema, table),
       table: identifier(table),
       columns: sample.columns.get(table) ?? ['tenant_id'],
+      hasRows: sample.rows.has(table),
       row: literal(row),
     },
     context,

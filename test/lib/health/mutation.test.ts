@@ -44,7 +44,7 @@ interface Mutation {
 
 const a = (strategy: Strategy): TestTenant => world.tenants[strategy].a;
 const b = (strategy: Strategy): TestTenant => world.tenants[strategy].b;
-const own = 'tenant_id = (select tenancy.current_tenant())';
+const own = '(tenant_id, true) = (select tenancy.current_tenant(), true)';
 const orphan = '0123456789abcdef0123456789abcdef';
 
 const mutations: readonly Mutation[] = [
@@ -181,7 +181,7 @@ const mutations: readonly Mutation[] = [
     in: 'shared',
     break: () =>
       `create function extensions.current_tenant() returns uuid language sql as 'select tenant_id from shared.notes limit 1';
-       alter policy tenancy_rows on shared.notes using (tenant_id = (select extensions.current_tenant()))`,
+       alter policy tenancy_rows on shared.notes using ((tenant_id, true) = (select extensions.current_tenant(), true))`,
     mend: () =>
       `alter policy tenancy_rows on shared.notes using (${own}); drop function extensions.current_tenant()`,
     red: ['tables'],

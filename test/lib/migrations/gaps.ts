@@ -157,7 +157,7 @@ export const sharedGaps: typeof gaps = [
   ],
   [
     'a guard for nobody',
-    'drop policy tenancy_guard on notes; create policy tenancy_guard on notes as restrictive for select to tenancy_app using (tenant_id = (select tenancy.current_tenant()))',
+    'drop policy tenancy_guard on notes; create policy tenancy_guard on notes as restrictive for select to tenancy_app using ((tenant_id, true) = (select tenancy.current_tenant(), true))',
     'notes',
     'policies to the migrator',
   ],
