@@ -75,6 +75,8 @@ const mcpSettings = z
     region: env.AWS_REGION,
   }));
 
+const machineArn = z.string().startsWith('arn:');
+
 const jwks = z.object({ keys: z.array(z.looseObject({ kty: z.string(), kid: z.string() })) });
 
 const authorizerSettings = z
@@ -190,7 +192,7 @@ const batchSettings = z
   .object({
     ...controlPlane,
     /** ARN of the state machine that moves one tenant. */
-    MOVE_MACHINE: z.string().startsWith('arn:'),
+    MOVE_MACHINE: machineArn,
   })
   .transform((env) => ({ ...planeOf(env), moveMachine: env.MOVE_MACHINE }));
 
@@ -198,22 +200,22 @@ const adminSettings = z
   .object({
     ...controlPlane,
     /** ARN of the state machine that provisions what takes longer than an answer may. */
-    PROVISION_MACHINE: z.string().startsWith('arn:'),
+    PROVISION_MACHINE: machineArn,
     /** ARN of the state machine that migrates all homes. */
-    MIGRATE_MACHINE: z.string().startsWith('arn:'),
+    MIGRATE_MACHINE: machineArn,
     /** ARN of the state machine that moves one tenant. */
-    MOVE_MACHINE: z.string().startsWith('arn:'),
+    MOVE_MACHINE: machineArn,
     /** ARN of the state machine that moves the tenants of a tier. */
-    BATCH_MACHINE: z.string().startsWith('arn:'),
+    BATCH_MACHINE: machineArn,
     /** ARN of the state machine that offboards. */
-    OFFBOARD_MACHINE: z.string().startsWith('arn:'),
+    OFFBOARD_MACHINE: machineArn,
     /** How long an offboarding can be undone unless another time is asked for, s. */
     OFFBOARD_GRACE_SECONDS: graceSeconds.default(7 * 86_400),
     /** What part of a state machine's waits they last: one machine's clock may run faster. */
     WAIT_FACTOR: z.coerce.number().gt(0).max(1).default(1),
     /** ARNs of the state machines that write a tenant's rows to files and take them from there. */
-    EXPORT_MACHINE: z.string().startsWith('arn:'),
-    IMPORT_MACHINE: z.string().startsWith('arn:'),
+    EXPORT_MACHINE: machineArn,
+    IMPORT_MACHINE: machineArn,
     /** The folder in which an offboarded tenant's rows are kept, e.g. s3://bucket/offboarded */
     EXPORT_URL: z.url({ protocol: /^(s3|file)$/ }),
     /** Where exports may go and imports come from; the function's own disk only where it is one to keep. */
@@ -272,7 +274,7 @@ const canarySettings = z
     /** Name of the function through which the canaries' tool calls go. */
     MCP_FUNCTION: z.string().min(1),
     /** ARN of the state machine that makes a canary where there is none. */
-    PROVISION_MACHINE: z.string().startsWith('arn:'),
+    PROVISION_MACHINE: machineArn,
     /** Name of the secret with the pair that signs API keys: the canaries' own are made with it. */
     SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
     ...endpointCanary,
