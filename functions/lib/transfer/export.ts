@@ -98,7 +98,7 @@ async function beginOfNext(
   return rows[0]?.key;
 }
 
-/** COPY takes no parameters: the key's values stand in the text, identifier. */
+/** COPY takes no parameters: the key's values stand in the text, quoted. */
 function bound(key: TransferTable['key'], operator: '>=' | '<', values: Key | undefined): string {
   if (values === undefined) return '';
   const literals = key.map(({ type }, index) => `${literal(values[index]!)}::${type}`);
