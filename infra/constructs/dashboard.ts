@@ -14,8 +14,7 @@ import { Construct } from 'constructs';
 import { metricNames, namespace, strategyDimension } from '../../functions/lib/health/metrics.ts';
 import { strategies } from '../../functions/lib/tenant/tenant.ts';
 import { overNodes } from '../alarms.ts';
-import type { Alarms, Watched } from './alarms.ts';
-import { metricOf } from './alarms.ts';
+import { type Alarms, metricOf, type Watched } from './alarms.ts';
 import { rateRules } from './firewall.ts';
 
 export interface DashboardProps {

@@ -1,7 +1,13 @@
 import type { Queryable, Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
-import type { HomeState, Strategy, TenantId, TenantStatus, Tier } from '../tenant/tenant.ts';
-import { slug as slugForm } from '../tenant/tenant.ts';
+import {
+  type HomeState,
+  type Strategy,
+  slug as slugForm,
+  type TenantId,
+  type TenantStatus,
+  type Tier,
+} from '../tenant/tenant.ts';
 
 /** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
 type Catalog = Pick<Queryable, 'query'>;

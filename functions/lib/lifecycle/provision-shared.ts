@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { ControlConnection } from '../database/connect.ts';
-import { withConnection } from '../database/connect.ts';
+import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { registerHome } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { slug as slugForm, type TenantId, type TenantStatus } from '../tenant/tenant.ts';

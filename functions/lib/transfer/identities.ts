@@ -1,5 +1,4 @@
-import type { ControlConnection } from '../database/connect.ts';
-import { identifier } from '../database/connect.ts';
+import { type ControlConnection, identifier } from '../database/connect.ts';
 import type { ExportedTable } from './manifest.ts';
 
 /**

@@ -1,6 +1,5 @@
 import type { Readable } from 'node:stream';
-import type { ControlConnection } from '../database/connect.ts';
-import { identifier } from '../database/connect.ts';
+import { type ControlConnection, identifier } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';

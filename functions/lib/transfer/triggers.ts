@@ -1,5 +1,4 @@
-import type { ControlConnection } from '../database/connect.ts';
-import { identifier } from '../database/connect.ts';
+import { type ControlConnection, identifier } from '../database/connect.ts';
 import { importRefused } from './manifest.ts';
 
 /** One that fires when a row comes in. */
