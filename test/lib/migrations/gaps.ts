@@ -144,6 +144,24 @@ export const gaps: [string, string, string, string][] = [
 ];
 export const sharedGaps: typeof gaps = [
   [
+    'an IMMUTABLE function that reads rows',
+    "create function extra() returns text language plpgsql immutable as 'begin return (select max(body) from notes); end'",
+    'extra()',
+    'declare it STABLE',
+  ],
+  [
+    'an IMMUTABLE function with a body of SQL that reads rows',
+    'create function extra() returns text language sql immutable begin atomic select max(body) from notes; end',
+    'extra()',
+    'declare it STABLE',
+  ],
+  [
+    'an IMMUTABLE function that reads who is asking',
+    "create function extra() returns text language sql immutable as $$ select current_setting('tenancy.tenant') $$",
+    'extra()',
+    'declare it STABLE',
+  ],
+  [
     'a policy that lets everything through',
     'create policy wide on notes using (true)',
     'notes.wide',
