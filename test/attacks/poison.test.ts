@@ -137,6 +137,28 @@ describe('defaults that the shared login has given itself', () => {
     expect(await answers()).toEqual(before);
   });
 
+  it('neither lose what a neighbour commits nor log its values, nor read its time zones', async () => {
+    const { a, b } = world.tenants.rls;
+    const weaker = [
+      ['synchronous_commit', 'off', 'on'],
+      ['log_parameter_max_length_on_error', '-1', '0'],
+      ['debug_print_plan', 'on', 'off'],
+      ['timezone_abbreviations', 'Australia', 'Default'],
+    ] as const;
+    await world.asLogin(a, async (connection) => {
+      for (const [name, value] of weaker)
+        await connection.query(`alter role current_user set ${name} = '${value}'`);
+    });
+    const fresh = world.access({ maxConnections: 1 });
+    for (const [name, , kept] of weaker) {
+      const { rows } = await fresh
+        .database(b.principal, routeOf(b), limits('w'))
+        .query('select current_setting($1) as value', [name]);
+      expect(rows, name).toEqual([{ value: kept }]);
+    }
+    await fresh.pools.close();
+  });
+
   it('are gone with the next deployment', async () => {
     const { host, port } = world.cluster.server;
     const cluster = {
