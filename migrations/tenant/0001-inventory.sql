@@ -10,7 +10,8 @@
 --
 -- Tools don't name the tenant in their conditions. In shared tables row-level security adds it, in a tenant's own tables
 -- nothing does, and there a key that begins with tenant_id finds nothing. So what tools look up by gets an index that
--- begins with it, and tables are joined by their whole key.
+-- begins with it and ends with tenant_id, and tables are joined by their whole key. Without tenant_id an index of a shared
+-- table is looked up in among all tenants' values, before the wall: whether one is there could be told.
 
 create table items (
   tenant_id uuid not null,
@@ -27,7 +28,7 @@ create table items (
   unique (tenant_id, sku)
 );
 
-create index items_sku on items (sku);
+create index items_sku on items (sku, tenant_id);
 create index items_low on items (tenant_id, category) where quantity <= reorder_level;
 
 create table stock_movements (
@@ -48,4 +49,4 @@ create table stock_movements (
   foreign key (tenant_id, item_id) references items (tenant_id, item_id)
 );
 
-create index stock_movements_history on stock_movements (item_id, made_at desc, movement_id desc);
+create index stock_movements_history on stock_movements (item_id, made_at desc, movement_id desc, tenant_id);
