@@ -166,3 +166,103 @@ describe("the fence's advisory lock", () => {
       expect(await holdFence(world.tenants[strategy].a, world.tenants.database.b)).toBe('admitted');
   });
 });
+
+describe('an index of a shared table without tenant_id', () => {
+  it('tells whether anybody has a value, and with tenant_id at its end it does not', async () => {
+    const { a, b } = world.tenants.rls;
+    const { rows } = await world
+      .database(b, { mode: 'r' })
+      .query<{ name: string }>('select name from canaries');
+    const asked = (name: string) =>
+      world.asLogin(a, async (connection) => {
+        await entered(connection, a);
+        await connection.query("set local enable_seqscan = off; select set_config('tenancy.pass', '', true)");
+        return connection.query('select from shared.canaries where name = $1', [name]).then(
+          () => 'not asked',
+          ({ code }) => code,
+        );
+      });
+    const index = async (columns: string) => {
+      await world.asProvisioner(a, (connection) =>
+        asRole(connection, 'tenancy_owner', () =>
+          connection.query(
+            `drop index if exists shared.canaries_name; create index canaries_name on shared.canaries (${columns})`,
+          ),
+        ),
+      );
+      return [await asked(rows[0]!.name), await asked('nobody')];
+    };
+    expect(await index('name')).toEqual(['TN001', 'not asked']);
+    expect(await index('name, tenant_id')).toEqual(['TN001', 'TN001']);
+  });
+});
+
+describe('locks that are taken before rights are asked for', () => {
+  it('stop the calls of a database, behind a lock of the attacker’s other session', async () => {
+    const { a, b } = world.tenants.schema;
+    await world.asLogin(a, (holder) =>
+      world.asLogin(a, async (blocker) => {
+        await entered(holder, a);
+        await blocker.query('set lock_timeout = 0');
+        const refused = blocker
+          .query('create rule mine as on insert to tenancy.homes do nothing')
+          .catch(({ code }) => code);
+        for (let waiting = false; !waiting; ) {
+          const { rows } = await holder.query<{ waiting: boolean }>(
+            "select exists (select from pg_locks where relation = 'tenancy.homes'::regclass and mode = 'AccessExclusiveLock') as waiting",
+          );
+          waiting = rows[0]!.waiting;
+        }
+        const call = world.asLogin(b, async (connection) => {
+          await connection.query('set lock_timeout = 100');
+          await connection.query('begin isolation level read committed');
+          // What `enter` does, but for its RESET ALL: it would wait as long as the login's lock_timeout.
+          return connection
+            .query('select * from tenancy.verify($1)', [world.context(b)])
+            .catch(({ code }) => code);
+        });
+        expect(await call).toBe('55P03');
+        await holder.query('commit');
+        expect(await refused).toBe('42501');
+      }),
+    );
+  });
+
+  it('keep migrations from a table of another home, by its number', async () => {
+    const { a, b } = world.tenants.schema;
+    await world.asLogin(a, async (connection) => {
+      await entered(connection, a);
+      await connection.query('savepoint here');
+      const table = `(select oid from pg_class where relname = 'notes' and relnamespace = '${b.home.schema}'::regnamespace)`;
+      await expect(connection.query(`select nextval(${table}::regclass)`)).rejects.toMatchObject({
+        code: '42809',
+      });
+      await connection.query('rollback to here');
+      const { rows } = await connection.query(
+        `select mode from pg_locks where pid = pg_backend_pid() and relation = ${table}`,
+      );
+      expect(rows).toEqual([{ mode: 'RowExclusiveLock' }]);
+    });
+    // It keeps nobody from rows.
+    await world.database(b).query("insert into notes (body) values ('another')");
+  });
+});
+
+it('reads a PL/pgSQL function’s constants once in a session, by the settings of whoever calls first', async () => {
+  const { a, b } = world.tenants.rls;
+  await world.asProvisioner(a, (connection) =>
+    asRole(connection, 'tenancy_owner', () =>
+      connection.query(`
+        create function shared.a_day() returns text language plpgsql as $$ begin return to_char('01/02/2020'::date, 'Mon'); end $$;
+        grant execute on function shared.a_day() to tenancy_app`),
+    ),
+  );
+  await world.asLogin(a, async (connection) => {
+    await entered(connection, a);
+    await connection.query("select set_config('datestyle', 'ISO, DMY', true), shared.a_day()");
+    await connection.query('commit');
+    await entered(connection, b);
+    expect((await connection.query('select shared.a_day() as day')).rows).toEqual([{ day: 'Feb' }]);
+  });
+  expect((await world.database(b).query('select a_day() as day')).rows).toEqual([{ day: 'Jan' }]);
+});

@@ -69,6 +69,20 @@ export const otherResiduals = [
       'Statistics are over all tenants: estimates tell how common a value is. No statement of a tool may be an EXPLAIN.',
   },
   {
+    name: 'an index of a shared table without tenant_id',
+    reason:
+      'It is looked up in before the wall is asked, among all tenants’ values: whether one is there can be told. Put tenant_id among the columns of every index.',
+  },
+  {
+    name: 'locks that are taken before rights are asked for',
+    reason:
+      'CREATE RULE on a catalog’s table behind a lock of one’s own stops a database or server; nextval of a foreign table’s number keeps migrations from it. No statement of a tool’s may be CREATE.',
+  },
+  {
+    name: 'the settings by which a session first read a PL/pgSQL function',
+    reason: 'Constants in it stay as they were read: write dates as ISO with their zone, and `is null`.',
+  },
+  {
     name: 'names and sizes in the system catalogs',
     reason:
       'pg_class, pg_stat_user_tables and pg_roles are readable: how many homes there are and how many rows each has, by ids that mean nothing outside.',
