@@ -135,8 +135,6 @@ const long: Record<string, string> = {
   'test/lib/auth/verify-token.test.ts': 'one catalogue of forged tokens, all against one issuer',
   'test/lib/health/mutation.test.ts':
     'one table: every way to sabotage a system, and what the next run says of it',
-  'test/lib/migrations/directives.test.ts':
-    'all that a file may say of itself, in one world of every strategy',
   'test/lib/runtime/context.test.ts':
     'what a context must hold, over three strategies, is one table of refusals',
   'test/lib/transfer/transfer.test.ts':
