@@ -32,7 +32,7 @@ export const tables = range(10)
       n,
     ) => `create table t${n} (tenant_id uuid not null, id uuid not null default gen_random_uuid(), name text not null,
       amount bigint not null default 0, primary key (tenant_id, id));
-      create index t${n}_name on t${n} (name);`,
+      create index t${n}_name on t${n} (name, tenant_id);`,
   )
   .join('\n');
 
@@ -40,7 +40,7 @@ export const tables = range(10)
 export const statements = (round: number) => [
   `alter table t1 add column note${round} text`,
   `alter table t2 add column flag${round} boolean not null default false`,
-  `create index t3_amount${round} on t3 (amount)`,
+  `create index t3_amount${round} on t3 (amount, tenant_id)`,
   `create table extra${round} (tenant_id uuid not null, id uuid not null, primary key (tenant_id, id))`,
   `update t4 set amount = amount + 1 where name = 'round ${round}'`,
 ];

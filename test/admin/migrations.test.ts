@@ -12,7 +12,7 @@ beforeAll(async () => {
     made.world,
     parseMigration(
       '9701-tag.sql',
-      'alter table notes add column tag text;\ncreate index notes_tag on notes (tag);',
+      'alter table notes add column tag text;\ncreate index notes_tag on notes (tag, tenant_id);',
     ),
   );
   it_ = { ...made, admin: Object.assign(made.admin, { release: async () => release }) };
@@ -40,7 +40,7 @@ describe('migrations over the admin API', () => {
     const file = body.files.find(({ file }: { file: string }) => file === '9701-tag.sql');
     expect(file.statements).toMatchObject([
       { lock: 'ACCESS EXCLUSIVE', blocks: 'reads and writes' },
-      { statement: 'create index notes_tag on notes (tag)', lock: 'SHARE', blocks: 'writes' },
+      { statement: 'create index notes_tag on notes (tag, tenant_id)', lock: 'SHARE', blocks: 'writes' },
     ]);
     // Nothing has begun.
     expect(code(await ask('GET', '/migrations/latest'))).toEqual([404, 'unknown_operation']);
@@ -205,7 +205,7 @@ describe('migrations over the admin API', () => {
       own.a,
       'drop index notes_tag; alter table notes add column mine text; alter table notes alter column body drop not null',
     );
-    await change(rls.a, 'create index notes_amount on notes (amount)');
+    await change(rls.a, 'create index notes_amount on notes (amount, tenant_id)');
     const { body } = await ask('GET', '/migrations/drift');
     expect(body.drifts).toEqual(
       expect.arrayContaining([

@@ -118,7 +118,7 @@ describe.each(strategies)('%s', (strategy) => {
   it('builds an index without a transaction, once', async () => {
     const file = parseMigration(
       '9800-con-body.sql',
-      '-- no-transaction\ncreate index concurrently con_body on notes (body)',
+      '-- no-transaction\ncreate index concurrently con_body on notes (body, tenant_id)',
     );
     expect(await migrate(file)).toEqual(['9800-con-body.sql']);
     expect(await migrate(file)).toEqual([]);
@@ -157,7 +157,7 @@ describe.each(strategies)('%s', (strategy) => {
   it('ends a statement without a transaction that takes longer than it may, by name, and leaves nothing of it', async () => {
     const file = parseMigration(
       '9804-con-long.sql',
-      '-- no-transaction\ncreate index concurrently con_long on notes (body)',
+      '-- no-transaction\ncreate index concurrently con_long on notes (body, tenant_id)',
     );
     const { outcomes } = await besideAnOlder(async (end) => {
       const migrating = world.asProvisioner(tenant(), (connection) =>
@@ -173,7 +173,7 @@ describe.each(strategies)('%s', (strategy) => {
   });
 
   it('goes on where a run died: an invalid index is dropped, a finished one is kept', async () => {
-    const sql = 'create index concurrently con_dead on notes (amount, body)';
+    const sql = 'create index concurrently con_dead on notes (amount, body, tenant_id)';
     const file = parseMigration('9805-con-dead.sql', `-- no-transaction\n${sql}`);
     const begun = `insert into _migrations (name, checksum, applied_at) values ('${file.name}', '${file.checksum}', 'infinity')`;
     // As a process leaves it that was killed in the middle: the wait for an older transaction is where it was.
@@ -197,9 +197,9 @@ describe.each(strategies)('%s', (strategy) => {
 
     const other = parseMigration(
       '9806-con-done.sql',
-      '-- no-transaction\ncreate index concurrently con_done on notes (amount)',
+      '-- no-transaction\ncreate index concurrently con_done on notes (amount, tenant_id)',
     );
-    await asOwner(`create index con_done on notes (amount)`);
+    await asOwner(`create index con_done on notes (amount, tenant_id)`);
     await asOwner(begun.replaceAll(file.name, other.name).replaceAll(file.checksum, other.checksum));
     expect(await migrate(other)).toEqual(['9806-con-done.sql']);
   });
@@ -207,7 +207,7 @@ describe.each(strategies)('%s', (strategy) => {
   it('runs where the home was mended after a finding, and leaves no index behind one that came meanwhile', async () => {
     const file = parseMigration(
       '9820-con-mended.sql',
-      '-- no-transaction\ncreate index concurrently con_mended on notes (amount)',
+      '-- no-transaction\ncreate index concurrently con_mended on notes (amount, tenant_id)',
     );
     const granted = (verb: string, word: string) =>
       asOwner(`${verb} truncate on notes ${word} ${home().login}`);
@@ -236,7 +236,7 @@ describe.each(strategies)('%s', (strategy) => {
   it('builds an index once when several come at once, and is kept from it by nothing that a tenant holds or says', async () => {
     const file = parseMigration(
       '9822-con-once.sql',
-      '-- no-transaction\ncreate index concurrently con_once on notes (amount)',
+      '-- no-transaction\ncreate index concurrently con_once on notes (amount, tenant_id)',
     );
     await world.asLogin(world.tenants[strategy].b, async (connection) => {
       await connection.query("select pg_advisory_lock(hashtext('tenancy.migrate'), hashtext($1))", [
@@ -253,7 +253,7 @@ describe.each(strategies)('%s', (strategy) => {
     await asOwner('drop trigger tenancy_capture on notes');
     const file = parseMigration(
       '9823-con-older.sql',
-      '-- no-transaction\ncreate index concurrently con_older on notes (amount)',
+      '-- no-transaction\ncreate index concurrently con_older on notes (amount, tenant_id)',
     );
     const { outcomes } = await world.asProvisioner(tenant(), (connection) =>
       migrateHomes(connection, [targetOf(world, tenant())], [file], { completesAll: true }),

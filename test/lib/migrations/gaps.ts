@@ -144,6 +144,12 @@ export const gaps: [string, string, string, string][] = [
 ];
 export const sharedGaps: typeof gaps = [
   [
+    'an index that is looked up in among all tenants’ values',
+    'create index extra on notes (amount)',
+    'extra',
+    'add tenant_id to its columns',
+  ],
+  [
     'an IMMUTABLE function that reads rows',
     "create function extra() returns text language plpgsql immutable as 'begin return (select max(body) from notes); end'",
     'extra()',

@@ -100,7 +100,7 @@ export const shapes = parseMigration(
      primary key (tenant_id, node_id), unique (tenant_id, label),
      foreign key (tenant_id, parent_id) references nodes (tenant_id, node_id) on delete cascade
    );
-   create index nodes_label on nodes (label) where head_id is null;
+   create index nodes_label on nodes (label, tenant_id) where head_id is null;
    create table heads (
      tenant_id uuid not null, head_id uuid not null default gen_random_uuid(), node_id uuid not null,
      primary key (tenant_id, head_id), foreign key (tenant_id, node_id) references nodes (tenant_id, node_id) on delete restrict

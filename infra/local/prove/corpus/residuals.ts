@@ -71,7 +71,7 @@ export const otherResiduals = [
   {
     name: 'an index of a shared table without tenant_id',
     reason:
-      'It is looked up in before the wall is asked, among all tenants’ values: whether one is there can be told. Put tenant_id among the columns of every index.',
+      'It is looked up in before the wall is asked, among all tenants’ values: whether one is there can be told. Migrations may leave it out in GIN, GiST and SP-GiST indexes alone.',
   },
   {
     name: 'locks that are taken before rights are asked for',
