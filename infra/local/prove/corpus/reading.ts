@@ -59,16 +59,15 @@ export const reading: Theme = {
       // A wall that is asked only for rows that fit is not asked for nobody's, and then nobody misses the pass: whether it was
       // asked would tell what fits. Where there are no rows at all there is nothing to ask.
       name: 'conditions that cost less than the wall',
-      sql: ({ own, victim }) =>
-        own.login === victim.login && victim.hasRows
-          ? [
-              `select set_config(name, 'off', true) from unnest('{enable_indexscan,enable_indexonlyscan,enable_bitmapscan}'::text[]) name`,
-              `select set_config('tenancy.pass', '', true)`,
-              `select 'asked without the wall' from (select count(*) from ${victim.relation}
-                where tenant_id = any ('{00000000-0000-4000-8000-00000000000a}')) nobody`,
-            ]
-          : [],
-      betrays: () => /^asked without the wall/m,
+      sql: ({ victim }) => [
+        `select set_config(name, 'off', true) from unnest('{enable_indexscan,enable_indexonlyscan,enable_bitmapscan}'::text[]) name`,
+        `select set_config('tenancy.pass', '', true)`,
+        `select told from (select 'asked, without the wall, for ' || count(*) as told from ${victim.relation}
+          where tenant_id = any ('{00000000-0000-4000-8000-00000000000a}')) s where current_setting('tenancy.pass', true) = ''`,
+      ],
+      // Where the logins differ it is a table of the attacker's own that has the same name.
+      betrays: ({ own, victim }) =>
+        own.login === victim.login && victim.hasRows ? /^asked, without the wall/m : /(?!)/,
     },
     {
       name: 'row security switched off',
