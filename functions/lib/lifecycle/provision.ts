@@ -87,6 +87,14 @@ export async function beginProvisioning(
   });
 }
 
+/** Provisionings of a tenant ($1) that could not take back what they had made, which no later one has done for them. */
+const abandoned = `select o.input from catalog.operations o
+  where o.tenant_id = $1 and o.kind = 'provision' and o.state = 'failed'
+    and exists (select from catalog.operation_steps s where s.operation_id = o.operation_id and s.step = 'abandon')
+    and not exists (select from catalog.operations l join catalog.operation_steps s using (operation_id)
+                     where l.tenant_id = o.tenant_id and l.kind = 'provision' and l.started_at > o.started_at
+                       and s.step = 'reserve' and s.outcome = 'done')`;
+
 /** @throws TenantryError `slug_taken`; `wrong_strategy` while there is something to take back that only the other strategy's way can */
 async function requireNew(
   catalog: ControlConnection,
@@ -94,8 +102,10 @@ async function requireNew(
   { slug, strategy }: ProvisionRequest,
 ): Promise<void> {
   const { rows } = await catalog.query(
-    `select t.status, h.strategy as left from catalog.tenants t
-       left join catalog.homes h on h.tenant_id = t.tenant_id and h.strategy <> $2 where t.tenant_id = $1`,
+    `select t.status, l.strategy as left from catalog.tenants t
+       left join (select strategy from catalog.homes where tenant_id = $1
+                  union all select input ->> 'strategy' from (${abandoned}) a) l on l.strategy <> $2
+      where t.tenant_id = $1`,
     [tenant, strategy],
   );
   const { status, left } = rows[0]!;
@@ -129,15 +139,20 @@ export const provisionSteps = {
    * @throws TenantryError `instance_pending` while an instance can't be deleted yet
    */
   async reserve(provisioner, catalog, { tenant, input }) {
-    const [, homes] = await answersOf([
+    const [, homes, earlier] = await answersOf([
       changeTenantStatus(catalog, tenant, ['failed'], 'provisioning'),
       homesOf(catalog, tenant),
+      catalog.query<{ input: ProvisionInput }>(abandoned, [tenant]),
     ]);
     for (const { homeId, strategy, clusterId, isInUse } of homes) {
       if (isInUse || homeId === input.homeId) continue;
       const placement = clusterId === homeId ? 'dedicated' : 'shared-cluster';
       await takeBack(provisioner, catalog, tenant, { homeId, strategy, placement });
     }
+    // One that failed before its home was recorded: an instance may be all there is of it.
+    for (const { input: left } of earlier.rows)
+      if (!homes.some(({ homeId }) => homeId === left.homeId))
+        await takeBack(provisioner, catalog, tenant, left);
   },
 
   /** The identifier is the home's, so that a repetition finds what the first run made. */
