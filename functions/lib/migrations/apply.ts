@@ -5,7 +5,7 @@ import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, type Isolation, isolations } from '../isolation/isolation.ts';
 import { lockHistories, makeHistory, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
-import type { Part } from './places.ts';
+import type { PlacedStatement } from './places.ts';
 import { refused } from './refused.ts';
 
 export interface MigrationTarget {
@@ -52,7 +52,8 @@ export async function applyTogether(
       files: pendingOf(histories.get(target.home.schema)!, files),
     }));
     const touched = pending.filter(({ files }) => files.length > 0);
-    if (touched.length > 0) await runFiles(connection, touched, now());
+    const schemas = targets.map(({ home }) => home.schema);
+    if (touched.length > 0) await runFiles(connection, touched, schemas, now());
     const open = pending.filter(({ target }) => completesAll && target.isSound !== true);
     const changed = new Set([...touched, ...open]);
     const isWhole = countsLocks && changed.size === targets.length;
@@ -101,7 +102,7 @@ export async function applyFiles(
   files: readonly MigrationFile[],
 ): Promise<void> {
   await connection.query(makeHistory(identifier(target.home.schema)));
-  await runFiles(connection, [{ target, files }], Date.now());
+  await runFiles(connection, [{ target, files }], [target.home.schema], Date.now());
 }
 
 interface Pending {
@@ -117,10 +118,12 @@ interface Pending {
 async function runFiles(
   connection: ControlConnection,
   pending: readonly Pending[],
+  /** Of all homes of the transaction. */
+  schemas: readonly string[],
   now: number,
 ): Promise<void> {
   if (!pending.some(({ files }) => files.some((file) => file.makesReferenceTables)))
-    return runTogether(connection, pending, now);
+    return runTogether(connection, pending, schemas, now);
   for (const { target, files } of pending)
     for (let from = 0, to: number; from < files.length; from = to) {
       const { makesReferenceTables } = files[from]!;
@@ -128,7 +131,7 @@ async function runFiles(
         (file, at) => at > from && file.makesReferenceTables !== makesReferenceTables,
       );
       to = other < 0 ? files.length : other;
-      await runTogether(connection, [{ target, files: files.slice(from, to) }], now);
+      await runTogether(connection, [{ target, files: files.slice(from, to) }], schemas, now);
     }
 }
 
@@ -136,62 +139,96 @@ async function runFiles(
 async function runTogether(
   connection: ControlConnection,
   pending: readonly Pending[],
+  schemas: readonly string[],
   now: number,
 ): Promise<void> {
-  const { script, parts } = scriptOf(pending, now);
-  const names = new Set(parts.map(({ file }) => file));
+  const { statementsOf } = await import('./places.ts');
+  const steps = scriptOf(pending, statementsOf, now);
+  const names = new Set(steps.map((step) => step.file));
   const file = names.size === 1 ? [...names][0]! : 'A file';
-  const left = (cause?: unknown) =>
-    refused(
-      file,
-      'left its transaction, role or schema, in a function or DO block',
-      'leave transactions and roles to the migrator',
-      cause,
-    );
   const isShared = pending[0]?.files[0]?.makesReferenceTables === true;
-  const homes = ['schema', 'login'].map(
-    (column) =>
-      `array[${pending.map(({ target }) => literal(target.home[column as 'schema' | 'login']))}]::name[]`,
+  const listed = (own: readonly string[]) => `array[${own.map(literal)}]::name[]`;
+  const homes = ['schema', 'login'].map((column) =>
+    listed(pending.map(({ target }) => target.home[column as 'schema' | 'login'])),
   );
-  const here = 'concat(pg_current_xact_id(), current_user) as here';
-  const before = await connection.query<{ here: string; noted: object }>(
-    `select ${here}, tenancy.note_tables(${homes}, ${isShared}) as noted`,
+  const before = await connection.query<{ noted: object }>(
+    `${catalogsBefore}; select tenancy.note_tables(${homes}, ${isShared}) as noted`,
   );
-  const { here: begun, noted } = before.rows[0]!;
-  const findings = `(select coalesce(json_agg(f), '[]') from tenancy.audit_file(${homes}, ${literal(JSON.stringify(noted))}, ${isShared}) f) as findings`;
-  const after = await connection
-    .query<{ here: string; findings: Finding[] }>(`${script}select ${here}, ${findings}`)
-    .catch(async (error) => {
-      // Loaded when there is something to say.
-      const { failedAt } = await import('./places.ts');
-      const failed = failedAt(script, parts, error);
-      // What the migrator adds to a file fails for no other reason than that it is not where it was.
-      if (failed?.own !== true && ['42501', '42P01', '3F000'].includes(error.code)) throw left(error);
-      throw Object.assign(error, { at: failed?.at });
-    });
-  if (after.rows[0]!.here !== begun) throw left();
+  const noted = literal(JSON.stringify(before.rows[0]!.noted));
+  const audits = `select * from tenancy.audit_traces(${listed(schemas)}) union all select * from tenancy.audit_file(${homes}, ${noted}, ${isShared})`;
+  // A path that a file has left could lead to functions of its own: those would run past the fence.
+  const script = `${steps.map(({ sql }) => sql).join(';\n')};\nreset search_path; select coalesce(json_agg(f), '[]') as findings from (${audits}) f`;
+  const after = await connection.query<{ findings: Finding[] }>(script).catch((error) => {
+    const failed = steps[error.completed ?? 0];
+    // What the migrator adds to a file fails for no other reason than that it is not where it was.
+    if (failed?.at === undefined && ['42501', '42P01', '3F000'].includes(error.code))
+      throw refused(
+        file,
+        'took its history or schema away, in a function or DO block',
+        'leave schemas and `_migrations` to the migrator',
+        error,
+      );
+    throw Object.assign(error, { at: failed?.at?.() });
+  });
   if (after.rows[0]!.findings.length > 0) throw new UnprotectedHomeError(file, after.rows[0]!.findings);
 }
 
-function scriptOf(pending: readonly Pending[], now: number): { script: string; parts: Part[] } {
-  const parts: Part[] = [];
-  let script = '';
-  for (const { target, files } of pending)
-    for (const file of files) {
-      // Before each file: an earlier one may have changed them.
-      script += `${settingsFor(target, file, now)}\n`;
-      const from = script.length;
-      script += `${fileScript(target.home, file)}\n`;
-      parts.push({ file: file.name, sql: file.sql, from, end: script.length });
-    }
-  return { script, parts };
+/**
+ * A cursor sees the catalogs as they were when it was opened, also what its own transaction deletes later: by it the audit finds whose a
+ * dropped table was. The setting is read with its first row behind the one without a name.
+ */
+const catalogsBefore = `set local tenancy.locked = '{}|{}|{}';
+  declare tenancy_before no scroll cursor for select 0::oid as namespace, null::name as name ${[
+    ['pg_class', 'rel'],
+    ['pg_proc', 'pro'],
+    ['pg_type', 'typ'],
+  ]
+    .map(
+      ([catalog, of], index) =>
+        `union all select ${of}namespace, ${of}name from pg_catalog.${catalog} where oid = any (split_part(current_setting('tenancy.locked'), '|', ${index + 1})::oid[])`,
+    )
+    .join(' ')}`;
+
+/** One statement of a script. */
+interface Step {
+  readonly sql: string;
+  readonly file: string;
+  /** Where it is in the file; undefined for what the migrator adds. */
+  readonly at?: () => string;
 }
+
+function scriptOf(
+  pending: readonly Pending[],
+  statementsOf: (sql: string) => PlacedStatement[],
+  now: number,
+): Step[] {
+  const read = new Map<MigrationFile, PlacedStatement[]>();
+  const statements = (file: MigrationFile) =>
+    read.get(file) ?? read.set(file, statementsOf(file.sql)).get(file)!;
+  return pending.flatMap(({ target, files }) =>
+    files.flatMap((file): Step[] => {
+      const own = (sql: string) => ({ sql, file: file.name });
+      return [
+        // Before each file: an earlier one may have changed them.
+        ...settingsFor(target, file, now).map(own),
+        // Constraints checked at the end are this file's too, and triggers that fire there.
+        ...[...statements(file), atEnd].map(({ sql, at }) => ({ ...own(fenced(sql)), at })),
+        ...endOf(target.home, file).map(own),
+      ];
+    }),
+  );
+}
+
+const atEnd: PlacedStatement = { sql: 'set constraints all immediate', at: () => ', at its end' };
+
+/** Where it can leave neither role nor transaction, whatever it calls. */
+const fenced = (sql: string) => `call tenancy.run_statement(${literal(sql)})`;
 
 function settingsFor(
   { home, databaseId, keys }: MigrationTarget,
   { makesReferenceTables }: MigrationFile,
   now: number,
-): string {
+): string[] {
   const tenant = isolations[home.strategy].ownsTables ? home.tenant : everyTenant;
   // Without one, row security shows no tenant's rows: a file with `-- shared` has nothing to do with them.
   const context = makesReferenceTables
@@ -203,15 +240,19 @@ function settingsFor(
       );
   // Rows that a migration inserts into shared tables must say whose they are.
   const own = tenant === everyTenant ? '' : tenant;
-  return `set local tenancy.context = '${context}'; set local tenancy.tenant = '${own}'; set local search_path = "${home.schema}", extensions, pg_temp;`;
+  return [
+    `set local tenancy.context = '${context}'`,
+    `set local tenancy.tenant = '${own}'`,
+    `set local search_path = "${home.schema}", extensions, pg_temp`,
+  ];
 }
 
-const fileScript = (home: Home, { name, sql, sets, checksum, makesReferenceTables }: MigrationFile) =>
-  // On a line of its own: the file may end in a comment. Constraints checked at the end are this file's too.
-  `${sql}
-;set constraints all immediate; ${sets.map((setting) => `reset ${setting};`).join(' ')}
-${makesReferenceTables ? `select tenancy.protect_reference('${home.schema}', '${home.login}');` : ''}
-insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}');`;
+/** Fenced too: a file may have put a trigger where the migrator writes. */
+const endOf = (home: Home, { name, sets, checksum, makesReferenceTables }: MigrationFile): string[] => [
+  fenced(`insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}')`),
+  ...sets.map((setting) => `reset ${setting}`),
+  ...(makesReferenceTables ? [`select tenancy.protect_reference('${home.schema}', '${home.login}')`] : []),
+];
 
 /** A migration that would leave something of a home unprotected. */
 export class UnprotectedHomeError extends TenantryError {

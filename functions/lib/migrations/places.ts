@@ -20,42 +20,21 @@ export function beginningOf(statement: string): string {
   return words.length > 80 ? `${words.slice(0, 79)}…` : words;
 }
 
-/** What of a script is a file's, and where the migrator's own statements that belong to it end. */
-export interface Part {
-  readonly file: string;
+/** A statement of a file, and how a refusal tells where it is. */
+export interface PlacedStatement {
   readonly sql: string;
-  readonly from: number;
-  readonly end: number;
+  at(): string;
 }
 
-/** What PostgreSQL says of a statement that failed; `completed`: how many of the script before it did not. */
-interface FailedScript {
-  readonly position?: string;
-  readonly completed?: number;
-}
-
-/** Which statement of which part has failed: `own` is false for one that the migrator has added. */
-export function failedAt(
-  script: string,
-  parts: readonly Part[],
-  { position, completed = 0 }: FailedScript,
-): { file: string; at: string; own: boolean } | undefined {
-  const place =
-    position === undefined
-      ? splitStatements(script).places[completed]?.begin
-      : inUnits(script, Number(position) - 1);
-  const part = parts.find(({ from, end }) => place !== undefined && from <= place && place < end);
-  if (part === undefined) return undefined;
-  const split = splitStatements(part.sql);
-  const index = split.places.findIndex(({ to }) => place! < part.from + to);
-  if (index < 0) return { file: part.file, at: ', at its end', own: false };
-  return { file: part.file, at: atStatement(part.sql, split, index), own: true };
-}
-
-/** PostgreSQL counts characters, a string of ours UTF-16 units. */
-function inUnits(text: string, characters: number): number {
-  let units = 0;
-  for (let counted = 0; counted < characters; counted += 1)
-    units += text.codePointAt(units)! > 0xffff ? 2 : 1;
-  return units;
+/** As they are run, one by one: PostgreSQL then says how many were done before one that fails. */
+export function statementsOf(sql: string): PlacedStatement[] {
+  const split = splitStatements(sql);
+  return split.places.map(({ begin, to }, index) => {
+    const text = sql.slice(begin, to);
+    return {
+      // In a function PostgreSQL takes SELECT INTO for that language's own, unless something comes after it.
+      sql: /^(?!insert|merge)[\s\S]*\binto\b/i.test(split.bare[index]!) ? `${text}\n;select` : text,
+      at: () => atStatement(sql, split, index),
+    };
+  });
 }

@@ -70,6 +70,12 @@ function meaningOf(
       return ['has a statement that takes longer than a function has for it (8 minutes)', inParts(file)];
     case '25P04':
       return ['takes longer than a function has for it (9 minutes)', inParts(file)];
+    case '42501':
+      if (/parameter "(role|session_authorization)"/.test(error.message))
+        return [
+          'changes its role, in a function or DO block',
+          'leave transactions and roles to the migrator: logins and their rights come with homes',
+        ];
   }
   return [`failed: ${error.message} (SQLSTATE ${error.code})`, remedyFor(error)];
 }

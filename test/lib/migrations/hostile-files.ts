@@ -108,14 +108,14 @@ export const refused: [string, string, RegExp, string][] = [
   [
     'another role in a DO block',
     dynamic('reset role'),
-    /left its transaction, role or schema/,
+    /changes its role, in a function or DO block, at line 1/,
     'leave transactions and roles',
   ],
   [
     'another role, and back',
     `do $$ begin set local role tenancy_keeper; update tenancy.homes set epoch = epoch + 1; set local role tenancy_owner; end $$`,
-    /tenancy\.homes: is the product's own/,
-    'leave it to the product',
+    /changes its role, in a function or DO block, at line 1/,
+    'leave transactions and roles',
   ],
   ['an extension', 'create extension dblink', /handles an extension, at line 1/, 'the setting `extensions`'],
   [
@@ -159,7 +159,7 @@ export const refused: [string, string, RegExp, string][] = [
   [
     'the schema of another home in a DO block',
     dynamic('drop schema {other} cascade'),
-    /is dropped or altered|left its transaction/,
+    /is dropped or altered|took its history/,
     'to the migrator',
   ],
   [
@@ -177,7 +177,7 @@ export const refused: [string, string, RegExp, string][] = [
   [
     'a table for another home',
     dynamic('create table {other}.leak as select * from notes'),
-    /\.leak: is not of the home|permission denied|left its/,
+    /\.leak: is not of the home|permission denied|took its/,
     'schema',
   ],
   [

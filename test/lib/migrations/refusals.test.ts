@@ -152,7 +152,7 @@ describe.each(strategies)('%s', (strategy) => {
   it('says that a file left its role where a function or a DO block did', async () => {
     for (const way of ["execute 'reset role'", "perform set_config('role', 'tenancy_keeper', true)"])
       await expect(migrate(`do $$ begin ${way}; end $$`)).rejects.toThrow(
-        /^\d{4}-told\.sql left its transaction, role or schema, in a function or DO block/,
+        /^\d{4}-told\.sql changes its role, in a function or DO block, at line 1 \(`do \$\$/,
       );
   });
 
