@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { reading } from '../../infra/local/prove/corpus/reading.ts';
+import { rights } from '../../infra/local/prove/corpus/rights.ts';
 import { writing } from '../../infra/local/prove/corpus/writing.ts';
 import { letIn } from '../../infra/local/prove/intruders.ts';
 import { closeTargets, type Finding, prepareTargets, prove } from '../../infra/local/prove/prove.ts';
@@ -28,7 +29,12 @@ describe('npm run prove', () => {
     tables = Object.fromEntries(targets.map(({ party, tables }) => [party.name, tables]));
     const intruders = await letIn(world.plane);
     try {
-      findings = await prove({ keys, attackers: intruders.parties, targets, themes: [reading, writing] });
+      findings = await prove({
+        keys,
+        attackers: intruders.parties,
+        targets,
+        themes: [reading, writing, rights],
+      });
     } finally {
       await closeTargets(targets);
       await intruders.remove();
@@ -42,6 +48,7 @@ describe('npm run prove', () => {
       const { rows } = await connection.query(
         `select 'role' as kind, rolname::text as name from pg_roles union all select 'schema', nspname from pg_namespace
          union all select 'database', datname from pg_database
+         union all select 'policy', concat(polname, ' of ', polrelid::regclass) from pg_policy
          union all select 'default privileges', defaclrole::regrole::text from pg_default_acl order by 1, 2`,
       );
       return rows;

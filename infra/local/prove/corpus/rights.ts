@@ -74,12 +74,15 @@ export const rights: Theme = {
       name: 'DROP OWNED, REASSIGN OWNED',
       from: 'session',
       sql: (aim) => [
+        // Takes the guard, which names the shared login: undone, because the system is in use.
+        'begin',
         'drop owned by current_user cascade',
         'drop owned by tenancy_tenants cascade',
         `drop owned by ${aim.victim.login} cascade`,
         `reassign owned by ${aim.victim.login} to current_user`,
         'drop owned by tenancy_owner cascade',
         everything(aim),
+        'rollback',
       ],
     },
     {
@@ -87,6 +90,8 @@ export const rights: Theme = {
       sql: () => [
         'alter default privileges for role tenancy_owner grant select on tables to public',
         'alter default privileges grant all on tables to public',
+        // Its own it may; it can make no table.
+        'alter default privileges revoke all on tables from public',
       ],
     },
     {
