@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
+import { Aws, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { DefinitionBody, LogLevel, StateMachine, StateMachineType } from 'aws-cdk-lib/aws-stepfunctions';
@@ -24,9 +24,10 @@ export class Machine extends Construct {
     const named = [...lambdas].filter(([name]) => text.includes(`\${${substitutionName(name)}}`));
     this.machine = new StateMachine(this, 'Machine', {
       definitionBody: DefinitionBody.fromFile(file.path),
-      definitionSubstitutions: Object.fromEntries(
-        named.map(([name, lambda]) => [substitutionName(name), lambda.functionArn]),
-      ),
+      definitionSubstitutions: {
+        Partition: Aws.PARTITION,
+        ...Object.fromEntries(named.map(([name, lambda]) => [substitutionName(name), lambda.functionArn])),
+      },
       // It runs for hours, and its history is what an operator looks at.
       stateMachineType: StateMachineType.STANDARD,
       tracingEnabled: true,

@@ -18,7 +18,7 @@ import {
   signingKeySecret,
 } from './control-plane.ts';
 import { apiKeys, demoTenants, prepareTenant, seedTenants } from './demo/tenants.ts';
-import { functionSubstitutions } from './emulator/lambda-invoke.ts';
+import { machineSubstitutions } from './emulator/lambda-invoke.ts';
 import { startAwsEmulator } from './emulator/server.ts';
 import { functionVariables, startFunctions, watchFunctions } from './functions.ts';
 import { startAdminGateway, writeAdminFile } from './gateway/admin.ts';
@@ -54,7 +54,7 @@ export async function startCloud(
 
   const accessKeyId = randomUUID();
   let lambda: LambdaHost | undefined;
-  const machines = await loadMachines(join(root, 'stepfunctions'), functionSubstitutions(functions, region));
+  const machines = await loadMachines(join(root, 'stepfunctions'), machineSubstitutions(functions, region));
   const emulator = await startAwsEmulator({
     stateFile: join(folder, 'aws.json'),
     accessKeyId,

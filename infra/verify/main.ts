@@ -46,7 +46,8 @@ async function maximum(proxyName: string, metric: string, since: Date): Promise<
     Period: '60',
     'Statistics.member.1': 'Maximum',
   }).toString();
-  const cloudWatch = new URL(`https://monitoring.${region}.amazonaws.com/`);
+  const domain = region.startsWith('cn-') ? 'amazonaws.com.cn' : 'amazonaws.com';
+  const cloudWatch = new URL(`https://monitoring.${region}.${domain}/`);
   const headers = await signedHeaders('POST', cloudWatch, body, { service: 'monitoring', region });
   const answer = await fetch(cloudWatch, {
     method: 'POST',

@@ -10,7 +10,7 @@ import { provisionOperation, provisionSteps } from '../../functions/lib/lifecycl
 import { runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
 import { transferOperation, transferSteps } from '../../functions/lib/lifecycle/transfer.ts';
 import { functions } from '../../infra/functions.ts';
-import { functionSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
+import { machineSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
 import { FunctionError } from '../../infra/local/lambda/environment.ts';
 import { loadMachines } from '../../infra/local/state-machines/definition.ts';
@@ -55,7 +55,7 @@ beforeAll(async () => {
       host: () => ({ invoke, stream: () => Promise.reject(new Error('unused')) }),
     },
     stateMachines: {
-      machines: await loadMachines(stepfunctions, functionSubstitutions(functions, 'eu-west-1')),
+      machines: await loadMachines(stepfunctions, machineSubstitutions(functions, 'eu-west-1')),
       region: 'eu-west-1',
       clockFactor: 0.001,
     },

@@ -310,7 +310,9 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
         LoggingConfiguration: { Level: 'ALL', IncludeExecutionData: false },
         DefinitionS3Location: { Key: expect.stringMatching(/^[0-9a-f]{64}\.json$/) },
       });
-      for (const arn of Object.values(properties.DefinitionSubstitutions)) expect(arn).toMatch(/^<.*\.Arn>$/);
+      const { Partition, ...lambdas } = properties.DefinitionSubstitutions;
+      expect(Partition).toBe('aws');
+      for (const arn of Object.values(lambdas)) expect(arn).toMatch(/^<.*\.Arn>$/);
     });
   });
 

@@ -20,7 +20,7 @@ import {
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { FunctionFailed, invokeFunction } from '../../functions/lib/aws/lambda.ts';
 import { createWorkflows } from '../../functions/lib/aws/step-functions.ts';
-import { functionSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
+import { machineSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
 import { LambdaHost } from '../../infra/local/lambda/host.ts';
 import { loadMachine } from '../../infra/local/state-machines/definition.ts';
@@ -73,7 +73,7 @@ const machines = (names: (keyof typeof sources)[] = ['echo', 'slow', 'held']) =>
   new Map(
     names.map((name) => [
       name as string,
-      loadMachine(`${name}.asl.json`, JSON.stringify(sources[name]), functionSubstitutions(rows, region)),
+      loadMachine(`${name}.asl.json`, JSON.stringify(sources[name]), machineSubstitutions(rows, region)),
     ]),
   );
 const arnOf = (name: string) => `arn:aws:states:${region}:111122223333:stateMachine:${name}`;
@@ -253,7 +253,7 @@ test('the product’s workflows start once for each name and describe what becam
 
 test('the product calls a function by name or ARN, and gets its answer, its failure, or what it streamed', async () => {
   expect(await invokeFunction('tenantry-echo-it', { a: 1 })).toEqual({ echo: { a: 1 } });
-  const arn = functionSubstitutions(rows, region).EchoIt!;
+  const arn = machineSubstitutions(rows, region).EchoIt!;
   expect(await invokeFunction(arn, [])).toEqual({ echo: [] });
   const failure = await invokeFunction('echo-it', { fails: true }).catch((error) => error);
   expect(failure).toBeInstanceOf(FunctionFailed);

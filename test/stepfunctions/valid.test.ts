@@ -12,9 +12,12 @@ const files = readdirSync(folder).filter((file) => file.endsWith('.asl.json'));
 /** Every fault of a machine: those of the language, and those that would keep the local cloud from running it. */
 function faultsOf(file: string, text: string): string[] {
   const names = [...text.matchAll(/\$\{([^}]*)\}/g)].map(([, name]) => name!);
-  const substitutions = Object.fromEntries(
-    names.map((name) => [name, `arn:aws:lambda:eu-west-1:111122223333:function:${name}`]),
-  );
+  const substitutions: Record<string, string> = {
+    ...Object.fromEntries(
+      names.map((name) => [name, `arn:aws:lambda:eu-west-1:111122223333:function:${name}`]),
+    ),
+    Partition: 'aws',
+  };
   const filled = text.replaceAll(/\$\{([^}]*)\}/g, (_, name: string) => substitutions[name]!);
   const { isValid, errorsText } = validate(JSON.parse(filled), { checkPaths: true, checkArn: true });
   const faults = isValid ? [] : [errorsText('\n')];
@@ -30,6 +33,11 @@ describe('every machine of stepfunctions/ is valid and runs here as on AWS', () 
   test('each file holds to the language and to what the engine executes', () => {
     const faults = files.flatMap((file) => faultsOf(file, readFileSync(`${folder}/${file}`, 'utf8')));
     expect(faults).toEqual([]);
+  });
+
+  test('no file is bound to one of AWS’s partitions', () => {
+    for (const file of files)
+      expect(readFileSync(`${folder}/${file}`, 'utf8'), file).not.toContain('arn:aws');
   });
 
   test('each task of them has time enough for the function it calls', () => {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { functions } from '../../infra/functions.ts';
-import { functionSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
+import { machineSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
 import { loadMachine } from '../../infra/local/state-machines/definition.ts';
 import { type Outcome, type Run, runMachine } from '../../infra/local/state-machines/engine.ts';
 
@@ -12,7 +12,7 @@ export function runProductMachine(
   const file = `${name}.asl.json`;
   const text = readFileSync(new URL(`../../stepfunctions/${file}`, import.meta.url), 'utf8');
   const { operation } = run.input;
-  return runMachine(loadMachine(file, text, functionSubstitutions(functions, 'eu-west-1')), {
+  return runMachine(loadMachine(file, text, machineSubstitutions(functions, 'eu-west-1')), {
     execution: {
       id: `arn:aws:states:eu-west-1:111122223333:execution:${name}:${operation}`,
       name: operation,

@@ -19,9 +19,14 @@ export interface LocalFunctions {
 const functionArn = (region: string, name: string) =>
   `arn:aws:lambda:${region}:${accountId}:function:tenantry-${name}`;
 
-/** What fills the `${…}` of the machines' files: the functions' ARNs. */
-export const functionSubstitutions = (rows: readonly FunctionRow[], region: string): Record<string, string> =>
-  Object.fromEntries(rows.map(({ name }) => [substitutionName(name), functionArn(region, name)]));
+/** What fills the `${…}` of the machines' files: AWS's partition and the functions' ARNs. */
+export const machineSubstitutions = (
+  rows: readonly FunctionRow[],
+  region: string,
+): Record<string, string> => ({
+  Partition: 'aws',
+  ...Object.fromEntries(rows.map(({ name }) => [substitutionName(name), functionArn(region, name)])),
+});
 
 /** The way in which a state machine calls a function. @throws FunctionError */
 export function invokeByName(functions: LocalFunctions, name: string, payload: unknown): Promise<unknown> {
