@@ -271,9 +271,5 @@ interface Leave {
 }
 
 /** @throws TenantryError `unknown_operation` */
-export async function moveOperation(catalog: ControlConnection, operationId: string): Promise<MoveOperation> {
-  const operation = await tenantOperationOf<MoveInput>(catalog, operationId, 'move');
-  // One that the release before this has begun knows nothing but its shared cluster.
-  const { placement = 'shared-cluster', instances = [] } = operation.input;
-  return { ...operation, input: { ...operation.input, placement, instances } };
-}
+export const moveOperation = (catalog: ControlConnection, operationId: string): Promise<MoveOperation> =>
+  tenantOperationOf<MoveInput>(catalog, operationId, 'move');
