@@ -22,26 +22,41 @@ export async function askAgain<T>(client: AdminClient, output: Output, path: str
   }
 }
 
-/** Shows the current step, the elapsed time and an estimate until the operation has ended. */
-export async function follow(
+/** What is shown of something under way: a line, and what of it is news where no terminal replaces lines. */
+export interface Progress {
+  readonly text: string;
+  readonly news: string;
+}
+
+/** Shows its progress until it has none: it has ended, or waits for somebody. */
+export async function follow<T>(
   client: AdminClient,
   output: Output,
-  operationId: string,
-): Promise<OperationWithSteps> {
+  path: string,
+  progressOf: (seen: T) => Progress | undefined,
+): Promise<T> {
   let last = '';
   for (let asked = 0; ; asked++) {
-    const operation = await askAgain<OperationWithSteps>(client, output, `/operations/${operationId}`);
-    if (operation.state !== 'running') {
+    const seen = await askAgain<T>(client, output, path);
+    const progress = progressOf(seen);
+    if (progress === undefined) {
       output.endProgress();
-      return operation;
+      return seen;
     }
-    const step = stepOf(operation);
-    output.progress(`${step}, ${elapsed(operation)}`, step !== last);
-    last = step;
+    output.progress(progress.text, progress.news !== last);
+    last = progress.news;
     // Half a second while it may be short, then less often: an instance takes minutes.
     await setTimeout(asked < 60 ? 500 : 2_000);
   }
 }
+
+/** The current step, the elapsed time and an estimate until the operation has ended. */
+export const followOperation = (client: AdminClient, output: Output, operationId: string) =>
+  follow<OperationWithSteps>(client, output, `/operations/${operationId}`, (operation) => {
+    if (operation.state !== 'running') return undefined;
+    const step = stepOf(operation);
+    return { text: `${step}, ${elapsed(operation)}`, news: step };
+  });
 
 function stepOf({ steps }: OperationWithSteps): string {
   const current = steps.at(-1);

@@ -1,10 +1,9 @@
-import { setTimeout } from 'node:timers/promises';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { DriftPage } from '../../lib/admin/drift.ts';
 import type { PlanView } from '../../lib/admin/migration-plan.ts';
 import type { PinView, RunView } from '../../lib/admin/migrations.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { askAgain } from './follow.ts';
+import { follow, type Progress } from './follow.ts';
 import { duration, json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -128,7 +127,8 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
 }
 
 async function finish(client: AdminClient, output: Output, begun: RunView, waits: boolean): Promise<void> {
-  const run = waits ? await followRun(client, output, begun) : begun;
+  const path = `/migrations/${begun.operation.id}`;
+  const run = waits ? await follow(client, output, path, progressOf) : begun;
   output.print(output.json ? json(run) : runText(run));
   if (run.operation.state === 'failed')
     throw new CommandFailure(
@@ -144,22 +144,8 @@ async function finish(client: AdminClient, output: Output, begun: RunView, waits
   if (run.operation.state === 'running') output.note('It is on its way: npm run tenants -- migrate status');
 }
 
-async function followRun(client: AdminClient, output: Output, begun: RunView): Promise<RunView> {
-  let last = '';
-  for (let asked = 0; ; asked++) {
-    const run = await askAgain<RunView>(client, output, `/migrations/${begun.operation.id}`);
-    if (run.operation.state !== 'running') {
-      output.endProgress();
-      return run;
-    }
-    const text = progressOf(run);
-    output.progress(text, text !== last);
-    last = text;
-    await setTimeout(asked < 60 ? 500 : 2_000);
-  }
-}
-
-function progressOf({ rings, operation }: RunView, now = Date.now()): string {
+function progressOf({ rings, operation }: RunView, now = Date.now()): Progress | undefined {
+  if (operation.state !== 'running') return undefined;
   const sum = (part: keyof Omit<RunView['rings'][number], 'ring'>) =>
     rings.reduce((total, ring) => total + ring[part], 0);
   const [done, broken] = [sum('done'), sum('quarantined')];
@@ -168,7 +154,8 @@ function progressOf({ rings, operation }: RunView, now = Date.now()): string {
     rings.find(({ pending, working }) => pending + working > 0)?.ring ?? operation.step ?? 'starting';
   const passed = now - Date.parse(operation.startedAt);
   const left = done > 0 && done < all ? `, about ${duration((passed / done) * (all - done))} left` : '';
-  return `${ring}: ${done} of ${all} homes done, ${broken} quarantined, ${duration(passed)}${left}`;
+  const counts = `${ring}: ${done} of ${all} homes done, ${broken} quarantined`;
+  return { text: `${counts}, ${duration(passed)}${left}`, news: counts };
 }
 
 function runText({ operation, version, rings, named }: RunView): string {

@@ -1,8 +1,7 @@
-import { setTimeout } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { BatchPlan, BatchView } from '../../lib/admin/move-batch.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { askAgain } from './follow.ts';
+import { follow, type Progress } from './follow.ts';
 import { duration, json, type Output, table } from './output.ts';
 
 /** `move --tier …`: what is not said has the API's default. */
@@ -40,7 +39,8 @@ export function batchCommands(move: Command, client: AdminClient, output: () => 
 }
 
 async function finish(client: AdminClient, output: Output, begun: BatchView, waits: boolean): Promise<void> {
-  const batch = waits ? await followBatch(client, output, begun) : begun;
+  const path = `/moves/${begun.operation.id}`;
+  const batch = waits ? await follow(client, output, path, progressOf) : begun;
   output.print(output.json ? json(batch) : batchText(batch));
   const { id, state, reason } = batch.operation;
   if (state === 'failed') throw new CommandFailure(1, 'operation_failed', `${reason}`);
@@ -48,23 +48,8 @@ async function finish(client: AdminClient, output: Output, begun: BatchView, wai
     output.note(`It goes on by itself: npm run tenants -- move batch ${id} [--wait], or move halt.`);
 }
 
-async function followBatch(client: AdminClient, output: Output, begun: BatchView): Promise<BatchView> {
-  let last = '';
-  for (;;) {
-    const batch = await askAgain<BatchView>(client, output, `/moves/${begun.operation.id}`);
-    if (batch.operation.state !== 'running') {
-      output.endProgress();
-      return batch;
-    }
-    const { counts, tenants } = batch;
-    const news = JSON.stringify(counts);
-    output.progress(progressOf(batch), news !== last);
-    last = news;
-    await setTimeout(tenants.length < 20 ? 1_000 : 5_000);
-  }
-}
-
-function progressOf({ counts, tenants, operation }: BatchView, now = Date.now()): string {
+function progressOf({ counts, tenants, operation }: BatchView, now = Date.now()): Progress | undefined {
+  if (operation.state !== 'running') return undefined;
   const { moved, failed } = counts;
   const under = tenants
     .filter(({ state }) => state === 'moving')
@@ -73,7 +58,8 @@ function progressOf({ counts, tenants, operation }: BatchView, now = Date.now())
   const all = tenants.length - counts.skipped;
   const left =
     moved > 0 ? `, about ${duration((passed / (moved + failed)) * (all - moved - failed))} left` : '';
-  return `${moved} of ${all} moved, ${failed} failed, ${duration(passed)}${left}: ${under.join(', ')}`;
+  const text = `${moved} of ${all} moved, ${failed} failed, ${duration(passed)}${left}: ${under.join(', ')}`;
+  return { text, news: JSON.stringify(counts) };
 }
 
 function batchText({ operation, tier, to, counts, tenants }: BatchView): string {

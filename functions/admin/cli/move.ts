@@ -1,11 +1,10 @@
-import { setTimeout } from 'node:timers/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { moment } from '../../lib/admin/moment.ts';
 import type { MoveView } from '../../lib/admin/move.ts';
 import type { MovePlan } from '../../lib/lifecycle/move-plan.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { askAgain } from './follow.ts';
+import { follow, type Progress } from './follow.ts';
 import { batchCommands, moveTier } from './move-batch.ts';
 import { card, duration, json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
@@ -101,7 +100,8 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
 }
 
 async function finish(client: AdminClient, output: Output, begun: MoveView, waits: boolean): Promise<void> {
-  const move = waits ? await followMove(client, output, begun) : begun;
+  const path = tenantPath(begun.tenant, '/move');
+  const move = waits ? await follow(client, output, path, progressOf) : begun;
   output.print(output.json ? json(move) : moveCard(move));
   const { state, failedStep, reason } = move.operation;
   const livesInNewHome = move.phase === 'switched' || move.phase === 'completed';
@@ -127,19 +127,10 @@ function hint(output: Output, { tenant, phase, operation, pausedAt, windowEndsAt
     );
 }
 
-async function followMove(client: AdminClient, output: Output, begun: MoveView): Promise<MoveView> {
-  let last = '';
-  for (let asked = 0; ; asked++) {
-    const move = await askAgain<MoveView>(client, output, tenantPath(begun.tenant, '/move'));
-    if (move.phase !== 'moving' || move.pausedAt !== null || move.operation.state !== 'running') {
-      output.endProgress();
-      return move;
-    }
-    const step = move.operation.step ?? 'starting';
-    output.progress(`${step}, ${duration(Date.now() - Date.parse(move.operation.startedAt))}`, step !== last);
-    last = step;
-    await setTimeout(asked < 60 ? 500 : 2_000);
-  }
+function progressOf({ phase, pausedAt, operation }: MoveView, now = Date.now()): Progress | undefined {
+  if (phase !== 'moving' || pausedAt !== null || operation.state !== 'running') return undefined;
+  const step = operation.step ?? 'starting';
+  return { text: `${step}, ${duration(now - Date.parse(operation.startedAt))}`, news: step };
 }
 
 function moveCard({

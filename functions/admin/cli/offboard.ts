@@ -4,7 +4,7 @@ import { moment } from '../../lib/admin/moment.ts';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { TenantView } from '../../lib/admin/tenants.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { askAgain, follow } from './follow.ts';
+import { askAgain, followOperation } from './follow.ts';
 import { card, json, type Output } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -27,7 +27,8 @@ export function offboardCommand(program: Command, client: AdminClient, output: (
       };
       const { body: left } = await client.post<Left>(tenantPath(slug, '/offboard'), body, idempotencyKey);
       const { id, state } = left.operation;
-      const operation = wait && state === 'running' ? await follow(client, output(), id) : left.operation;
+      const operation =
+        wait && state === 'running' ? await followOperation(client, output(), id) : left.operation;
       const tenant =
         operation === left.operation
           ? left.tenant

@@ -5,7 +5,7 @@ import type { TenantSummary, TenantView } from '../../lib/admin/tenants.ts';
 import type { Why } from '../../lib/admin/why.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { askAgain, follow } from './follow.ts';
+import { askAgain, followOperation } from './follow.ts';
 import { card, json, type Output, table } from './output.ts';
 
 type Made = { tenant: TenantView; operation: OperationWithSteps };
@@ -34,7 +34,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
       if (made.body.operation === undefined) throw internal(made.body);
       const { id, state } = made.body.operation;
       const operation =
-        wait && state === 'running' ? await follow(client, output(), id) : made.body.operation;
+        wait && state === 'running' ? await followOperation(client, output(), id) : made.body.operation;
       const tenant =
         operation === made.body.operation
           ? made.body.tenant

@@ -3,7 +3,7 @@ import { pathToFileURL } from 'node:url';
 import type { Command } from 'commander';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { follow } from './follow.ts';
+import { followOperation } from './follow.ts';
 import { json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -12,7 +12,9 @@ export function transferCommands(program: Command, client: AdminClient, output: 
     const { operation } = (await client.post<{ operation: OperationWithSteps }>(path, body, idempotencyKey))
       .body;
     const ended =
-      wait && operation.state === 'running' ? await follow(client, output(), operation.id) : operation;
+      wait && operation.state === 'running'
+        ? await followOperation(client, output(), operation.id)
+        : operation;
     output().print(output().json ? json(ended) : rowsTable(ended));
     if (ended.state === 'failed')
       throw new CommandFailure(1, 'operation_failed', `Failed at ${ended.failedStep}: ${ended.reason}`);
