@@ -18,7 +18,7 @@ const catalogEntrances = ['catalog.resolve(text,text)', 'catalog.health()'];
 
 /**
  * A database beyond the tables of its homes: everything in it that a tenant's login could use. Of a home's own tables
- * speaks `tenancy.audit`. `homes`: the schemas that hold tenants here.
+ * speaks `tenancy.audit_homes`. `homes`: the schemas that hold tenants here.
  */
 export async function auditDatabase(
   connection: ControlConnection,

@@ -89,7 +89,7 @@ export const gaps: [string, string, string, string][] = [
     'a definer function without a fixed path',
     "create function extra() returns bigint language sql security definer as 'select count(*) from notes'",
     'extra()',
-    'search_path',
+    'drop SECURITY DEFINER',
   ],
   [
     'a definer function with a fixed path',

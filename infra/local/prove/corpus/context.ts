@@ -215,8 +215,7 @@ export const context: Theme = {
       sql: ({ own, victim }) => [
         `select tenancy.protect_shared('${victim.schema}')`,
         `select tenancy.protect_owned('${victim.schema}', '${own.tenant}', '${own.login}')`,
-        `select tenancy.protect_common('${victim.schema}', '${own.login}')`,
-        `select * from tenancy.audit('${victim.schema}', true, '${victim.tenant}', '${own.login}')`,
+        `select * from tenancy.audit_homes(array['${victim.schema}'], array['${victim.tenant}'], array['${own.login}'], true)`,
         `select * from tenancy.home_tables('${victim.schema}')`,
         'select tenancy.capture()',
       ],

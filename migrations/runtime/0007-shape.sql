@@ -1,7 +1,9 @@
--- As in 0010, but all that a home can differ in: persistence, partitions, inheritance, replica identity and publications of
--- tables, parameters of sequences, attributes of composite types, what domains check, aggregates, foreign keys whose triggers
--- rest, rights and owners of functions and types, default privileges, and the name of whatever else stands in its schema.
-create or replace function tenancy.home_shape(home_schema name, login name) returns table (object text, definition text)
+-- What a home's schema consists of, in words that are the same for every home of one version: its own name and its login
+-- are left out. Two homes at one version differ in nothing here, or one of them was changed past the migrator. All that a home
+-- can differ in is here: persistence, partitions, inheritance, replica identity and publications of tables, parameters of
+-- sequences, attributes of composite types, what domains check, aggregates, foreign keys whose triggers rest, rights and owners
+-- of functions and types, default privileges, and the name of whatever else stands in its schema. Run as tenancy_keeper.
+create function tenancy.home_shape(home_schema name, login name) returns table (object text, definition text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
@@ -116,3 +118,5 @@ begin
     from item i;
 end
 $$;
+
+grant execute on function tenancy.home_shape(name, name) to tenancy_owner;

@@ -1,143 +1,18 @@
--- Completing and auditing what a migration's own transaction has changed, rather than all of a home: over a fleet that is
--- most of what a run costs. Run as tenancy_keeper.
---
--- `offset 0`: what stands in front of it is looked up row by row, through an index. Without it the planner would now and
--- then read every home's triggers or constraints, as soon as it has seen few of them.
+-- The audit: whatever of homes is not as the walls need it. It runs in a migration's own transaction and in every look of the
+-- canary. Run as tenancy_keeper.
 
--- Tables, views and the like of these schemas, the migrator's own included.
-create function tenancy.home_relations(home_schemas name[]) returns oid[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
-begin
-  return array(
-    select d.objid from unnest(home_schemas) h(home_schema) cross join lateral (
-      select objid from pg_depend d
-       where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(h.home_schema)) and d.classid = 'pg_class'::regclass offset 0) d);
-end
-$$;
-
--- What this transaction has changed about tables and views, at least those of these schemas. Two things give it away.
---  * A lock: whatever changes or takes away a column, key, constraint, default, trigger, rule, policy, owner or option of a
---    table locks it against other changes, and no lock ends before its transaction. Rows are written under weaker ones.
---  * A new version of its row in pg_class or pg_attribute: a grant locks nothing, and writes it there. `age` counts from this
---    transaction's number: what it or its subtransactions wrote is not older. What others wrote meanwhile may come along.
--- And tables whose foreign keys point at one of those: whether such a key may leave out tenant_id is the other table's affair.
-create function tenancy.changed_relations(home_schemas name[]) returns oid[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
-begin
-  return array(
-    with here as materialized (
-      select unnest(tenancy.home_relations(home_schemas)) as oid
-    ),
-    changed as materialized (
-      select l.relation as oid from pg_locks l
-       where l.locktype = 'relation' and l.pid = pg_backend_pid() and l.database = (select oid from pg_database where datname = current_database())
-         and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
-      union
-      select h.oid from here h where exists (select from pg_class c where c.oid = h.oid and age(c.xmin) <= 0)
-      union
-      select h.oid from here h where exists (select from pg_attribute a where a.attrelid = h.oid and age(a.xmin) <= 0)
-    )
-    select oid from changed
-    union
-    select f.conrelid from changed c
-     cross join lateral (
-           select objid from pg_depend d
-            where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid and d.classid = 'pg_constraint'::regclass and d.deptype = 'n' offset 0) d
-      join pg_constraint f on f.oid = d.objid and f.contype = 'f');
-end
-$$;
-
--- Completes these tables and views of homes of one kind. Each piece is added only where it is missing.
-create function tenancy.protect_relations(home_schemas name[], tenants uuid[], logins name[], shared boolean, relations oid[]) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
-declare
-  command text;
-  own constant text := 'tenant_id = (select tenancy.current_tenant())';
-  maintained constant text := '(select tenancy.maintained_tenant()) is null or tenant_id = (select tenancy.maintained_tenant())';
-begin
-  for command in
-    with home as materialized (
-      select h.*, to_regnamespace(quote_ident(h.home_schema))::oid as oid from unnest(home_schemas, tenants, logins) h(home_schema, tenant, login)
-    ),
-    relation as materialized (
-      select h.home_schema, h.tenant, h.login, r.*, t.attnum is not null as has_tenant, coalesce(t.atthasdef, false) as has_default
-        from unnest(relations) given(relation)
-       cross join lateral (
-             select oid, oid::regclass as name, relnamespace as home, relkind as kind, relispartition as is_partition, reloptions, relrowsecurity, relforcerowsecurity
-               from pg_class where oid = given.relation and relkind in ('r', 'p', 'v') and relname <> '_migrations' offset 0) r
-        join home h on h.oid = r.home
-        left join lateral (
-             select attnum, atthasdef from pg_attribute
-              where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped offset 0) t on true
-       where not (r.kind <> 'v' and tenancy.is_reference(r.oid, t.attnum is not null, h.login))
-    ),
-    -- All that one table lacks is one ALTER TABLE.
-    lacking as (
-      -- Read from the setting, which tool SQL can change: policy or constraint verify what it says.
-      select r.name, 1 as place, 'alter column tenant_id set default nullif(current_setting(''tenancy.tenant'', true), '''')::uuid' as part
-        from relation r where r.has_tenant and r.kind <> 'v' and not r.has_default
-      -- A move applies changes in an order of its own.
-      union all
-      select r.name, 2, format('alter constraint %I deferrable initially immediate', f.conname)
-        from relation r cross join lateral (
-             select conname from pg_constraint where conrelid = r.oid and contype = 'f' and not condeferrable and conparentid = 0 offset 0) f
-      union all
-      select r.name, 3, 'enable row level security, force row level security'
-        from relation r where shared and r.has_tenant and r.kind <> 'v' and not (r.relrowsecurity and r.relforcerowsecurity)
-      -- By its digest: every login of the cluster can read pg_constraint, which shall not be a list of our tenants. A partition
-      -- has its parent's.
-      union all
-      select r.name, 4, format('add constraint tenancy_home check (sha256(uuid_send(tenant_id)) = %L::bytea)', sha256(uuid_send(r.tenant)))
-        from relation r where not shared and r.has_tenant and r.kind <> 'v' and not r.is_partition
-         and not exists (select from pg_constraint c where c.conrelid = r.oid and c.conname::text = 'tenancy_home' offset 0)
-    )
-    select c.command from (
-      select 1 as place, format('grant usage on schema %I to %I', h.home_schema, h.login) as command
-        from home h where not has_schema_privilege(h.login, h.home_schema, 'usage')
-      union all
-      select 2, format('grant select, insert, update, delete on %s to %I', string_agg(r.name::text, ', '), r.login)
-        from relation r where not r.is_partition and not has_table_privilege(r.login, r.oid, 'select')
-       group by r.home_schema, r.login
-      union all
-      select 3, format('alter view %s set (security_invoker = true)', r.name)
-        from relation r where r.kind = 'v' and not coalesce(r.reloptions @> '{security_invoker=true}', false)
-      union all
-      select 4, format('alter table %s %s', l.name, string_agg(l.part, ', ' order by l.place)) from lacking l group by l.name
-      union all
-      select 5, format('create policy %s on %s as %s for all to %s using (%s) with check (%s)', p.name, r.name, p.kind, p.role, p.expression, p.expression)
-        from relation r, (values ('tenancy_guard', 'restrictive', 'tenancy_app', own), ('tenancy_rows', 'permissive', 'public', own),
-                                 ('tenancy_maintenance', 'permissive', 'tenancy_owner', maintained)) p(name, kind, role, expression)
-       where shared and r.has_tenant and r.kind <> 'v'
-         and not exists (select from pg_policy y where y.polrelid = r.oid and y.polname = p.name offset 0)
-      -- A partition has its parent's trigger.
-      union all
-      select 6, format(
-          'create or replace trigger tenancy_capture after insert or update or delete on %s for each row '
-          'when (current_setting(''tenancy.capture'', true) = ''1'') execute function tenancy.capture(%s)',
-          r.name, (select string_agg(quote_literal(c), ', ') from unnest(k.columns) c))
-        from relation r cross join lateral (select (select array(select a.attname::text from unnest(p.conkey) with ordinality k(attnum, position)
-                            join pg_attribute a on a.attrelid = p.conrelid and a.attnum = k.attnum order by k.position)
-                     from pg_constraint p where p.conrelid = r.oid and p.contype = 'p') as columns offset 0) k
-       where r.kind <> 'v' and not r.is_partition and k.columns is not null
-         and not exists (select from pg_trigger g where g.tgrelid = r.oid and g.tgname = 'tenancy_capture'
-               and encode(g.tgargs, 'escape') = array_to_string(k.columns, '\000') || '\000' offset 0)
-    ) c order by c.place
-  loop
-    execute command;
-  end loop;
-end
-$$;
-
--- The audit of homes of one kind, of what is the homes' own and of these tables and views. Every row is a finding.
+-- Of homes of one kind, of what is the homes' own and of these tables and views. Every row is a finding.
+--  * An index of a shared table has tenant_id among its columns. What can't leak is looked up in one without it among all tenants'
+--    values before the wall is asked, and whether it was asked, or PostgreSQL's own counts, tell whether anybody has such a row.
+--    Not asked of GIN, GiST and SP-GiST: few of their conditions are known not to leak, and a uuid needs an extension there.
+--  * A function that is called IMMUTABLE is computed once for the plans that a PL/pgSQL function keeps as long as its session
+--    lasts: what it has read of one tenant's rows was answered to others.
 create function tenancy.audit_relations(home_schemas name[], tenants uuid[], logins name[], shared boolean, relations oid[])
 returns table (home_schema name, object text, finding text, remedy text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
-  own constant text := '(tenant_id = ( SELECT tenancy.current_tenant() AS current_tenant))';
+  own constant text := E'((tenant_id, true) = ( SELECT tenancy.current_tenant() AS current_tenant,\n    true))';
   maintained constant text := '((( SELECT tenancy.maintained_tenant() AS maintained_tenant) IS NULL) OR (tenant_id = ( SELECT tenancy.maintained_tenant() AS maintained_tenant)))';
   own_default constant text := '(NULLIF(current_setting(''tenancy.tenant''::text, true), ''''::text))::uuid';
 begin
@@ -233,7 +108,14 @@ begin
     from tenant_table t
    where not t.is_partition and not exists (select from pg_trigger g where g.tgrelid = t.oid and g.tgname = 'tenancy_capture'
            and g.tgenabled in ('O', 'A') and g.tgtype = 29 and g.tgfoid = 'tenancy.capture()'::regprocedure
-           and encode(g.tgargs, 'escape') = array_to_string(t.key_columns, '\000') || '\000' offset 0)
+           and encode(g.tgargs, 'escape') = tenancy.key_arguments(t.key_columns) offset 0)
+  union all
+  select t.home_schema, i.indexrelid::regclass::text, 'is looked up in before the wall: whether anybody has a value could be told',
+         'add tenant_id to its columns, at its end where tools look up by the others'
+    from tenant_table t cross join lateral (
+          select x.indexrelid, x.indkey, x.indnkeyatts from pg_index x join pg_class c on c.oid = x.indexrelid join pg_am m on m.oid = c.relam
+           where x.indrelid = t.oid and not (x.indisunique or x.indisexclusion) and m.amname not in ('gin', 'gist', 'spgist') offset 0) i
+   where shared and not coalesce(t.tenant_column = any (i.indkey[0:i.indnkeyatts - 1]), false)
 
   -- Kinds of objects that go round the wall.
   union all
@@ -246,12 +128,13 @@ begin
     from relation r cross join lateral (select ev_class, rulename from pg_rewrite where ev_class = r.oid and rulename <> '_RETURN' offset 0) w
    where r.relhasrules
   union all
-  select p.home_schema, p.oid::regprocedure::text, 'is a SECURITY DEFINER function without a fixed path',
-         'drop SECURITY DEFINER, or write `set search_path = pg_catalog, pg_temp` and qualify its names'
-    from function p where p.prosecdef and not exists (
-           select from unnest(p.proconfig) s where s ~ '^search_path=(pg_catalog, ?)?pg_temp$' or s in ('search_path=', 'search_path=""'))
-  union all
   select p.home_schema, p.oid::regprocedure::text, 'is marked LEAKPROOF', 'drop LEAKPROOF' from function p where p.proleakproof
+  union all
+  select p.home_schema, p.oid::regprocedure::text, 'is IMMUTABLE and reads a table or a setting: a session keeps its answer for other tenants', 'declare it STABLE'
+    from function p where shared and p.provolatile = 'i' and (p.prosrc ~* '\m(current_setting|current_tenant)\M'
+      or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refclassid = 'pg_class'::regclass offset 0)
+      or exists (select from unnest(tenancy.home_relations(array[p.home_schema])) h(oid) cross join lateral (select relname from pg_class where oid = h.oid and relkind in ('r', 'p', 'v') offset 0) c
+            where p.prosrc ~* format('\m(from|join)\s+(only\s+)?("?%s"?\s*\.\s*)?"?%s"?(\W|$)', p.home_schema, regexp_replace(c.relname, '(\W)', '\\\1', 'g'))))
   union all
   select r.home_schema, r.name::text, format('is owned by %s', pg_get_userbyid(r.relowner)), 'do not change owners'
     from relation r where r.relowner <> 'tenancy_owner'::regrole
@@ -307,29 +190,54 @@ begin
 end
 $$;
 
--- In a migration's transaction: completes what it has changed about homes that were completed before, and audits the same.
-create function tenancy.complete_changes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
+-- What reaches beyond a home. Its owner, tenancy_owner, owns every home of the database: what runs with its rights, or was
+-- written by a migration under another schema's name, passes every wall. Of these homes of one kind, and of these tables of theirs.
+create function tenancy.audit_reach(home_schemas name[], logins name[], relations oid[])
 returns table (home_schema name, object text, finding text, remedy text)
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare
-  relations constant oid[] := tenancy.changed_relations(home_schemas);
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 begin
-  perform tenancy.protect_relations(home_schemas, tenants, logins, shared, relations);
-  return query select * from tenancy.audit_relations(home_schemas, tenants, logins, shared, relations);
+  return query
+  with home as materialized (
+    select h.home_schema, h.login, to_regnamespace(quote_ident(h.home_schema))::oid as oid, to_regrole(quote_ident(h.login))::oid as grantee
+      from unnest(home_schemas, logins) h(home_schema, login)
+  )
+  select h.home_schema, p.oid::regprocedure::text, 'is a SECURITY DEFINER function: it runs with the rights of the owner of all homes', 'drop SECURITY DEFINER'
+    from home h
+   cross join lateral (
+         select objid from pg_depend d
+          where d.refclassid = 'pg_namespace'::regclass and d.refobjid = h.oid and d.classid = 'pg_proc'::regclass offset 0) d
+    join pg_proc p on p.oid = d.objid
+   where p.prosecdef
+  union all
+  -- A table for reading only has the same rows for every tenant. With such a column it has not.
+  select h.home_schema, r.oid::regclass::text, 'has a column tenant_id that is not uuid',
+         'declare `tenant_id uuid not null`, or name it otherwise where the rows are every tenant''s'
+    from unnest(relations) given(relation)
+   cross join lateral (
+         select c.oid, c.relnamespace from pg_class c where c.oid = given.relation and c.relkind in ('r', 'p') and c.relname <> '_migrations' offset 0) r
+    join home h on h.oid = r.relnamespace
+   where exists (select from pg_attribute a where a.attrelid = r.oid and a.attname = 'tenant_id' and a.atttypid <> 'uuid'::regtype and not a.attisdropped)
+     and tenancy.is_reference(r.oid, false, h.login)
+  union all
+  select h.home_schema, c.oid::regclass::text, format('is not of the home, and is granted to %s', h.login), format('revoke all on %s from %I', c.oid::regclass, h.login)
+    from home h
+   cross join lateral (
+         select s.objid from pg_shdepend s
+          where s.refclassid = 'pg_authid'::regclass and s.refobjid = h.grantee and s.classid = 'pg_class'::regclass and s.deptype = 'a'
+            and s.dbid = (select oid from pg_database where datname = current_database()) offset 0) s
+    join pg_class c on c.oid = s.objid
+   where c.relnamespace <> h.oid;
 end
 $$;
 
-create or replace function tenancy.protect_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean) returns void
-language sql set search_path = pg_catalog, pg_temp as $$
-  select tenancy.protect_relations(home_schemas, tenants, logins, shared, tenancy.home_relations(home_schemas))
-$$;
-
-create or replace function tenancy.audit_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
+create function tenancy.audit_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
 returns table (home_schema name, object text, finding text, remedy text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select * from tenancy.audit_relations(home_schemas, tenants, logins, shared, tenancy.home_relations(home_schemas))
+  union all
+  select * from tenancy.audit_reach(home_schemas, logins, tenancy.home_relations(home_schemas))
 $$;
 
-grant execute on function tenancy.home_relations(name[]), tenancy.changed_relations(name[]),
-  tenancy.protect_relations(name[], uuid[], name[], boolean, oid[]), tenancy.audit_relations(name[], uuid[], name[], boolean, oid[]),
-  tenancy.complete_changes(name[], uuid[], name[], boolean) to tenancy_owner;
+grant execute on function tenancy.audit_relations(name[], uuid[], name[], boolean, oid[]), tenancy.audit_reach(name[], name[], oid[]),
+  tenancy.audit_homes(name[], uuid[], name[], boolean) to tenancy_owner;

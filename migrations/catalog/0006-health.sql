@@ -1,8 +1,4 @@
--- What the canary knows and has seen. Run as tenancy_keeper.
-
--- Two tenants of each strategy in use belong to the product itself: it tries the walls between them every minute. They
--- are no customers: lists and bills leave them out.
-alter table catalog.tenants add column is_canary boolean not null default false;
+-- What the canary has seen. Run as tenancy_keeper.
 
 -- One row a run, the newest of them what GET /health answers from. `state` as in functions/lib/health/findings.ts.
 create table catalog.health_runs (
@@ -25,6 +21,3 @@ $$;
 
 grant execute on function catalog.health() to tenancy_catalog_reader;
 grant select, insert, update, delete on catalog.health_runs to tenancy_provisioner;
-
--- The homes of one database: compared with what that database itself knows, every minute.
-create index homes_place on catalog.homes (cluster_id, database_name);

@@ -1,0 +1,83 @@
+-- Whose rows a statement may touch, for the policies of shared tables and the mover's log of changes. Run as tenancy_keeper.
+
+-- The wall of the shared tables: policies compare tenant_id with it, in a subquery, so that it is asked once in every statement.
+-- What tool SQL may have written into the settings is worth nothing without the secret that a pass is made with. Null, which is
+-- nobody's, in a migration or move: those have a policy of their own, and no pass but a signed context (see
+-- `maintained_tenant`). Every other doubt raises.
+create function tenancy.current_tenant() returns uuid
+language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  tenant text := current_setting('tenancy.tenant', true);
+  context text;
+begin
+  if current_setting('tenancy.pass', true) = tenancy.pass(tenant) then
+    return tenant;
+  end if;
+  context := current_setting('tenancy.context', true);
+  perform from tenancy.keys k
+   where k.key_id = split_part(context, '.', 2) and tenancy.signed(context, k.inner_pad, k.outer_pad)
+     and split_part(context, '.', 7) in ('migrate', 'move')
+     and split_part(context, '.', 9) >= extract(epoch from now())::text collate "C";
+  if not found then
+    perform tenancy.refuse(context);
+  end if;
+  return null;
+end
+$$;
+
+-- For the owner's maintenance policy: which tenant's rows a migration or move may touch; null is every tenant's (a migration
+-- of the shared tables). Raises without a context of such a purpose: an owner's backfill would otherwise report UPDATE 0.
+create function tenancy.maintained_tenant() returns uuid
+language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  context text := current_setting('tenancy.context', true);
+  part text[] := string_to_array(context, '.');
+begin
+  perform from tenancy.keys k
+   where k.key_id = part[2] and k.database_id::text = part[3] and tenancy.signed(context, k.inner_pad, k.outer_pad);
+  if not found or part[7] not in ('migrate', 'move') or part[9]::bigint < extract(epoch from now()) then
+    perform tenancy.refuse(context);
+  end if;
+  return nullif(part[4]::uuid, '00000000-0000-0000-0000-000000000000');
+end
+$$;
+
+-- Writes the key of every changed row while its tenant is being moved; `open_home` raises the flag that the triggers look at. Its
+-- arguments are the primary key's columns. Each is in the text that PostgreSQL itself reads back: JSON has no bounds of arrays,
+-- and no difference between a jsonb null and none. `concat` takes a type's own output function, never a cast that a migration has
+-- made: that would run with the keeper's rights. What such a text depends on is fixed here, because a session's settings are the
+-- tools' own. Not the whole row as JSON: that fails where a column of type json holds what jsonb refuses, and reads every long
+-- value of it. Which columns these are is known only here, so that the expression is planned for each row: some tens of
+-- microseconds more than the whole row as JSON where it is short, half as much where it is long.
+create function tenancy.capture() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO, MDY'
+set intervalstyle = 'postgres' set bytea_output = 'hex' set lc_monetary = 'C' set extra_float_digits = 1 as $$
+declare
+  c text;
+  pairs text;
+  before jsonb;
+  after jsonb;
+begin
+  foreach c in array tg_argv loop
+    pairs := concat_ws(', ', pairs, quote_literal(c), concat('concat(($1).', quote_ident(c), ')'));
+  end loop;
+  if tg_op = 'UPDATE' then
+    execute format('select jsonb_build_object(%s), jsonb_build_object(%s)', pairs, replace(pairs, '($1)', '($2)'))
+       into before, after using old, new;
+  elsif tg_op = 'DELETE' then
+    execute format('select jsonb_build_object(%s)', pairs) into before using old;
+  else
+    execute format('select jsonb_build_object(%s)', pairs) into after using new;
+  end if;
+  if before is not null then
+    insert into tenancy.changes (tenant_id, schema_name, table_name, key) values (old.tenant_id, tg_table_schema, tg_table_name, before);
+  end if;
+  if after is not null and after is distinct from before then
+    insert into tenancy.changes (tenant_id, schema_name, table_name, key) values (new.tenant_id, tg_table_schema, tg_table_name, after);
+  end if;
+  return null;
+end
+$$;
+
+grant execute on function tenancy.current_tenant() to tenancy_app, tenancy_tenants, tenancy_owner;
+grant execute on function tenancy.maintained_tenant(), tenancy.capture() to tenancy_owner;
