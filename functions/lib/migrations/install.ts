@@ -205,7 +205,16 @@ async function applyFiles(
         [file.name],
       );
       if (rows[0] === undefined) {
-        await connection.query(file.sql);
+        await connection.query(file.sql).catch((cause: { code?: string }) => {
+          // 42P07 duplicate table: the first release's files make all of it at once.
+          if (cause.code !== '42P07') throw cause;
+          throw refused(
+            `${schema}/${file.name}`,
+            'makes what is there already, by files from before the first release',
+            'take a new database, on one machine with `npm start -- --fresh`',
+            cause,
+          );
+        });
         await connection.query(`insert into ${schema}._migrations (name, checksum) values ($1, $2)`, [
           file.name,
           file.checksum,

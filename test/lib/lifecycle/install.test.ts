@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createSecrets } from '../../../functions/lib/aws/secrets.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint, createControlPlane } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { install } from '../../../functions/lib/lifecycle/install.ts';
 import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
@@ -90,4 +91,18 @@ it('records what the shared tables have, until tenants live there: then only a r
   // A deployment that brings an edited file ends here: new homes would be other ones.
   const edited = parseMigration(noteMigration.name, `${noteMigration.sql} -- edited`);
   await expect(install(settings, [...files, edited])).rejects.toThrow(/was edited after it was applied/);
+});
+
+it('says what to do with databases of before the first release', async () => {
+  const files = await homeMigrations();
+  await install(settings, files);
+  const plane = await createControlPlane(settings);
+  await withConnection(catalogEndpoint(plane), (catalog) =>
+    asRole(catalog, 'tenancy_keeper', () =>
+      catalog.query("update catalog._migrations set name = concat('old-', name)"),
+    ),
+  );
+  await expect(install(settings, files)).rejects.toThrow(
+    /catalog\/0001-tenants\.sql makes what is there already.*npm start -- --fresh/,
+  );
 });
