@@ -156,5 +156,7 @@ create trigger refuse_offboarded before insert or update on catalog.api_keys
 grant usage on schema catalog to tenancy_catalog_reader, tenancy_provisioner;
 grant execute on function catalog.resolve(text, text) to tenancy_catalog_reader;
 grant select, insert, update on catalog.tenants to tenancy_provisioner;
+-- The canary compares it with the release's.
+grant select on catalog._migrations to tenancy_provisioner;
 -- A home that never opened is taken back by the operation that made it.
 grant select, insert, update, delete on catalog.clusters, catalog.homes, catalog.api_keys to tenancy_provisioner;
