@@ -12,7 +12,8 @@ returns table (home_schema name, object text, finding text, remedy text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
-  own constant text := E'((tenant_id, true) = ( SELECT tenancy.current_tenant() AS current_tenant,\n    true))';
+  own constant text := '(tenant_id = ( SELECT tenancy.current_tenant() AS current_tenant))';
+  first constant text := '((JSON_OBJECT(tenant_id : true RETURNING jsonb))[( SELECT (tenancy.current_tenant())::text AS current_tenant)] IS NOT NULL)';
   maintained constant text := '((( SELECT tenancy.maintained_tenant() AS maintained_tenant) IS NULL) OR (tenant_id = ( SELECT tenancy.maintained_tenant() AS maintained_tenant)))';
   own_default constant text := '(NULLIF(current_setting(''tenancy.tenant''::text, true), ''''::text))::uuid';
 begin
@@ -145,7 +146,7 @@ begin
          'do not grant: the migrator does'
     from relation r, aclexplode(r.relacl) a
    where a.grantee <> r.relowner
-     and (a.grantee <> r.grantee or a.privilege_type not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') or a.is_grantable)
+     and (a.grantee <> r.grantee or a.privilege_type not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE') or a.is_grantable or r.kind = 'S')
   union all
   select h.home_schema, c.oid::regclass::text, format('%s is granted to %s', a.privilege_type, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end),
          'do not grant: it is the migrator''s own'
@@ -170,11 +171,12 @@ begin
   union all
   select t.home_schema, t.name::text, format('the policy %s is missing or changed', expected.name), 'leave policies to the migrator'
     from tenant_table t,
-         (values ('tenancy_guard', false, 'tenancy_app', own), ('tenancy_rows', true, 'public', own),
-                 ('tenancy_maintenance', true, 'tenancy_owner', maintained)) expected(name, permissive, role, expression)
+         (values ('tenancy_guard', false, 'tenancy_app', format('(%s AND %s)', own, first), own),
+                 ('tenancy_rows', true, 'public', format('(%s AND %s)', own, first), own),
+                 ('tenancy_maintenance', true, 'tenancy_owner', maintained, maintained)) expected(name, permissive, role, sees, writes)
    where shared and not exists (select from pg_policy p where p.polrelid = t.oid and p.polname = expected.name
            and p.polpermissive = expected.permissive and p.polcmd = '*' and p.polroles = array[coalesce(to_regrole(expected.role)::oid, 0)]
-           and pg_get_expr(p.polqual, p.polrelid) = expected.expression and pg_get_expr(p.polwithcheck, p.polrelid) = expected.expression offset 0)
+           and pg_get_expr(p.polqual, p.polrelid) = expected.sees and pg_get_expr(p.polwithcheck, p.polrelid) = expected.writes offset 0)
   union all
   select t.home_schema, format('%s.%s', p.polrelid::regclass, p.polname), 'is a policy of its own: a permissive one widens what a tenant sees',
          'drop it; rules of the application belong into its statements'

@@ -41,11 +41,13 @@ let victim: TestTenant;
 /** `tenancy.current_tenant`, as it is installed. */
 let genuine: string;
 const attackerOf = (strategy: Strategy) => world.tenants[strategy].a;
-const own = '(tenant_id, true) = (select tenancy.current_tenant(), true)';
+const own = 'tenant_id = (select tenancy.current_tenant())';
+const first =
+  '(json_object(tenant_id : true returning jsonb))[(select tenancy.current_tenant()::text)] is not null';
 const plain = "tenant_id = nullif(current_setting('tenancy.tenant', true), '')::uuid";
-const policies = (expression: string) =>
+const policies = (sees: string, writes = sees) =>
   ['tenancy_guard', 'tenancy_rows']
-    .map((name) => `alter policy ${name} on shared.canaries using (${expression}) with check (${expression})`)
+    .map((name) => `alter policy ${name} on shared.canaries using (${sees}) with check (${writes})`)
     .join('; ');
 
 const mutations: readonly Mutation[] = [
@@ -54,7 +56,7 @@ const mutations: readonly Mutation[] = [
     strategy: 'rls',
     as: 'tenancy_owner',
     break: () => policies('true'),
-    mend: () => policies(own),
+    mend: () => policies(`${own} and ${first}`, own),
     noticedBy: [
       'asks for the rows by name',
       'TABLE, VALUES, unions and counts',
@@ -68,7 +70,7 @@ const mutations: readonly Mutation[] = [
     strategy: 'rls',
     as: 'tenancy_owner',
     break: () => policies(plain),
-    mend: () => policies(own),
+    mend: () => policies(`${own} and ${first}`, own),
     noticedBy: [
       'SET of the tenant setting',
       'SET LOCAL of the tenant setting',
@@ -88,9 +90,20 @@ const mutations: readonly Mutation[] = [
     breach: 'policies that are asked after conditions that cost less',
     strategy: 'rls',
     as: 'tenancy_owner',
-    break: () => policies('tenant_id = (select tenancy.current_tenant())'),
-    mend: () => policies(own),
-    noticedBy: ['conditions that cost less than the wall'],
+    break: () => policies(own),
+    mend: () => policies(`${own} and ${first}`, own),
+    noticedBy: [
+      'conditions that cost less than the wall',
+      'a subquery that runs at a row before the wall does',
+    ],
+  },
+  {
+    breach: 'policies that compare after conditions that cost less',
+    strategy: 'rls',
+    as: 'tenancy_owner',
+    break: () => policies('(tenant_id, true) = (select tenancy.current_tenant(), true)'),
+    mend: () => policies(`${own} and ${first}`, own),
+    noticedBy: ['a subquery that runs at a row before the wall does'],
   },
   {
     breach: 'row security switched off',
@@ -114,8 +127,8 @@ const mutations: readonly Mutation[] = [
     breach: 'a policy that checks what is read and not what is written',
     strategy: 'rls',
     as: 'tenancy_owner',
-    break: () => policies(own).replaceAll(`with check (${own})`, 'with check (true)'),
-    mend: () => policies(own),
+    break: () => policies(`${own} and ${first}`, 'true'),
+    mend: () => policies(`${own} and ${first}`, own),
     noticedBy: ['keys as an oracle: does this row exist?'],
   },
   {

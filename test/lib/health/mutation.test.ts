@@ -44,7 +44,9 @@ interface Mutation {
 
 const a = (strategy: Strategy): TestTenant => world.tenants[strategy].a;
 const b = (strategy: Strategy): TestTenant => world.tenants[strategy].b;
-const own = '(tenant_id, true) = (select tenancy.current_tenant(), true)';
+const own = 'tenant_id = (select tenancy.current_tenant())';
+const first =
+  '(json_object(tenant_id : true returning jsonb))[(select tenancy.current_tenant()::text)] is not null';
 const orphan = '0123456789abcdef0123456789abcdef';
 
 const mutations: readonly Mutation[] = [
@@ -169,7 +171,7 @@ const mutations: readonly Mutation[] = [
     in: 'shared',
     break: () =>
       `drop policy tenancy_guard on shared.notes;
-       create policy tenancy_guard on shared.notes as permissive to tenancy_app using (${own}) with check (${own})`,
+       create policy tenancy_guard on shared.notes as permissive to tenancy_app using (${own} and ${first}) with check (${own})`,
     mend: () => "drop policy tenancy_guard on shared.notes; select tenancy.protect_shared('shared')",
     red: ['tables'],
     state: 'broken',
@@ -181,9 +183,9 @@ const mutations: readonly Mutation[] = [
     in: 'shared',
     break: () =>
       `create function extensions.current_tenant() returns uuid language sql as 'select tenant_id from shared.notes limit 1';
-       alter policy tenancy_rows on shared.notes using ((tenant_id, true) = (select extensions.current_tenant(), true))`,
+       alter policy tenancy_rows on shared.notes using (tenant_id = (select extensions.current_tenant()) and ${first})`,
     mend: () =>
-      `alter policy tenancy_rows on shared.notes using (${own}); drop function extensions.current_tenant()`,
+      `alter policy tenancy_rows on shared.notes using (${own} and ${first}); drop function extensions.current_tenant()`,
     red: ['tables'],
     state: 'broken',
     names: () => 'tables: shared.notes',

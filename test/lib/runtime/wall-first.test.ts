@@ -4,7 +4,7 @@ import { asRole, audit } from '../../../functions/lib/isolation/homes.ts';
 import { sharedHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
 
-/** The wall is asked before any condition of a statement's own: whether it was asked tells nothing about others' rows. */
+/** The wall goes before any condition of a statement's own: neither what it costs nor what it runs tells of others' rows. */
 let world: World;
 beforeAll(async () => {
   world = await startWorld();
@@ -59,18 +59,69 @@ describe.each(strategies)('a guess at a row of %s', (strategy) => {
   );
 });
 
-it('is told by no count of the executor’s', async () => {
+/** Each signals by a subquery of its own, which runs at the first row that the conditions in front of it let through. */
+const signals = (amount: number, none = amount === 4711 ? 'is' : 'is not') => [
+  `amount = any ('{${amount}}') and amount = any (array[(select signal())])`,
+  `amount < any ('{${amount + 1}}') and amount > any ('{${amount - 1}}') and amount <> any (array[(select signal())])`,
+  `case when amount = any ('{${amount}}') then (select signal() = 0) end`,
+  `parent_id ${none} null and case when parent_id ${none} null then (select signal() = 0) end`,
+  `parent_id ${none} null and amount = any (array[(select signal())])`,
+];
+
+describe.each(strategies)('a signal from a row of %s', (strategy) => {
+  const isGiven = async (condition: string, setting: string) => {
+    const { a, b } = world.tenants[strategy];
+    return world.asLogin(a, async (connection) => {
+      await entered(connection, a);
+      await connection.query(`set local ${setting}; savepoint here`);
+      const signal = `length(set_config('tests.signal', 'given', false))`;
+      const { rows } = await connection
+        .query(
+          `select (select count(*) from ${b.home.schema}.notes where tenant_id = any ('{${b.id}}') and ${condition.replace('signal()', signal)}),
+             current_setting('tests.signal', true) as signal`,
+        )
+        .catch(() => ({ rows: [] }));
+      return rows[0]?.signal === 'given';
+    });
+  };
+
+  it.each([
+    'enable_seqscan = on',
+    'cpu_operator_cost = 0',
+    'cpu_operator_cost = 1e300',
+    'enable_seqscan = off',
+    'debug_parallel_query = on',
+  ])('is never given, with %s', async (setting) => {
+    for (const condition of [...signals(4711), ...signals(4712)])
+      expect(await isGiven(condition, setting), condition).toBe(false);
+  });
+});
+
+it('is the first condition of every scan, and costs PostgreSQL nothing', async () => {
   const { a, b } = world.tenants.rls;
-  for (const condition of guesses(b).flat())
-    await world.asLogin(a, async (connection) => {
+  const told = (scan: string, condition: string) =>
+    world.asLogin(a, async (connection) => {
       await entered(connection, a);
       const { rows } = await connection.query<{ 'QUERY PLAN': string }>(
-        `explain (analyze, costs off, timing off) select * from notes where ${condition}`,
+        `explain (analyze, costs off, timing off, summary off) select * from notes ${scan} ${condition}`,
       );
-      const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
-      expect(plan).toContain('Filter: ((InitPlan 1).col2 AND');
-      expect(plan).not.toContain('never executed');
+      return rows.map((row) => row['QUERY PLAN']).join('\n');
     });
+  for (const scan of [
+    'where',
+    'tablesample system (100) where',
+    "where ctid < '(9,1)' and",
+    "where ctid = '(0,1)' and",
+  ])
+    for (const [right, wrong] of guesses(b)) {
+      const plan = await told(scan, right!);
+      expect(plan).toMatch(
+        /Filter: \(+JSON_OBJECT\(tenant_id : true RETURNING jsonb\)\)\[\(InitPlan 2\).col1\] IS NOT NULL\) AND /,
+      );
+      expect(plan).not.toMatch(/InitPlan 2\n.*never executed/);
+      const outcome = (text: string) => text.replaceAll(/Filter: .*/g, '');
+      expect(outcome(plan)).toBe(outcome(await told(scan, wrong!)));
+    }
 });
 
 it('is asked for by the audit', async () => {
@@ -79,7 +130,7 @@ it('is asked for by the audit', async () => {
     world.asProvisioner(a, (connection) =>
       asRole(connection, 'tenancy_owner', () => audit(connection, [sharedHome], true)),
     );
-  const later = 'tenant_id = (select tenancy.current_tenant())';
+  const later = '(tenant_id, true) = (select tenancy.current_tenant(), true)';
   await world.asProvisioner(a, (connection) =>
     asRole(connection, 'tenancy_owner', async () => {
       for (const policy of ['tenancy_guard', 'tenancy_rows'])

@@ -70,6 +70,16 @@ export const reading: Theme = {
         own.login === victim.login && victim.hasRows ? /^asked, without the wall/m : /(?!)/,
     },
     {
+      // It runs at the first row that the conditions in front of it let through: of that row it tells all that they ask.
+      name: 'a subquery that runs at a row before the wall does',
+      sql: ({ victim }) => [
+        `select set_config(name, 'off', true) from unnest('{enable_indexscan,enable_indexonlyscan,enable_bitmapscan}'::text[]) name`,
+        `select (select count(*) from ${victim.relation} where case when tenant_id = any ('{${victim.tenant}}')
+           then (select set_config('tests.told', 'run at a row of the ' || 'victim', true) is null) end), current_setting('tests.told', true)`,
+      ],
+      betrays: () => /run at a row of the victim/,
+    },
+    {
       name: 'row security switched off',
       sql: ({ victim }) => [
         'set row_security = off',
