@@ -192,8 +192,29 @@ begin
 end
 $$;
 
+-- Whether a function could reach a table: by its text, because nobody else tells. Its names of operations and what only looks like
+-- a clause are left out; so are lines that are comments.
+create function tenancy.has_statements(function oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case
+      when l.lanname in ('internal', 'c') then false
+      when l.lanname not in ('sql', 'plpgsql') then true
+      else regexp_replace(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
+             '''(insert|update|delete|truncate)''|\mdistinct\s+from\M|\mextract\s*\(\s*\w+\s+from\M|^\s*--[^\n]*$', ' ', 'gin')
+           ~* case l.lanname when 'sql' then '\m(from|join|table|into|insert|update|delete|merge)\M'
+                             else '\m(select|perform|execute|from|table|insert|update|delete|merge|call)\M' end
+    end
+    from pg_proc p join pg_language l on l.oid = p.prolang where p.oid = function
+$$;
+
 -- What reaches beyond a home. Its owner, tenancy_owner, owns every home of the database: what runs with its rights, or was
 -- written by a migration under another schema's name, passes every wall. Of these homes of one kind, and of these tables of theirs.
+--
+-- A foreign key's action (`on delete cascade`, `set null`) runs as the owner of its table and past row-level security. What that
+-- runs inside it has these rights: triggers BEFORE, conditions of triggers, CHECK constraints, generated columns, indexes. A function
+-- of the home's read and changed other tenants' rows there, in shared tables as they stand, in a tenant's own by a search_path that
+-- its caller had set. Triggers AFTER fire as the caller. Whatever a file changes about keys, triggers or functions, all of the home's
+-- functions are asked.
 create function tenancy.audit_reach(home_schemas name[], logins name[], relations oid[])
 returns table (home_schema name, object text, finding text, remedy text)
 language plpgsql stable
@@ -203,14 +224,47 @@ begin
   with home as materialized (
     select h.home_schema, h.login, to_regnamespace(quote_ident(h.home_schema))::oid as oid, to_regrole(quote_ident(h.login))::oid as grantee
       from unnest(home_schemas, logins) h(home_schema, login)
+  ),
+  function as materialized (
+    select h.home_schema, p.* from home h
+     cross join lateral (
+           select objid from pg_depend d
+            where d.refclassid = 'pg_namespace'::regclass and d.refobjid = h.oid and d.classid = 'pg_proc'::regclass offset 0) d
+      join pg_proc p on p.oid = d.objid
+  ),
+  -- What a table's rows are changed through, and by which of them in an action: those before the change.
+  called as materialized (
+    select f.home_schema, f.oid as function, u.relation, u.name, u.deletes, u.updates, u.columns
+      from function f
+     cross join lateral (
+           select classid, objid from pg_depend where refclassid = 'pg_proc'::regclass and refobjid = f.oid and classid <> 'pg_proc'::regclass offset 0) d
+     cross join lateral (
+           select g.tgrelid as relation, g.tgname::text as name, g.tgtype & 8 = 8 as deletes, g.tgtype & 16 = 16 as updates, g.tgattr::int2[] as columns
+             from pg_trigger g where d.classid = 'pg_trigger'::regclass and g.oid = d.objid and (g.tgtype & 2 = 2 or g.tgfoid <> f.oid)
+           union all
+           select c.conrelid, c.conname::text, false, true, '{}' from pg_constraint c
+            where d.classid = 'pg_constraint'::regclass and c.oid = d.objid and c.contype = 'c' and c.conrelid <> 0
+           union all
+           select a.adrelid, (select n.attname::text from pg_attribute n where n.attrelid = a.adrelid and n.attnum = a.adnum), false, true, '{}' from pg_attrdef a where d.classid = 'pg_attrdef'::regclass and a.oid = d.objid
+           union all
+           select i.indrelid, i.indexrelid::regclass::text, false, true, '{}' from pg_index i where d.classid = 'pg_class'::regclass and i.indexrelid = d.objid) u
   )
-  select h.home_schema, p.oid::regprocedure::text, 'is a SECURITY DEFINER function: it runs with the rights of the owner of all homes', 'drop SECURITY DEFINER'
-    from home h
-   cross join lateral (
-         select objid from pg_depend d
-          where d.refclassid = 'pg_namespace'::regclass and d.refobjid = h.oid and d.classid = 'pg_proc'::regclass offset 0) d
-    join pg_proc p on p.oid = d.objid
-   where p.prosecdef
+  select f.home_schema, f.oid::regprocedure::text, 'is a SECURITY DEFINER function: it runs with the rights of the owner of all homes', 'drop SECURITY DEFINER'
+    from function f where f.prosecdef
+  union all
+  select c.home_schema, format('%s.%s', c.relation::regclass, c.name),
+         'runs statements with the rights of the owner of all homes when a foreign key of its table deletes or changes rows',
+         'make it a trigger AFTER, or the key `on delete no action` and let tools delete or change those rows'
+    from called c
+   where exists (
+         select from pg_constraint k
+          where k.conrelid = c.relation and k.contype = 'f'
+            and (c.deletes and k.confdeltype = 'c'
+              or c.updates and (k.confdeltype in ('n', 'd') or k.confupdtype in ('c', 'n', 'd')) and (c.columns = '{}' or c.columns && k.conkey)) offset 0)
+     and (tenancy.has_statements(c.function) or exists (
+         select from function other join pg_proc p on p.oid = c.function
+          where other.home_schema = c.home_schema and other.oid <> p.oid
+            and p.prosrc ~* format('\m%s"?\s*\(', regexp_replace(other.proname, '(\W)', '\\\1', 'g')) and tenancy.has_statements(other.oid)))
   union all
   -- A table for reading only has the same rows for every tenant. With such a column it has not.
   select h.home_schema, r.oid::regclass::text, 'has a column tenant_id that is not uuid',
@@ -241,5 +295,5 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select * from tenancy.audit_reach(home_schemas, logins, tenancy.home_relations(home_schemas))
 $$;
 
-grant execute on function tenancy.audit_relations(name[], uuid[], name[], boolean, oid[]), tenancy.audit_reach(name[], name[], oid[]),
+grant execute on function tenancy.audit_relations(name[], uuid[], name[], boolean, oid[]), tenancy.has_statements(oid), tenancy.audit_reach(name[], name[], oid[]),
   tenancy.audit_homes(name[], uuid[], name[], boolean) to tenancy_owner;

@@ -4,6 +4,12 @@ export const good =
   'create table extra (tenant_id uuid not null, id uuid not null default gen_random_uuid(), note text, primary key (tenant_id, id))';
 
 /** A migration that would leave a gap, the object the refusal names, and a word of its remedy. */
+const kids = (action: string) =>
+  `create table kids (tenant_id uuid not null, id uuid not null, note_id uuid, seen bigint, primary key (tenant_id, id),
+     foreign key (tenant_id, note_id) references notes on delete ${action});
+   create function look() returns trigger language plpgsql as 'begin perform from notes; return coalesce(new, old); end';
+   create function is_known(uuid) returns boolean language sql as 'select exists (select from notes where note_id = $1)'`;
+
 export const gaps: [string, string, string, string][] = [
   ['no tenant_id', 'create table extra (id uuid primary key)', 'extra', 'tenant_id uuid not null'],
   [
@@ -120,6 +126,43 @@ export const gaps: [string, string, string, string][] = [
     good.replace('not null,', "not null default '00000000-0000-0000-0000-000000000001',"),
     'extra',
     'default of tenant_id',
+  ],
+  [
+    'a trigger before what a cascade deletes',
+    `${kids('cascade')}; create trigger before_delete before delete on kids for each row execute function look()`,
+    'kids.before_delete',
+    'a trigger AFTER',
+  ],
+  [
+    'a trigger before the statement of a cascade',
+    `${kids('cascade')}; create trigger before_all before delete on kids execute function look()`,
+    'kids.before_all',
+    'a trigger AFTER',
+  ],
+  [
+    'a trigger before what a key sets to null',
+    `${kids('set null (note_id)')}; create trigger before_update before update of note_id on kids for each row execute function look()`,
+    'kids.before_update',
+    'on delete no action',
+  ],
+  [
+    'a trigger that has another function look',
+    `${kids('cascade')}; create function look_on() returns trigger language plpgsql as 'begin if is_known(old.id) then return null; end if; return old; end';
+     create trigger before_delete before delete on kids for each row execute function look_on()`,
+    'kids.before_delete',
+    'a trigger AFTER',
+  ],
+  [
+    'a trigger whose condition looks',
+    `${kids('cascade')}; create trigger after_delete after delete on kids for each row when (is_known(old.id)) execute function look()`,
+    'kids.after_delete',
+    'on delete no action',
+  ],
+  [
+    'a check that looks when a key sets to null',
+    `${kids('set null (note_id)')}; alter table kids add constraint known check (is_known(id) or note_id is null)`,
+    'kids.known',
+    'on delete no action',
   ],
   ['a grant', `${good}; grant select on extra to public`, 'extra', 'do not grant'],
   [
