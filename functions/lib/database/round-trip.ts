@@ -87,7 +87,12 @@ export class RoundTrip {
   }
 
   handleRowDescription(message: { fields: QueryResult['fields'] }): void {
-    this.#result.addFields(message.fields);
+    try {
+      this.#result.addFields(message.fields);
+    } catch (error) {
+      // `types` that have no parser for this, or throw: from here nobody would catch it, and the process would end.
+      this.#unreadable = { error };
+    }
   }
 
   handleDataRow(message: { fields: readonly (string | null)[]; length: number }): void {

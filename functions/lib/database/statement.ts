@@ -19,19 +19,21 @@ export interface Statement {
 /** Reads what node-postgres' `query` accepts, and refuses what PostgreSQL or the proxy could not take. */
 export function toStatement(given: string | Sql | QueryConfig, values?: readonly unknown[]): Statement {
   const config: QueryConfig = typeof given === 'string' ? { text: given } : given;
-  if (typeof config?.text !== 'string' || typeof (given as { submit?: unknown }).submit === 'function') {
+  // Read once: what was checked is what is sent.
+  const text = config?.text;
+  if (typeof text !== 'string' || typeof (given as { submit?: unknown }).submit === 'function') {
     throw refused(
       'A statement is a string, sql`…`, or an object {text, values}; cursors and streams are not.',
     );
   }
-  checkText(config.text);
+  checkText(text);
   const list = values ?? config.values ?? [];
   if (!Array.isArray(list)) throw refused('The values of a statement are an array.');
   if (list.length > MAX_VALUES) {
     throw refused(`A statement has at most ${MAX_VALUES} values; pass one array instead: = any($1).`);
   }
   return {
-    text: config.text,
+    text,
     values: list.map(prepare),
     rowMode: config.rowMode,
     types: given instanceof Sql ? undefined : config.types,
@@ -59,7 +61,11 @@ function prepare(value: unknown, index: number): string | Buffer | null {
       cause,
     );
   }
-  if (typeof prepared !== 'string') return prepared;
+  if (prepared === null || Buffer.isBuffer(prepared)) return prepared;
+  // What is no text either would fail, or write what it likes, in the middle of our messages.
+  if (typeof prepared !== 'string') {
+    throw refused(`Value $${index + 1} can't be sent to PostgreSQL; convert it to text or JSON first.`);
+  }
   if (prepared.includes('\0')) {
     throw refused(`Value $${index + 1} contains a NUL character, which PostgreSQL text can't hold.`);
   }

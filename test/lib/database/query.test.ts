@@ -225,6 +225,21 @@ describe.each(['one', 'four'] as const)('db.query, round trips: %s', (roundTrips
     expect((await second.query(seen)).rows[0]).toMatchObject({ name: 'of globex', pid: a.rows[0]!.pid });
   });
 
+  test.each([
+    {},
+    {
+      getTypeParser: () => {
+        throw new TypeError('no parser');
+      },
+    },
+  ])('hands on that there is no type parser', async (types) => {
+    const database = open({ roundTrips });
+    expect(await failure(database.query({ text: 'select 1', types: types as never }))).toBeInstanceOf(
+      TypeError,
+    );
+    expect((await database.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
+  });
+
   test('hands on what a type parser throws', async () => {
     const types = {
       getTypeParser: () => () => {

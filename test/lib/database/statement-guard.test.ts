@@ -200,6 +200,17 @@ describe('text and values', () => {
     expect(toStatement('select $1', ['😀']).values).toEqual(['😀']);
   });
 
+  test('are read once: what was checked is what is sent', () => {
+    let reads = 0;
+    const changing = {
+      get text() {
+        reads += 1;
+        return reads === 1 ? 'select 1' : "select '\0'";
+      },
+    };
+    expect(toStatement(changing).text).toBe('select 1');
+  });
+
   test('are prepared as node-postgres does', () => {
     const values = [null, undefined, 1, 2n, true, { a: 1 }, ['x', null], Buffer.from('b')];
     expect(toStatement('select', values).values).toEqual([
@@ -217,7 +228,9 @@ describe('text and values', () => {
   test('that can not be sent are refused', () => {
     const circular: Record<string, unknown> = {};
     circular.self = circular;
-    expect(refusal(() => toStatement('select $1', [circular]))).toMatch(/\$1 can't be sent/);
+    const writer = Object.assign(() => {}, { toString: () => ({ length: 1, copy: () => 1 }) });
+    for (const value of [circular, { toJSON: () => undefined }, writer])
+      expect(refusal(() => toStatement('select $1', [value]))).toMatch(/\$1 can't be sent/);
     expect(refusal(() => toStatement('select 1', new Array(65_536).fill(1)))).toMatch(/65535/);
     expect(refusal(() => toStatement({ text: 'select 1', submit() {} } as never))).toMatch(/cursors/);
     expect(refusal(() => toStatement(undefined as never))).toMatch(/A statement is/);
