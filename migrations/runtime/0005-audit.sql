@@ -295,5 +295,5 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select * from tenancy.audit_reach(home_schemas, logins, tenancy.home_relations(home_schemas))
 $$;
 
-grant execute on function tenancy.audit_relations(name[], uuid[], name[], boolean, oid[]), tenancy.has_statements(oid), tenancy.audit_reach(name[], name[], oid[]),
-  tenancy.audit_homes(name[], uuid[], name[], boolean) to tenancy_owner;
+grant execute on function tenancy.audit_relations(name[], uuid[], name[], boolean, oid[]), tenancy.has_statements(oid),
+  tenancy.audit_reach(name[], name[], oid[]), tenancy.audit_homes(name[], uuid[], name[], boolean) to tenancy_owner;
