@@ -126,6 +126,58 @@ describe('EXPLAIN on shared tables', () => {
   });
 });
 
+describe('statistics and indexes that are over all tenants', () => {
+  const ask = async <T>(sql: string) =>
+    (await world.database(world.tenants.rls.a, { mode: 'r' }).query<{ told: T }>(sql)).rows[0]!.told;
+
+  beforeAll(async () => {
+    const { a, b } = world.tenants.rls;
+    await world.database(b).query(
+      `insert into canaries (words, name, amount, price, ratio, facts, tags, bytes, at, day, address)
+       select 'a common word', 'c' || g, g, g, 7 * g, '{}', '{}', '', now(), current_date, '10.0.0.1' from generate_series(1, 5000) g`,
+    );
+    await world.asProvisioner(a, (connection) =>
+      asRole(connection, 'tenancy_owner', () =>
+        connection.query(
+          'create index canaries_ratio on shared.canaries (ratio, tenant_id); analyze shared.canaries',
+        ),
+      ),
+    );
+  });
+
+  it('tell by the plan of a tool’s own SELECT how common a value is', async () => {
+    // The function runs unless it is the side that PostgreSQL expects to be the longer one.
+    const planned = (words: string) =>
+      ask<string | null>(`
+        select current_setting('tests.told', true) as told from (
+          select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+            query_to_xml($$select count(*) from (select set_config('tests.told', 'common', true), g from generate_series(1, 1000) g offset 0) s
+              join canaries c on c.amount = s.g where c.words = '${words}'$$, true, false, '') offset 0) s`);
+    expect(await planned('a common word')).toBe('common');
+    expect(await planned('no such word')).not.toBe('common');
+  });
+
+  it('tell by the pages of an index that tenant_id does not lead which value stands at the head of one', async () => {
+    const pages = (to: number) =>
+      ask<number>(`
+        select (pg_stat_get_xact_blocks_fetched('canaries_ratio'::regclass) - before)::int as told from (
+          select pg_stat_get_xact_blocks_fetched('canaries_ratio'::regclass) as before, set_config(name, 'off', true),
+            length(query_to_xml('select from canaries where ratio > 1000 and ratio <= ${to} order by ratio', true, false, '')::text)
+          from unnest('{enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) name offset 0) s order by 1 desc limit 1`);
+    let [low, high] = [1001, 5000];
+    const least = await pages(low);
+    while (high - low > 1) {
+      const middle = Math.floor((low + high) / 2);
+      if ((await pages(middle)) > least) high = middle;
+      else low = middle;
+    }
+    const { rows } = await world
+      .database(world.tenants.rls.b)
+      .query('select from canaries where ratio = $1', [high]);
+    expect(rows).toHaveLength(1);
+  });
+});
+
 describe("the fence's advisory lock", () => {
   /** What the attacker sees while the victim writes, and then holds for as long as it likes. */
   async function holdFence(attacker: TestTenant, victim: TestTenant): Promise<string> {
