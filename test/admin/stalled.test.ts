@@ -5,6 +5,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { SFNClient, StopExecutionCommand } from '@aws-sdk/client-sfn';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createWorkflows } from '../../functions/lib/aws/step-functions.ts';
+import { provisionCanary } from '../../functions/lib/health/canaries.ts';
 import { abandon, compensate } from '../../functions/lib/lifecycle/compensate.ts';
 import { provisionOperation, provisionSteps } from '../../functions/lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
@@ -139,6 +140,23 @@ it('takes back what a killed provisioning has made, and provisions again', async
   expect(again.operation.id).not.toBe(operation);
   await expect.poll(async () => (await show(again.operation.id)).step).toBe('activate');
   await expect.poll(async () => (await show(again.operation.id)).state).toBe('done');
+});
+
+it('ends a canary of shared tables whose machine was killed: nobody else would, and its walls would go untried', async () => {
+  const canary = { slug: 'canary-rls-a', strategy: 'rls' } as const;
+  const { workflows, settings } = admin.admin;
+  let operation = '';
+  const provision = async (id: string) => {
+    operation = id;
+    await workflows.start(settings.provisionMachine, id, { operation: id, input: { placement: 'shared' } });
+  };
+  const run = () =>
+    admin.world.asProvisioner('catalog', (catalog) => provisionCanary({ provision }, catalog, canary));
+  await killedAt('verify', 'provision-tenant', async () => {
+    await run();
+    return operation;
+  });
+  await expect.poll(() => show(operation)).toMatchObject({ state: 'failed' });
 });
 
 it('ends an operation that never got its machine, and leaves one alone that has just begun', async () => {

@@ -40,8 +40,10 @@ async function endIfStalled(admin: Admin, view: OperationView, now: number): Pro
   const isLate = now - execution.startedAt > startsWithinMs;
   if (ended === 'runs' || (ended === 'never began' && !isLate)) return false;
   const operation = await withCatalog(admin, (catalog) => readOperation(catalog, view.id));
-  // Its own last step may have come in between; a tenant on shared tables has no machine.
-  if (operation.state !== 'running' || isAnsweredAtOnce(operation)) return false;
+  // Its own last step may have come in between.
+  if (operation.state !== 'running') return false;
+  // A tenant on shared tables needs no machine; what is not new there, and the watch's own canaries, have one.
+  if (ended === 'never began' && isAnsweredAtOnce(operation)) return false;
 
   const reason = `Its state machine ${ended} without ending the operation.`;
   const failedStep = view.step ?? 'start';
