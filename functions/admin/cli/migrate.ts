@@ -34,8 +34,11 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
         throw new CommandFailure(
           1,
           'migration_refused',
-          refused
-            .map(({ strategy, reason }) => `Tried in an empty home of the strategy ${strategy}: ${reason}`)
+          [...Map.groupBy(refused, ({ reason }) => reason)]
+            .map(([reason, of]) => {
+              const where = of.map(({ strategy }) => strategy).join(', ');
+              return `Tried in an empty home of the strategy ${where}: ${reason}`;
+            })
             .join('\n'),
         );
     });

@@ -259,9 +259,17 @@ export class UnprotectedHomeError extends TenantryError {
   readonly file: string;
   readonly findings: readonly Finding[];
   constructor(file: string, findings: readonly Finding[]) {
-    const lines = findings.map(({ object, finding, remedy }) => `  ${object}: ${finding}. ${remedy}.`);
+    const groups = Map.groupBy(findings, ({ finding, remedy }) => `${finding}. ${remedy}.`);
+    const lines = [...groups].map(([said, of]) => `  ${listed(of.map(({ object }) => object))}: ${said}`);
     super('migration_refused', `${file} would leave the home unprotected:\n${lines.join('\n')}`);
     this.file = file;
     this.findings = findings;
   }
 }
+
+/** Whoever brings a schema of a hundred tables lacks one thing in all of them. */
+const most = 30;
+const listed = (objects: readonly string[]): string =>
+  objects.length <= most
+    ? objects.join(', ')
+    : `${objects.slice(0, most).join(', ')} and ${objects.length - most} more`;

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
+import { TenantryError } from '../errors.ts';
 import { type ConcurrentStatement, parseConcurrent } from './concurrent-statement.ts';
 import { atLast, atStatement, lineOf } from './places.ts';
 import { refused } from './refused.ts';
@@ -26,6 +27,11 @@ const fileName = /^(\d{4})-[a-z0-9]+(-[a-z0-9]+)*\.sql$/;
 
 const concurrently = /^(create\s+(unique\s+)?index|drop\s+index|reindex\s+\w+)\s+concurrently\b/i;
 
+const ofItsOwn = {
+  what: 'runs a statement that knows no transaction',
+  remedy: 'move it to a file of its own that begins with `-- no-transaction`',
+};
+
 /** Whose files: the product's own may do what an adopting team's may not. */
 type Author = 'product' | 'team';
 
@@ -36,11 +42,15 @@ type Author = 'product' | 'team';
 export async function readMigrations(folder: URL, author: Author = 'team'): Promise<MigrationFile[]> {
   // In capital letters too: a file that is meant to run is named rightly, or refused.
   const names = (await readdir(folder)).filter((name) => /\.sql$/i.test(name)).sort();
-  return inOrder(
-    await Promise.all(
-      names.map(async (name) => parseMigration(name, await readFile(new URL(name, folder), 'utf8'), author)),
-    ),
+  const read = await Promise.allSettled(
+    names.map(async (name) => parseMigration(name, await readFile(new URL(name, folder), 'utf8'), author)),
   );
+  // All of them: whoever brings a hundred files mends them in one go.
+  const [first, ...others] = read.flatMap((file) => (file.status === 'rejected' ? [file.reason] : []));
+  if (others.length > 0 && [first, ...others].every((error) => error instanceof TenantryError))
+    throw new TenantryError('migration_refused', [first, ...others].map(({ message }) => message).join('\n'));
+  if (first !== undefined) throw first;
+  return inOrder(read.flatMap((file) => (file.status === 'fulfilled' ? [file.value] : [])));
 }
 
 /** @throws TenantryError `migration_refused` that names the file, the line and the remedy */
@@ -52,17 +62,26 @@ export function parseMigration(name: string, sql: string, author: Author = 'team
   const directives = directivesOf(name, sql);
   const split = splitStatements(sql);
   const isConcurrent = directives.has('no-transaction');
+  const faults = new Map<string, { what: string; at: string; remedy: string; more: number }>();
   for (const [index, statement] of split.statements.entries()) {
-    const at = () => atStatement(sql, split, index);
-    const rule = author === 'team' ? ruleAgainst(statement, split.bare[index]!) : undefined;
-    if (rule !== undefined) throw refused(name, rule.what + at(), rule.remedy);
-    if (concurrently.test(statement) && !isConcurrent)
-      throw refused(
-        name,
-        `runs a statement that knows no transaction${at()}`,
-        'move it to a file of its own that begins with `-- no-transaction`',
-      );
+    const rule =
+      (author === 'team' ? ruleAgainst(statement, split.bare[index]!) : undefined) ??
+      (concurrently.test(statement) && !isConcurrent ? ofItsOwn : undefined);
+    if (rule === undefined) continue;
+    const known = faults.get(rule.what);
+    if (known) known.more += 1;
+    else faults.set(rule.what, { ...rule, at: atStatement(sql, split, index), more: 0 });
   }
+  if (faults.size > 0)
+    throw new TenantryError(
+      'migration_refused',
+      [...faults.values()]
+        .map(({ what, at, remedy, more }) => {
+          const elsewhere = more === 0 ? '' : `, and in ${more} more statement${more === 1 ? '' : 's'}`;
+          return `${name} ${what}${at}${elsewhere}: ${remedy}.`;
+        })
+        .join('\n'),
+    );
   // In a batch another home's statements follow in the same text.
   if (split.openAt !== undefined)
     throw refused(

@@ -8,6 +8,8 @@ export function refused(file: string, what: string, remedy: string, cause?: unkn
 export const temporary =
   'use `with … as` within one statement, or a table of the home that the file drops at its end';
 export const extensionsSetting = 'the setting `extensions` (`tenantry` in cdk.json; start or deploy anew)';
+const owners =
+  'leave owners and rights to the migrator: delete the line (pg_dump: `--no-owner --no-privileges`)';
 export const unqualified =
   'write names without a schema: each home has one of its own, and extensions are on its path';
 
@@ -87,12 +89,14 @@ function remedyFor({ message, code, column }: DatabaseError): string {
       return 'rows belong to a tenant: put what all may read into a file that begins with `-- shared`, in a table without tenant_id, or insert a row for each tenant, by `insert into … (tenant_id, …) select distinct tenant_id, … from` a table that has them';
     case '42501':
       if (/temporary tables/.test(message)) return temporary;
+      if (/SET ROLE/.test(message)) return owners;
       if (/schema/.test(message)) return unqualified;
       return 'leave it out: a file owns what its home consists of, and nothing else';
     case '3F000':
       return unqualified;
     case '42704':
     case '42883':
+      if (/^role "/.test(message)) return owners;
       return `correct it, or name the extension that has it in ${extensionsSetting}, and run it again`;
     case '42P01':
       if (/"[^"]+\.[^"]+"/.test(message)) return unqualified;

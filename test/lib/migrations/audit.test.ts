@@ -57,6 +57,19 @@ describe.each(strategies)('%s', (strategy) => {
     );
   });
 
+  it('says of a table that lacks tenant_id what helps, and nothing that follows from it, all of a kind together', async () => {
+    const error: UnprotectedHomeError = await migrate(
+      `${++number}-bare.sql`,
+      'create table bare (id int primary key); create table bald (id int)',
+    ).catch((reason) => reason);
+    const { schema } = home();
+    expect(error.message.split('\n').slice(1)).toEqual([
+      `  ${schema}.bare, ${schema}.bald: has no column \`tenant_id uuid not null\`. declare \`tenant_id uuid not null\` as its first column, or begin the file with \`-- shared\` when the table is for reading only.`,
+      `  ${schema}.bare, ${schema}.bald: has no primary key that starts with tenant_id. write \`primary key (tenant_id, …)\`.`,
+      `  ${schema}.bare_pkey: is unique over all tenants: one could probe for another's values. add tenant_id to its columns.`,
+    ]);
+  });
+
   // A database of its own holds no other.
   const neighbours = [
     ['writes to', 'insert into {other} (tenant_id, body) select tenant_id, body from notes'],

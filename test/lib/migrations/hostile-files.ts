@@ -196,7 +196,7 @@ export const refused: [string, string, RegExp, string][] = [
     'another owner',
     'alter table notes owner to tenancy_keeper',
     /failed: .*42501.*at line 1|is owned by/,
-    'leave it out',
+    'leave owners',
   ],
   [
     'a right for another tenant',

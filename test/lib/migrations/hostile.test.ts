@@ -89,6 +89,12 @@ describe('a folder', () => {
       message,
     );
   });
+  it('is refused with what is wrong with any of its files', async () => {
+    const files = { '0001-a.sql': 'commit', '0002-b.sql': 'select 1', '0003-c.sql': 'vacuum' };
+    await expect(inFolder(files)).rejects.toThrow(
+      /^0001-a\.sql handles transactions.*\n0003-c\.sql contains `vacuum`/,
+    );
+  });
   it('is read without what is no SQL', async () => {
     const read = await inFolder({
       '0001-a.sql': '',

@@ -55,6 +55,14 @@ describe('before anything runs, a refusal names file, line and statement, and sa
     expect(parse(sql)).toThrow(remedy);
   });
 
+  it('and all that is wrong with a file, each fault once', () => {
+    const dump =
+      'create table public.a (id int);\ncopy public.a from stdin;\n1\n\\.\nselect 1;\ncreate table public.b (id int);\nalter table public.b add x int';
+    expect(parse(dump)).toThrow(
+      /^0007-x\.sql names a schema, at line 1 .*, and in 2 more statements: write .*\n0007-x\.sql contains `copy`, at line 2 /,
+    );
+  });
+
   it('and where a quote or a comment begins that does not end, or the file is no plain text', () => {
     expect(parse("select 1;\nselect 'open")).toThrow(/does not end, from line 2: end it/);
     for (const sql of ['\ufeff-- shared\nselect 1', 'select 1\0'])
@@ -140,6 +148,8 @@ describe.each(strategies)('%s', (strategy) => {
     ],
     ['select 1;\ncreate table t (x hstore)', 2, 'create table t', 'setting `extensions`'],
     ['comment on database postgres is null', 1, 'comment on database', 'leave it out'],
+    ['select 1;\nalter table notes owner to postgres', 2, 'alter table notes owner', '--no-owner'],
+    ['grant select on notes to nobody_here', 1, 'grant select on notes', '--no-privileges'],
   ])('names line and statement of what PostgreSQL refuses: %s', async (sql, line, statement, remedy) => {
     const error = await migrate('select 1', sql).catch((reason: Error) => reason);
     expect(error).toMatchObject({ code: 'migration_refused' });
