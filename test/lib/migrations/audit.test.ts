@@ -70,6 +70,18 @@ describe.each(strategies)('%s', (strategy) => {
     ]);
   });
 
+  it('takes the sequences of identity columns, and of tables for reading only', async () => {
+    await migrate(
+      `${++number}-sequences.sql`,
+      `${good}; alter table extra add column n bigint generated always as identity; drop table extra`,
+    );
+    const lands =
+      "-- shared\ncreate table lands (id serial primary key, name text); insert into lands (name) values ('x')";
+    await migrate(`${++number}-lands.sql`, lands);
+    expect(await findings()).toEqual([]);
+    await migrate(`${++number}-undo.sql`, '-- shared\ndrop table lands');
+  });
+
   // A database of its own holds no other.
   const neighbours = [
     ['writes to', 'insert into {other} (tenant_id, body) select tenant_id, body from notes'],

@@ -33,7 +33,6 @@ const laidOut = parseMigration(
    create function touched() returns trigger language plpgsql as 'begin return new; end';
    create trigger touch before update on kids for each row execute function touched();
    create view seen with (security_invoker = true) as select id from kids;
-   create sequence counts increment by 5;
    create statistics kid_stats on id, day from kids;
    create collation swiss (locale = 'C');
    create text search configuration words (copy = simple);`,
@@ -68,8 +67,8 @@ const sabotages: [object: string, sql: string][] = [
     "alter table days detach partition days_2026; alter table days attach partition days_2026 for values from ('2026-01-01') to ('2026-06-01')",
   ],
   ['table days_2026', 'alter table days detach partition days_2026'],
-  ['sequence counts', 'alter sequence counts increment by 6'],
-  ['sequence counts', 'alter sequence counts cache 9'],
+  ['sequence days_n_seq', 'alter sequence days_n_seq increment by 6'],
+  ['sequence days_n_seq', 'alter sequence days_n_seq cache 9'],
   ['sequence days_n_seq', 'alter sequence days_n_seq maxvalue 99'],
   [
     'view seen',

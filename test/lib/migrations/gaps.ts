@@ -90,6 +90,13 @@ export const gaps: [string, string, string, string][] = [
     'extra',
     'table or a view',
   ],
+  ['a sequence', 'create sequence extra', 'extra', 'generated always as identity'],
+  [
+    'a sequence of a column that draws from it no more',
+    `${good}; create sequence extra_note_seq owned by extra.note`,
+    'extra_note_seq',
+    'generated always as identity',
+  ],
   ['a rule', 'create rule extra as on delete to notes do instead nothing', 'notes.extra', 'trigger'],
   [
     'a definer function without a fixed path',
