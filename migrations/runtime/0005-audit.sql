@@ -5,6 +5,10 @@
 --  * An index of a shared table has tenant_id among its columns. What can't leak is looked up in one without it among all tenants'
 --    values before the wall is asked, and whether it was asked, or PostgreSQL's own counts, tell whether anybody has such a row.
 --    Not asked of GIN, GiST and SP-GiST: few of their conditions are known not to leak, and a uuid needs an extension there.
+--  * What a table without tenant_id or without a key lacks besides is not told: it follows, and its remedy would hide the one that helps.
+--  * A sequence is refused that no tenant may draw from: in shared tables it would be over all of them, so no login has a right on it,
+--    and a tool that drew from it would fail at its first call. Left are those of identity columns, and of tables for reading only,
+--    whose rows migrations alone write.
 --  * A function that is called IMMUTABLE is computed once for the plans that a PL/pgSQL function keeps as long as its session
 --    lasts: what it has read of one tenant's rows was answered to others.
 create function tenancy.audit_relations(home_schemas name[], tenants uuid[], logins name[], shared boolean, relations oid[])
@@ -103,11 +107,11 @@ begin
    where position(format(' :funcid %s ', 'nextval(regclass)'::regprocedure::oid) in d.adbin::text) > 0
   union all
   select t.home_schema, t.name::text, 'has a default of its own for tenant_id', 'leave the default of tenant_id to the migrator'
-    from tenant_table t where t.tenant_default is distinct from own_default
+    from tenant_table t where t.tenant_column is not null and t.tenant_default is distinct from own_default
   union all
   select t.home_schema, t.name::text, 'has no capture trigger, or not on every change', 'do not drop, alter or disable the trigger tenancy_capture'
     from tenant_table t
-   where not t.is_partition and not exists (select from pg_trigger g where g.tgrelid = t.oid and g.tgname = 'tenancy_capture'
+   where not t.is_partition and t.key_columns is not null and not exists (select from pg_trigger g where g.tgrelid = t.oid and g.tgname = 'tenancy_capture'
            and g.tgenabled in ('O', 'A') and g.tgtype = 29 and g.tgfoid = 'tenancy.capture()'::regprocedure
            and encode(g.tgargs, 'escape') = tenancy.key_arguments(t.key_columns) offset 0)
   union all
@@ -128,6 +132,14 @@ begin
   select r.home_schema, format('%s.%s', w.ev_class::regclass, w.rulename), 'is a rule: it rewrites statements with its owner''s rights', 'use a trigger'
     from relation r cross join lateral (select ev_class, rulename from pg_rewrite where ev_class = r.oid and rulename <> '_RETURN' offset 0) w
    where r.relhasrules
+  union all
+  select r.home_schema, r.name::text, 'is a sequence that no tenant may draw from: it would be over all of them',
+         'leave it out; for numbers use `generated always as identity`, or a table with a row that counts'
+    from relation r
+   where r.kind = 'S' and not exists (
+         select from pg_depend d
+          where d.classid = 'pg_class'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+            and (d.deptype = 'i' or d.deptype = 'a' and tenancy.is_reference(d.refobjid, false, r.login)) offset 0)
   union all
   select p.home_schema, p.oid::regprocedure::text, 'is marked LEAKPROOF', 'drop LEAKPROOF' from function p where p.proleakproof
   union all
@@ -167,14 +179,14 @@ begin
   -- Shared tables.
   union all
   select t.home_schema, t.name::text, 'row-level security is not enabled and forced', 'do not disable it'
-    from tenant_table t where shared and not (t.relrowsecurity and t.relforcerowsecurity)
+    from tenant_table t where shared and t.tenant_column is not null and not (t.relrowsecurity and t.relforcerowsecurity)
   union all
   select t.home_schema, t.name::text, format('the policy %s is missing or changed', expected.name), 'leave policies to the migrator'
     from tenant_table t,
          (values ('tenancy_guard', false, 'tenancy_app', format('(%s AND %s)', own, first), own),
                  ('tenancy_rows', true, 'public', format('(%s AND %s)', own, first), own),
                  ('tenancy_maintenance', true, 'tenancy_owner', maintained, maintained)) expected(name, permissive, role, sees, writes)
-   where shared and not exists (select from pg_policy p where p.polrelid = t.oid and p.polname = expected.name
+   where shared and t.tenant_column is not null and not exists (select from pg_policy p where p.polrelid = t.oid and p.polname = expected.name
            and p.polpermissive = expected.permissive and p.polcmd = '*' and p.polroles = array[coalesce(to_regrole(expected.role)::oid, 0)]
            and pg_get_expr(p.polqual, p.polrelid) = expected.sees and pg_get_expr(p.polwithcheck, p.polrelid) = expected.writes offset 0)
   union all
@@ -187,7 +199,7 @@ begin
   union all
   select t.home_schema, t.name::text, 'does not refuse rows of other tenants', 'do not drop the constraint tenancy_home'
     from tenant_table t
-   where not shared and not exists (select from pg_constraint c where c.conrelid = t.oid and c.conname::text = 'tenancy_home' and c.convalidated
+   where not shared and t.tenant_column is not null and not exists (select from pg_constraint c where c.conrelid = t.oid and c.conname::text = 'tenancy_home' and c.convalidated
            and pg_get_expr(c.conbin, c.conrelid) = format('(sha256(uuid_send(tenant_id)) = ''%s''::bytea)', sha256(uuid_send(t.tenant))) offset 0);
 end
 $$;
