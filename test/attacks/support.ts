@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import type { ControlConnection } from '../../functions/lib/database/connect.ts';
 import { isolations } from '../../functions/lib/isolation/isolation.ts';
 import { parseMigration } from '../../functions/lib/migrations/migration-file.ts';
 import type { Party } from '../../infra/local/prove/party.ts';
@@ -78,4 +79,14 @@ export async function partyOf(world: World, tenant: TestTenant): Promise<Party> 
   const endpoint = await isolations[strategy].locate(routeOf(tenant), world.plane.credentials, 'off', false);
   const { homeId, schema, login, epoch, database, databaseId } = home;
   return { name: slug, tenant: id, strategy, homeId, schema, login, epoch, database, databaseId, endpoint };
+}
+
+/** Begins a transaction of the tenant's, on a connection with its login. */
+export async function entered(
+  world: World,
+  connection: ControlConnection,
+  tenant: TestTenant,
+): Promise<void> {
+  await connection.query('begin isolation level read committed');
+  await connection.query('select tenancy.enter($1)', [world.context(tenant)]);
 }
