@@ -7,6 +7,7 @@ import { refused } from './refused.ts';
 import { settingsOf } from './session-settings.ts';
 import { splitStatements } from './split-statements.ts';
 import { ruleAgainst } from './statement-rules.ts';
+import { requireWhose } from './whose-rows.ts';
 
 export interface MigrationFile {
   /** `0001-inventory.sql`; files run in the order of their numbers. */
@@ -50,7 +51,9 @@ export async function readMigrations(folder: URL, author: Author = 'team'): Prom
   if (others.length > 0 && [first, ...others].every((error) => error instanceof TenantryError))
     throw new TenantryError('migration_refused', [first, ...others].map(({ message }) => message).join('\n'));
   if (first !== undefined) throw first;
-  return inOrder(read.flatMap((file) => (file.status === 'fulfilled' ? [file.value] : [])));
+  const files = inOrder(read.flatMap((file) => (file.status === 'fulfilled' ? [file.value] : [])));
+  if (author === 'team') requireWhose(files);
+  return files;
 }
 
 /** @throws TenantryError `migration_refused` that names the file, the line and the remedy */
