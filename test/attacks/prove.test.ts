@@ -4,13 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { withConnection } from '../../functions/lib/database/connect.ts';
+import { parseMigration } from '../../functions/lib/migrations/migration-file.ts';
 import { reading } from '../../infra/local/prove/corpus/reading.ts';
 import { rights } from '../../infra/local/prove/corpus/rights.ts';
 import { writing } from '../../infra/local/prove/corpus/writing.ts';
 import { letIn } from '../../infra/local/prove/intruders.ts';
 import { closeTargets, type Finding, prepareTargets, prove } from '../../infra/local/prove/prove.ts';
 import { json, table } from '../../infra/local/prove/report.ts';
-import { strategies, type World } from '../support/world.ts';
+import { migrate } from '../lib/migrations/target.ts';
+import { startWorld, strategies, type World } from '../support/world.ts';
 import { partyOf, startAttackedWorld } from './support.ts';
 
 describe('npm run prove', () => {
@@ -88,6 +91,44 @@ describe('npm run prove', () => {
 
   it('leaves nothing behind', async () => {
     expect(await traces()).toEqual(before);
+  });
+});
+
+describe('over a schema of many tables, which build on an extension', () => {
+  let world: World;
+  beforeAll(async () => {
+    world = await startWorld({ extensions: ['citext'] });
+  });
+  afterAll(() => world?.close());
+
+  it('watches more tables than PostgreSQL takes arguments for a function', async () => {
+    const tenant = world.tenants.schema.b;
+    const tables = Array.from(
+      { length: 120 },
+      (_, number) =>
+        `create table many_${number} (tenant_id uuid not null, id int, primary key (tenant_id, id))`,
+    );
+    await migrate(world, tenant, [parseMigration('9100-many.sql', tables.join(';'))]);
+    const targets = await prepareTargets(world.plane.keys, [await partyOf(world, tenant)]);
+    try {
+      expect(targets[0]!.tables.length).toBeGreaterThan(120);
+      expect(await targets[0]!.victim.harm(false)).toBeUndefined();
+    } finally {
+      await closeTargets(targets);
+    }
+  });
+
+  it('gives its intruder’s own database the extensions that the others have', async () => {
+    const intruders = await letIn(world.plane);
+    try {
+      const { database } = intruders.parties.find(({ strategy }) => strategy === 'database')!;
+      const found = await withConnection(world.superuser(database), (connection) =>
+        connection.query("select from pg_extension where extname = 'citext'"),
+      );
+      expect(found.rowCount).toBe(1);
+    } finally {
+      await intruders.remove();
+    }
   });
 });
 

@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import type { Endpoint } from '../../../functions/lib/database/types.ts';
 import { changeHomeState } from '../../../functions/lib/isolation/homes.ts';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
@@ -38,8 +38,15 @@ export async function letIn(plane: ControlPlane): Promise<Intruders> {
   };
   try {
     await withConnection(admin('postgres'), (connection) => createDatabase(connection, own));
+    const extensions = await withConnection(admin(tenantsDatabase), extensionsOf);
     for (const strategy of strategies)
-      await makeIntruder(plane, admin(strategy === 'database' ? own : tenantsDatabase), strategy, parties);
+      await makeIntruder(
+        plane,
+        admin(strategy === 'database' ? own : tenantsDatabase),
+        strategy,
+        extensions,
+        parties,
+      );
     return { parties, remove };
   } catch (error) {
     await remove();
@@ -47,10 +54,19 @@ export async function letIn(plane: ControlPlane): Promise<Intruders> {
   }
 }
 
+/** What the running system's tables build on. */
+async function extensionsOf(connection: ControlConnection): Promise<string[]> {
+  const { rows } = await connection.query<{ name: string }>(
+    "select extname::text as name from pg_extension where extnamespace = 'extensions'::regnamespace",
+  );
+  return rows.map(({ name }) => name);
+}
+
 async function makeIntruder(
   plane: ControlPlane,
   admin: Endpoint,
   strategy: Strategy,
+  extensions: readonly string[],
   parties: Party[],
 ): Promise<void> {
   const isolation = isolations[strategy];
@@ -60,7 +76,7 @@ async function makeIntruder(
   const { host, port, clusterId } = plane.catalog;
   const { login } = names;
   await withConnection(admin, async (connection) => {
-    const databaseId = await installRuntime(connection, plane.keys, []);
+    const databaseId = await installRuntime(connection, plane.keys, extensions);
     const party: Party = {
       ...names,
       name: `an intruder (${strategy})`,

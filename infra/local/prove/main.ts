@@ -19,7 +19,8 @@ try {
   process.exitCode = report.findings.some(({ outcome }) => outcome === 'leaked') ? 1 : 0;
 } catch (error) {
   console.error(error instanceof NotRunning ? error.message : error);
-  process.exitCode = error instanceof NotRunning ? 4 : 1;
+  // Connections of what was begun would keep it from ending.
+  process.exit(error instanceof NotRunning ? 4 : 1);
 }
 
 function options() {

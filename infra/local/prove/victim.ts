@@ -82,7 +82,7 @@ async function digest(client: Client, context: string, relations: readonly strin
   const results: unknown = await client.query(
     `begin isolation level read committed read only;
      select tenancy.enter('${context}');
-     select concat_ws(' ', ${sums.join(', ')}) as digest;
+     select array_to_string(array[${sums.join(', ')}], ' ') as digest;
      commit`,
   );
   return (results as { rows: { digest: string }[] }[])[2]!.rows[0]!.digest;
