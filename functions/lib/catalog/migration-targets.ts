@@ -13,10 +13,10 @@ export interface LeasedTarget {
 
 /**
  * What a target has become that is nobody's to migrate any more; null: it still is one. `m` is its row. By the operation, because
- * a move's own row comes after it.
+ * a move's own row comes after it. By the tenant's key: only homes have an index on the other's.
  */
 const passedOver = `case when m.kind = 'home' then case
-  when not exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
+  when not exists (select from catalog.homes h join catalog.tenants t on t.tenant_id = h.tenant_id and t.home_id = h.home_id
                     where h.home_id = m.target_id and ${isMigrated}) then 'gone'
   when exists (select from catalog.homes h join catalog.operations o on o.tenant_id = h.tenant_id
                 where h.home_id = m.target_id and o.kind = 'move' and o.state = 'running') then 'moving' end end`;
@@ -93,9 +93,10 @@ export async function leaseTargets(
        select m.target_id from catalog.migration_targets m where ${isOpen} and m.place = (select place from first)
         order by m.target_id limit $5 for update skip locked
      ),
+     -- By the whole key: of a run that has just begun the planner expects one target.
      taken as (
        update catalog.migration_targets m set state = 'leased', slot = $3, lease = $4, started_at = coalesce(started_at, now())
-         from chosen where m.operation_id = $1 and m.target_id = chosen.target_id
+        where m.operation_id = $1 and m.target_id = any (array(select target_id from chosen))
        returning m.*
      )
      select ${reached} from taken t ${places} order by t.target_id`,
