@@ -1,5 +1,5 @@
 import { type LeasedTarget, samplePlanned, sampleTargets } from '../catalog/migration-targets.ts';
-import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { answersOf, type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { hasRuntime } from '../migrations/install.ts';
@@ -20,7 +20,9 @@ export async function rehearseRun(
   catalog: ControlConnection,
   operationId: string,
 ): Promise<void> {
-  for (const sample of await sampleTargets(catalog, operationId)) await rehearseOne(migrator, sample);
+  const samples = await sampleTargets(catalog, operationId);
+  // No worker has a connection yet: these are fewer.
+  await answersOf(samples.map((sample) => rehearseOne(migrator, sample)));
 }
 
 async function rehearseOne(migrator: Migrator, sample: LeasedTarget): Promise<void> {
