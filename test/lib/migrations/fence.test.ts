@@ -110,9 +110,13 @@ const escapes: [string, string, RegExp][] = [
 
 /** To what another home has; its remains are asked for by name. */
 const neighbours: [string, string, RegExp][] = [
-  ['drops its table', inBlock('drop table {other}.notes cascade'), /\.notes: is not of the home/],
-  ['empties its table', inBlock('truncate {other}.notes cascade'), /\.notes: is not of the home/],
-  ['changes its table', inBlock('alter table {other}.notes add column x int'), /\.notes: is not of the home/],
+  ['drops its table', inBlock('drop table {other}.notes cascade'), /\.notes.*: is not of the home/],
+  ['empties its table', inBlock('truncate {other}.notes cascade'), /\.notes.*: is not of the home/],
+  [
+    'changes its table',
+    inBlock('alter table {other}.notes add column x int'),
+    /\.notes.*: is not of the home/,
+  ],
   ['takes its table', inBlock('alter table {other}.kept set schema {own}'), /\.kept: is not of the home/],
   ['drops its index', inBlock('drop index {other}.kept_word'), /\.kept_word: is not of the home/],
   ['renames its index', inBlock('alter index {other}.kept_word rename to x'), /\.kept_word: is not/],
