@@ -288,6 +288,19 @@ begin
    where exists (select from pg_attribute a where a.attrelid = r.oid and a.attname = 'tenant_id' and a.atttypid <> 'uuid'::regtype and not a.attisdropped)
      and tenancy.is_reference(r.oid, false, h.login)
   union all
+  -- Who reads a parent reads its children's rows too, by the parent's wall.
+  select distinct h.home_schema, i.inhrelid::regclass::text, format('inherits from %s, through which every tenant would read its rows', i.inhparent::regclass),
+         'leave out `inherits`: `like` copies columns'
+    from unnest(relations) given(relation)
+   cross join lateral (
+         select inhrelid, inhparent from pg_inherits where inhrelid = given.relation
+         union all select inhrelid, inhparent from pg_inherits where inhparent = given.relation offset 0) i
+    join pg_class parent on parent.oid = i.inhparent
+    join home h on h.oid = parent.relnamespace
+   where tenancy.is_reference(parent.oid, false, h.login)
+     and exists (select from pg_attribute a where a.attrelid = i.inhrelid and a.attname = 'tenant_id' and not a.attisdropped)
+     and not exists (select from pg_attribute a where a.attrelid = parent.oid and a.attname = 'tenant_id' and not a.attisdropped)
+  union all
   select h.home_schema, c.oid::regclass::text, format('is not of the home, and is granted to %s', h.login), format('revoke all on %s from %I', c.oid::regclass, h.login)
     from home h
    cross join lateral (

@@ -92,10 +92,7 @@ const mutations: readonly Mutation[] = [
     as: 'tenancy_owner',
     break: () => policies(own),
     mend: () => policies(`${own} and ${first}`, own),
-    noticedBy: [
-      'conditions that cost less than the wall',
-      'a subquery that runs at a row before the wall does',
-    ],
+    noticedBy: ['conditions that cost less than the wall'],
   },
   {
     breach: 'policies that compare after conditions that cost less',

@@ -3,13 +3,13 @@
 export const good =
   'create table extra (tenant_id uuid not null, id uuid not null default gen_random_uuid(), note text, primary key (tenant_id, id))';
 
-/** A migration that would leave a gap, the object the refusal names, and a word of its remedy. */
 const kids = (action: string) =>
   `create table kids (tenant_id uuid not null, id uuid not null, note_id uuid, seen bigint, primary key (tenant_id, id),
      foreign key (tenant_id, note_id) references notes on delete ${action});
    create function look() returns trigger language plpgsql as 'begin perform from notes; return coalesce(new, old); end';
    create function is_known(uuid) returns boolean language sql as 'select exists (select from notes where note_id = $1)'`;
 
+/** A migration that would leave a gap, the object the refusal names, and a word of its remedy. */
 export const gaps: [string, string, string, string][] = [
   ['no tenant_id', 'create table extra (id uuid primary key)', 'extra', 'tenant_id uuid not null'],
   [

@@ -127,6 +127,17 @@ describe.each(strategies)('%s', (strategy) => {
     ).toMatch(/leak: would be/);
   });
 
+  it.each([
+    'create table kin (tenant_id uuid not null, id uuid not null, primary key (tenant_id, id)) inherits (codes)',
+    `create table kin (tenant_id uuid not null, id uuid not null, code text not null, primary key (tenant_id, id));
+     alter table kin inherit codes`,
+  ])('refuses a table of tenants’ rows that are read through one for all: %s', async (sql) => {
+    for (const text of [sql, shared(sql)])
+      expect(await refusal(text)).toMatch(
+        /kin: inherits from .*codes, through which every tenant would read its rows.*`like`/,
+      );
+  });
+
   it('refuses a file without the directive that changes what every tenant reads, whatever it reads', async () => {
     for (const sql of [
       "insert into codes values ('CHF')",

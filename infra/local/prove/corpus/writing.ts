@@ -34,6 +34,8 @@ export const writing: Theme = {
       sql: ({ own, victim }) => [
         `merge into ${victim.relation} v using (select '${victim.tenant}'::uuid as t) s on v.tenant_id = s.t when matched then delete`,
         `merge into ${victim.relation} v using (select '${victim.tenant}'::uuid as t) s on v.tenant_id = s.t when matched then update set tenant_id = '${own.tenant}' returning merge_action(), v.*`,
+        `merge into ${victim.relation} v using (select where false) s on false when not matched by source and v.tenant_id = '${victim.tenant}' then delete returning v.*`,
+        `merge into ${victim.relation} v using (select where false) s on false when not matched by source and v.tenant_id = '${victim.tenant}' then update set tenant_id = '${own.tenant}' returning v.*`,
       ],
     },
     {
