@@ -129,7 +129,6 @@ const long: Record<string, string> = {
   'functions/lib/settings.ts': 'every variable of every function, read in one place',
   'infra/local/emulator/rds-instances.ts':
     'one state machine: the steps of an instance’s life must agree with each other',
-  'test/attacks/mutation.test.ts': 'one table: every wall taken down, and which attacks notice it',
   'test/infra/iam.test.ts': 'one matrix: who may do what',
   'test/infra/rules.test.ts':
     'rules over one synthesis of each deployment: another file would make them all again',
