@@ -65,8 +65,10 @@ export interface HomeTable {
 export async function homeTables(connection: ControlConnection, schema: string): Promise<HomeTable[]> {
   const { rows } = await connection.query<HomeTable>(
     `select c.relname as name, format('%I.%I', $1::name, c.relname) as table,
-            array(select distinct format('%I.%I', $1::name, p.relname) from pg_constraint f join pg_class p on p.oid = f.confrelid
-                   where f.conrelid = c.oid and f.contype = 'f') as parents
+            -- A partition may have keys of its own, and be pointed at itself.
+            array(select distinct format('%I.%I', $1::name, p.relname)
+                    from pg_constraint f join pg_class p on p.oid = coalesce(pg_partition_root(f.confrelid), f.confrelid)
+                   where f.conrelid = any (c.oid || array(select t.relid::oid from pg_partition_tree(c.oid) t)) and f.contype = 'f') as parents
        from pg_class c
       where c.relnamespace = (select oid from pg_namespace where nspname = $1) and c.relkind in ('r', 'p')
         and not c.relispartition
