@@ -86,7 +86,7 @@ const ownedHomes = (condition: string) => `
     from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
    where h.strategy = any ($1::text[]) and h.state in ('open', 'read_only', 'fenced', 'suspended') and ${condition}`;
 
-/** Every home of one database, with the login that it is for. */
+/** Every home of one database, with the login that it is for; also one that a move has left, whose way back that login is. */
 export async function homesIn(
   catalog: ControlConnection,
   clusterId: string,
@@ -94,7 +94,7 @@ export async function homesIn(
 ): Promise<{ schema: string; login: string; strategy: Strategy }[]> {
   const { rows } = await catalog.query<{ schema: string; login: string; strategy: Strategy }>(
     `select distinct schema_name as schema, login, strategy from catalog.homes
-      where cluster_id = $1 and database_name = $2 and state <> 'moved'`,
+      where cluster_id = $1 and database_name = $2`,
     [clusterId, database],
   );
   return rows;

@@ -4,7 +4,10 @@ import { buryTenant } from '../../../functions/lib/catalog/offboarding.ts';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
 import { openConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
+import { auditDatabase } from '../../../functions/lib/health/audit-database.ts';
+import { homesIn } from '../../../functions/lib/health/picture.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import { endpointOf } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { releaseFences } from '../../../functions/lib/lifecycle/move-fence.ts';
 import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { operationLock } from '../../../functions/lib/lifecycle/step.ts';
@@ -99,6 +102,20 @@ describe.each(ways)('from %s to %s', (from, to) => {
     expect((await moveState(world, operation)).differs).toBeDefined();
     await world.asProvisioner('catalog', (catalog) => buryTenant(catalog, tenant.id, []));
     expect((await moveState(world, operation)).differs).toBeUndefined();
+  });
+
+  it('nobody takes the rights of the login that the way back leads to for a hole', async () => {
+    const tenant = await tenantWithNotes(world, from, 50, 7);
+    const left = await homeOf(world, tenant);
+    const operation = await begin(world, tenant.slug, to);
+    await untilSwitched(world, operation);
+    const homes = await world.asProvisioner('catalog', (catalog) =>
+      homesIn(catalog, left.clusterId, left.database),
+    );
+    const found = await withConnection(endpointOf(world.plane, left), (connection) =>
+      auditDatabase(connection, homes),
+    );
+    expect(found.filter(({ login }) => login === left.login)).toEqual([]);
   });
 
   it('does not switch to a home that answers nothing', async () => {
