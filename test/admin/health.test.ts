@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { showHealth } from '../../functions/lib/admin/health.ts';
+import { withConnection } from '../../functions/lib/database/connect.ts';
 import { budgetOf, connectionFacts } from '../../infra/budget.ts';
 import { readSettings } from '../../infra/settings.ts';
 import { runOnce, startWatching } from '../lib/health/support.ts';
@@ -90,6 +91,16 @@ describe('of one tenant', () => {
     expect((await health('schema-b')).schema_routing).toBe('ok');
     await alter("''");
     expect((await health('schema-a')).schema_routing).toBe('ok');
+  });
+
+  it('counts the connections of every login', async () => {
+    const holding = (left: number): Promise<unknown> =>
+      withConnection(admin.world.superuser('postgres'), () =>
+        left > 1 ? holding(left - 1) : health('schema-a'),
+      );
+    expect(await holding(12)).toMatchObject({
+      connection_budget: { connections: expect.toSatisfy((count: number) => count >= 12) },
+    });
   });
 
   it('answers for a tenant whose database is shut', async () => {

@@ -105,7 +105,8 @@ async function lookAt(connection: ControlConnection, home: TenantHome) {
             exists (select from pg_namespace where nspname = $2) as has_schema,
             exists (select from pg_db_role_setting s where s.setrole = r.oid and s.setdatabase = 0 and 'search_path=""' = any (s.setconfig)) as safe_path,
             (select count(*)::int from pg_stat_activity where usename = $1) as theirs,
-            (select count(*)::int from pg_stat_activity where backend_type = 'client backend') as all,
+            -- Of other logins' sessions we see little, their backend_type not either; processes of the server's own have no user.
+            (select count(*)::int from pg_stat_activity where datid is not null and usesysid is not null) as all,
             current_setting('max_connections')::int as max
        from (select) one left join pg_roles r on r.rolname = $1`,
     [login, schema],

@@ -195,7 +195,8 @@ async function connectionsIn(
   const shared = await sharedCluster(catalog, clusterId);
   const { used, all } = await withConnection(endpointOf(plane, shared, 'postgres'), async (connection) => {
     const { rows } = await connection.query<{ used: number; all: number }>(
-      `select (select count(*)::integer from pg_stat_activity where backend_type = 'client backend') as used,
+      // Other logins' sessions, too: we see little of them, their backend_type not either.
+      `select (select count(*)::integer from pg_stat_activity where datid is not null and usesysid is not null) as used,
                 current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
                   - current_setting('reserved_connections')::integer as all`,
     );
