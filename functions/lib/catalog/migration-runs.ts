@@ -155,8 +155,8 @@ export async function tenantsToTry(
   operationId: string,
   ring: number,
   limit: number,
-): Promise<TenantId[]> {
-  const { rows } = await catalog.query<{ tenant_id: TenantId }>(
+): Promise<{ tenant: TenantId; slug: string }[]> {
+  const { rows } = await catalog.query<{ tenant: TenantId; slug: string }>(
     `with changed as (select kind, target_id from catalog.migration_targets where operation_id = $1 and ring = $2 and state = 'done'),
      home as (
        select h.home_id, h.tenant_id from changed c join catalog.homes h on h.home_id = c.target_id where c.kind = 'home' and h.state = 'open'
@@ -164,9 +164,9 @@ export async function tenantsToTry(
        select h.home_id, h.tenant_id from changed c join catalog.homes h on h.cluster_id = c.target_id
         where c.kind = 'shared' and h.schema_name = 'shared' and h.state = 'open'
      )
-     select t.tenant_id from home join catalog.tenants t on t.tenant_id = home.tenant_id and t.home_id = home.home_id and t.status = 'active'
+     select t.tenant_id as tenant, t.slug from home join catalog.tenants t on t.tenant_id = home.tenant_id and t.home_id = home.home_id and t.status = 'active'
       order by random() limit $3`,
     [operationId, ring, limit],
   );
-  return rows.map(({ tenant_id }) => tenant_id);
+  return rows;
 }

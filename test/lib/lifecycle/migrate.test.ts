@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pinTenant, unpinTenant } from '../../../functions/lib/catalog/migration-pins.ts';
 import { haltRun } from '../../../functions/lib/catalog/migration-runs.ts';
 import { closeTenant } from '../../../functions/lib/catalog/offboarding.ts';
-import { RetryableError } from '../../../functions/lib/errors.ts';
+import { RetryableError, TenantryError } from '../../../functions/lib/errors.ts';
 import { beginOffboarding } from '../../../functions/lib/lifecycle/offboard.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
 import { newestState } from '../../../functions/lib/migrations/release.ts';
@@ -70,7 +70,7 @@ describe('a run', () => {
       },
     );
     expect([state, failedStep]).toEqual(['failed', 'gate']);
-    expect(reason).toContain('the tool answers nonsense');
+    expect(reason).toContain(`After the ring canary, ${canary!.slug}: the tool answers nonsense`);
     expect(tried).toEqual([canary!.id]);
     const having = await Promise.all(
       everyone().map(async (tenant) => (await columns(tenant)).includes('gated')),
@@ -95,6 +95,21 @@ describe('a run', () => {
     });
     expect(outcome.status).toBe('SUCCEEDED');
     expect(calls).toBeGreaterThan(1);
+  });
+
+  it('tries a tenant at a gate again before it halts for it, and not for ever', async () => {
+    let calls = 0;
+    const failing = (times: number) => ({
+      async probe() {
+        calls += 1;
+        if (calls <= times) throw new TenantryError('probe_failed', 'Try again in 2 s.');
+      },
+    });
+    const wanted = next('busy', 'alter table notes add column busy text');
+    const { state, reason } = await migrate(world, wanted, request(), failing(3));
+    expect([state, reason, calls]).toEqual(['failed', expect.stringContaining('Try again in 2 s.'), 3]);
+    calls = 0;
+    expect((await migrate(world, wanted, request(), failing(2))).state).toBe('done');
   });
 
   it('quarantines the one home that is broken, with its reason, and the rerun touches exactly that one', async () => {
