@@ -145,6 +145,11 @@ function lockOf(text: string): Omit<StatementLock, 'statement'> {
   return lock;
 }
 
+const makes = /^create\s+(?:unlogged\s+)?table\s+(?!if\s)([^\s(]+)(?![\s\S]*\bpartition\s+of\b)/i;
+/** Of a statement that locks this table and no other. */
+const changes =
+  /^(?:create\s+(?:unique\s+)?index\b[\s\S]*?\bon|alter\s+table)\s+(?:only\s+)?([^\s(]+)(?![\s\S]*\b(?:references|attach|inherit)\b)/i;
+
 /** `alter table t a, b` as `alter table t a` and `alter table t b`. */
 function actionsOf(text: string): string[] {
   const subject = /^alter\s+table\s+(if\s+exists\s+)?(only\s+)?\S+\s+/i.exec(text)?.[0];
@@ -154,7 +159,12 @@ function actionsOf(text: string): string[] {
 
 /** For people who are about to run it: told from the text alone. The tables of new homes are empty, and nobody waits there. */
 export function statementLocks({ sql }: MigrationFile): StatementLock[] {
+  // Nobody else sees a table before the file is done.
+  const made = new Set<string | undefined>();
   return splitStatements(sql).statements.map((text) => {
+    if (makes.test(text)) made.add(makes.exec(text)![1]);
+    const changed = changes.exec(text)?.[1];
+    if (changed !== undefined && made.has(changed)) return { statement: beginningOf(text), ...other };
     // Of all that one ALTER TABLE does, what keeps most people out.
     const locks = actionsOf(text).map(lockOf);
     const lock = locks.toSorted((a, b) => severity.indexOf(b.blocks) - severity.indexOf(a.blocks))[0]!;

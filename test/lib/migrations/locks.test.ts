@@ -30,3 +30,15 @@ it.each([
 ])('%s', (sql, lock, blocks) => {
   expect(locksOf(sql)).toMatchObject([{ lock: expect.stringMatching(lock), blocks }]);
 });
+
+it('of a table that the same file makes, nobody waits for its indexes and changes', () => {
+  const made = 'create table suppliers (tenant_id uuid, name text);';
+  const blocks = (sql: string) => locksOf(`${made} ${sql}`)[1]!.blocks;
+  expect(blocks('create unique index on suppliers (name, tenant_id)')).toBe('nobody');
+  expect(blocks('alter table only suppliers add check (true), add column city text')).toBe('nobody');
+  expect(blocks('create index if not exists suppliers_name on items (name)')).toBe('writes');
+  expect(blocks('alter table suppliers add foreign key (tenant_id) references items (tenant_id)')).toBe(
+    'writes',
+  );
+  expect(blocks('alter table items add column city text')).toBe('reads and writes');
+});
