@@ -112,5 +112,8 @@ function remedyFor({ message, code, column }: DatabaseError): string {
     case '2D000':
       return 'leave it out: a file is one transaction, which is the migrator’s to begin and end';
   }
+  // It has perhaps been applied elsewhere: then it can't be edited any more.
+  if (code?.startsWith('23'))
+    return 'change the rows that do not fit, or, as long as no home has got it, the file, and run it again';
   return 'correct it and run it again';
 }
