@@ -14,8 +14,14 @@ export const summaryOf = ({ state, report }: HealthRun): Summary => ({
   state,
   problems: report.findings
     .slice(0, 10)
-    .map(({ check, object, finding, remedy }) => `${check}: ${object} ${finding}. ${remedy}.`),
+    .map(
+      ({ check, object, finding, remedy }) =>
+        `${check}: ${sentence(`${object} ${finding}`)} ${sentence(remedy)}`,
+    ),
 });
+
+/** What is told of a failure is often one already. */
+const sentence = (text: string) => (/[.…]$/.test(text) ? text : `${text}.`);
 
 /** The run's metrics: of every strategy in use whether its wall is in doubt, and over all. */
 export function publishRun({ report }: HealthRun): void {
