@@ -58,7 +58,10 @@ export async function showTenantHealth(admin: Admin, slug: string): Promise<Tena
     record: await lastRecord(catalog),
   }));
   if (row.shown_home === null)
-    throw new TenantryError('wrong_status', `The tenant ${slug} is ${row.status} and has no home yet.`);
+    throw new TenantryError(
+      'wrong_status',
+      `The tenant ${slug} is ${row.status} and has no home to look at: \`npm run tenants -- why ${slug}\`.`,
+    );
   const home = {
     tenant: row.tenant_id,
     strategy: row.strategy,

@@ -82,7 +82,10 @@ export async function resumeMigration(admin: Admin, idempotencyKey: string | und
   });
   // The last run may be the one that this key has begun: then it is the answer, whatever has become of it.
   if (last === undefined || (last.state !== 'failed' && last.idempotency_key !== idempotencyKey))
-    throw new TenantryError('wrong_status', 'The last run has not failed: there is nothing to resume.');
+    throw new TenantryError(
+      'wrong_status',
+      'The last run has not failed: there is nothing to resume. What it left out: `npm run tenants -- migrate run`.',
+    );
   return runMigration(admin, last.input, idempotencyKey);
 }
 
@@ -129,7 +132,12 @@ export const pin = (
   now = Date.now(),
 ): Promise<PinView> =>
   withCatalog(admin, async (catalog) => {
-    const { tenant_id, strategy } = await findTenant(catalog, slug);
+    const { tenant_id, strategy, status } = await findTenant(catalog, slug);
+    if (status === 'offboarded')
+      throw new TenantryError(
+        'wrong_status',
+        `${slug} is offboarded: it has no tables to keep at a version.`,
+      );
     if (!isolations[strategy].ownsTables)
       throw new TenantryError(
         'wrong_strategy',

@@ -44,17 +44,17 @@ function explain(
     case 'active':
       if (running?.kind === 'move')
         return {
-          why: `It is being moved, and active all the time: ${running.step ?? 'no step has begun yet'}.`,
+          why: `It is being moved, and served all the time: ${running.step ?? 'no step has begun yet'}.`,
           run: [`${tenants} move status ${slug}`],
         };
       if (home?.state === 'open' && operation?.kind === 'move' && operation.state === 'failed')
         return {
-          why: `It is active: its agents are served. Its last move failed at ${operation.failedStep}: ${operation.reason}`,
+          why: `Its agents are served. Its last move failed at ${operation.failedStep}: ${operation.reason}`,
           run: [`${tenants} move status ${slug}`],
         };
-      if (home?.state === 'open') return { why: 'It is active: its agents are served.', run: [] };
+      if (home?.state === 'open') return { why: 'Its agents are served.', run: [] };
       return {
-        why: `It is active, but its home is ${home?.state ?? 'missing'}: calls are refused until that is open.`,
+        why: `Its home is ${home?.state ?? 'missing'}: calls are refused until that is open.`,
         run: [`${tenants} show ${slug}`, watch],
       };
     case 'suspended':
