@@ -28,13 +28,20 @@ export interface Progress {
   readonly news: string;
 }
 
+/** What is followed: where the admin API tells of it, and the command that shows it later. */
+interface Followed {
+  readonly path: string;
+  readonly command: string;
+}
+
 /** Shows its progress until it has none: it has ended, or waits for somebody. */
 export async function follow<T>(
   client: AdminClient,
   output: Output,
-  path: string,
+  { path, command }: Followed,
   progressOf: (seen: T) => Progress | undefined,
 ): Promise<T> {
+  tellWhereToLook(output, command);
   let last = '';
   for (let asked = 0; ; asked++) {
     const seen = await askAgain<T>(client, output, path);
@@ -50,9 +57,22 @@ export async function follow<T>(
   }
 }
 
+/** Ctrl-C ends the waiting alone: says that what was begun goes on, and where to look. */
+function tellWhereToLook(output: Output, command: string): void {
+  process.once('SIGINT', () => {
+    output.note(`It goes on: npm run tenants -- ${command}`);
+    process.exit(130);
+  });
+}
+
+const followedOperation = (id: string): Followed => ({
+  path: `/operations/${id}`,
+  command: `operations ${id}`,
+});
+
 /** The current step, the elapsed time and an estimate until the operation has ended. */
 export const followOperation = (client: AdminClient, output: Output, operationId: string) =>
-  follow<OperationWithSteps>(client, output, `/operations/${operationId}`, (operation) => {
+  follow<OperationWithSteps>(client, output, followedOperation(operationId), (operation) => {
     if (operation.state !== 'running') return undefined;
     const step = stepOf(operation);
     return { text: `${step}, ${elapsed(operation)}`, news: step };
@@ -84,6 +104,28 @@ export function operationsTable(operations: readonly OperationView[]): string {
       : duration(Date.parse(operation.finishedAt) - Date.parse(operation.startedAt)),
   ]);
   return table(['operation', 'kind', 'tenant', 'state', 'step', 'started', 'took'], rows);
+}
+
+/** One of them, with its steps and how it ended. */
+export function operationText(operation: OperationWithSteps): string {
+  const { state, failedStep, reason } = operation;
+  return [
+    operationsTable([operation]),
+    ...(reason === null ? [] : [failedStep === null ? reason : `${state} at ${failedStep}: ${reason}`]),
+    stepsText(operation),
+  ].join('\n');
+}
+
+export function stepsText({ steps, earlierSteps }: OperationWithSteps): string {
+  const rows = steps.map(({ step, attempt, outcome, reason, startedAt }) => [
+    step,
+    String(attempt),
+    outcome,
+    moment(startedAt),
+    reason ?? '',
+  ]);
+  const text = table(['step', 'attempt', 'outcome', 'started', 'reason'], rows);
+  return earlierSteps > 0 ? `${text}\n${earlierSteps} earlier attempts are not listed.` : text;
 }
 
 /** Prints operations as they change, until the reader has had enough. */

@@ -51,9 +51,10 @@ function overview({ state, ageSeconds, report, connectionBudget }: HealthView): 
   });
 }
 
-const tenantCard = ({ connection_budget: budget, ...health }: TenantHealthView) =>
+const tenantCard = ({ connection_budget: budget, state, ...health }: TenantHealthView) =>
   card({
     ...health,
+    'the whole': state,
     connection_budget:
       budget &&
       `${budget.connections} of ${budget.max_connections} on its server; its login may have ${budget.login_limit < 0 ? 'any number' : budget.login_limit}`,

@@ -3,7 +3,7 @@ import type { OperationView, OperationWithSteps } from '../../lib/admin/operatio
 import { TenantryError } from '../../lib/errors.ts';
 import { readCliSettings } from '../../lib/settings.ts';
 import { CommandFailure, connect } from './connection.ts';
-import { operationsTable, watchOperations } from './follow.ts';
+import { operationsTable, operationText, watchOperations } from './follow.ts';
 import { healthCommand } from './health.ts';
 import { keyCommands } from './keys.ts';
 import { migrateCommands } from './migrate.ts';
@@ -12,6 +12,9 @@ import { offboardCommand } from './offboard.ts';
 import { createOutput, json } from './output.ts';
 import { tenantCommands } from './tenants.ts';
 import { transferCommands } from './transfer.ts';
+
+/** Before commander has read it: its own refusals are for programs, too. */
+const asksJson = process.argv.includes('--json');
 
 /** `npm run tenants -- …`: the operator's command line over the admin API. */
 const program = new Command('npm run tenants --')
@@ -23,6 +26,7 @@ const program = new Command('npm run tenants --')
       'It finds the local cloud by itself (TENANTRY_STATE, PORT as for `npm start`); TENANTRY_ADMIN_URL names a deployed one.',
   )
   .showHelpAfterError('(add --help for what there is)')
+  .configureOutput({ writeErr: (text) => void (asksJson || process.stderr.write(text)) })
   .exitOverride();
 const output = () => createOutput(program.opts<{ json?: boolean }>().json ?? false);
 const client = connect(readCliSettings);
@@ -42,7 +46,7 @@ program
     if (watch) return watchOperations(client, output());
     if (id !== undefined) {
       const { body } = await client.get<OperationWithSteps>(`/operations/${encodeURIComponent(id)}`);
-      return output().print(output().json ? json(body) : operationsTable([body]));
+      return output().print(output().json ? json(body) : operationText(body));
     }
     const { body } = await client.get<{ operations: OperationView[] }>('/operations');
     output().print(output().json ? json(body.operations) : operationsTable(body.operations));
@@ -70,8 +74,15 @@ try {
 }
 
 function exitCodeOf(error: unknown): number {
-  // Commander has said it already.
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof CommanderError) {
+    const message =
+      error.code === 'commander.help'
+        ? 'There are several: --help names them.'
+        : error.message.replace(/^error: /, '');
+    // To people commander has said it already.
+    if (asksJson && error.exitCode !== 0) complain(JSON.stringify({ error: { code: 'usage', message } }));
+    return error.exitCode === 0 ? 0 : 2;
+  }
   if (error instanceof CommandFailure || error instanceof TenantryError) {
     const { code, message } = error;
     complain(output().json ? JSON.stringify({ error: { code, message } }) : message);

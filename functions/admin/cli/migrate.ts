@@ -116,7 +116,12 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
       }
       output().endProgress();
       if (output().json) output().print(json({ checked, drifts }));
-      else if (drifts.length === 0) output().print(`${checked} homes are what their versions should be.`);
+      else if (drifts.length === 0)
+        output().print(
+          checked === 1
+            ? '1 home is what its version should be.'
+            : `${checked} homes are what their versions should be.`,
+        );
       else
         output().print(
           table(
@@ -130,14 +135,19 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
 }
 
 async function finish(client: AdminClient, output: Output, begun: RunView, waits: boolean): Promise<void> {
-  const path = `/migrations/${begun.operation.id}`;
-  const run = waits ? await follow(client, output, path, progressOf) : begun;
+  const followed = { path: `/migrations/${begun.operation.id}`, command: 'migrate status' };
+  const run = waits ? await follow(client, output, followed, progressOf) : begun;
   output.print(output.json ? json(run) : runText(run));
   if (run.operation.state === 'failed')
     throw new CommandFailure(
       1,
       'operation_failed',
       `The run halted at ${run.operation.failedStep}: ${run.operation.reason}\nWhen that is mended: npm run tenants -- migrate resume`,
+    );
+  const broken = run.rings.reduce((sum, { quarantined }) => sum + quarantined, 0);
+  if (run.operation.state === 'done' && broken > 0)
+    output.note(
+      `${broken} ${broken === 1 ? 'home was' : 'homes were'} left out (above), and ${broken === 1 ? 'serves' : 'serve'} on with the old tables. When that is mended: npm run tenants -- migrate run`,
     );
   const waiting = run.rings.reduce((sum, { moving }) => sum + moving, 0);
   if (run.operation.state === 'done' && waiting > 0)
@@ -169,7 +179,9 @@ function runText({ operation, version, rings, named }: RunView): string {
   const parts = [
     `Run ${operation.id} to ${version}: ${operation.state}${operation.reason ? `, ${operation.reason}` : ''}`,
     rings.length === 0
-      ? 'Every home was there already.'
+      ? operation.state === 'done'
+        ? 'Every home was there already.'
+        : 'No home has been looked up yet.'
       : table(['ring', 'pending', 'working', 'done', 'quarantined', 'pinned', 'moving', 'gone'], rows),
   ];
   if (named.length > 0)

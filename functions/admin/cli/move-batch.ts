@@ -39,8 +39,11 @@ export function batchCommands(move: Command, client: AdminClient, output: () => 
 }
 
 async function finish(client: AdminClient, output: Output, begun: BatchView, waits: boolean): Promise<void> {
-  const path = `/moves/${begun.operation.id}`;
-  const batch = waits ? await follow(client, output, path, progressOf) : begun;
+  const followed = {
+    path: `/moves/${begun.operation.id}`,
+    command: `move batch ${begun.operation.id} --wait`,
+  };
+  const batch = waits ? await follow(client, output, followed, progressOf) : begun;
   output.print(output.json ? json(batch) : batchText(batch));
   const { id, state, reason } = batch.operation;
   if (state === 'failed') throw new CommandFailure(1, 'operation_failed', `${reason}`);
@@ -58,8 +61,8 @@ function progressOf({ counts, tenants, operation }: BatchView, now = Date.now())
   const all = tenants.length - counts.skipped;
   const left =
     moved > 0 ? `, about ${duration((passed / (moved + failed)) * (all - moved - failed))} left` : '';
-  const text = `${moved} of ${all} moved, ${failed} failed, ${duration(passed)}${left}: ${under.join(', ')}`;
-  return { text, news: JSON.stringify(counts) };
+  const text = `${moved} of ${all} moved, ${failed} failed, ${duration(passed)}${left}`;
+  return { text: [text, under.join(', ')].filter(Boolean).join(': '), news: JSON.stringify(counts) };
 }
 
 function batchText({ operation, tier, to, counts, tenants }: BatchView): string {

@@ -100,8 +100,8 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
 }
 
 async function finish(client: AdminClient, output: Output, begun: MoveView, waits: boolean): Promise<void> {
-  const path = tenantPath(begun.tenant, '/move');
-  const move = waits ? await follow(client, output, path, progressOf) : begun;
+  const followed = { path: tenantPath(begun.tenant, '/move'), command: `move status ${begun.tenant}` };
+  const move = waits ? await follow(client, output, followed, progressOf) : begun;
   output.print(output.json ? json(move) : moveCard(move));
   const { state, failedStep, reason } = move.operation;
   const livesInNewHome = move.phase === 'switched' || move.phase === 'completed';

@@ -28,7 +28,8 @@ export function createOutput(json: boolean): Output {
     },
     progress(text, isNews) {
       if (isTerminal) {
-        process.stderr.write(`\r\u001b[2K${text}`);
+        // What goes on in the next line would stay there.
+        process.stderr.write(`\r\u001b[2K${text.slice(0, (process.stderr.columns || 80) - 1)}`);
         shown = true;
       } else if (isNews) process.stderr.write(`${text}\n`);
     },

@@ -5,7 +5,7 @@ import type { TenantSummary, TenantView } from '../../lib/admin/tenants.ts';
 import type { Why } from '../../lib/admin/why.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { askAgain, followOperation } from './follow.ts';
+import { askAgain, followOperation, stepsText } from './follow.ts';
 import { card, json, type Output, table } from './output.ts';
 
 type Made = { tenant: TenantView; operation: OperationWithSteps };
@@ -94,16 +94,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
       output().print(`${slug} is ${body.status}. ${body.why}`);
       for (const command of body.run) output().print(`\n  ${command}`);
       if (body.operation === null || ['active', 'suspended'].includes(body.status)) return;
-      const rows = body.operation.steps.map(({ step, attempt, outcome, reason, startedAt }) => [
-        step,
-        String(attempt),
-        outcome,
-        moment(startedAt),
-        reason ?? '',
-      ]);
-      output().print(`\n${table(['step', 'attempt', 'outcome', 'started', 'reason'], rows)}`);
-      const { earlierSteps } = body.operation;
-      if (earlierSteps > 0) output().print(`${earlierSteps} earlier attempts are not listed.`);
+      output().print(`\n${stepsText(body.operation)}`);
     });
 
   for (const [verb, does] of [

@@ -64,5 +64,6 @@ function rowsTable({ state, result }: OperationWithSteps): string {
   const lines =
     tables?.map(({ table, rows, sha256 }) => [table, String(rows), sha256.slice(0, 12)]) ??
     Object.entries(rows ?? {}).map(([table, count]) => [table, String(count), '']);
-  return `${state}  ${url}\n${table(['table', 'rows', 'sha-256'], lines)}`;
+  const head = `${state}  ${url}`.trimEnd();
+  return lines.length === 0 ? head : `${head}\n${table(['table', 'rows', 'sha-256'], lines)}`;
 }
