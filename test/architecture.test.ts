@@ -137,6 +137,8 @@ const long: Record<string, string> = {
     'one table: every way to sabotage a system, and what the next run says of it',
   'test/lib/runtime/context.test.ts':
     'what a context must hold, over three strategies, is one table of refusals',
+  'test/lib/lifecycle/migrate.test.ts':
+    'one fleet, taken from run to run: each begins where the last has ended',
   'test/lib/transfer/transfer.test.ts':
     'one export, taken in by every strategy and spoilt in every way: the parts share its files',
   'test/lib/transfer/schemas.test.ts':
