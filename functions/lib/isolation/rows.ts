@@ -54,6 +54,12 @@ export async function takeContext(
   );
 }
 
+/** By what a trigger of shared tables is left out of what moves and imports write: what a team gives it, and how its definition shows it. */
+export const leftOut = {
+  condition: "when (split_part(current_setting('tenancy.context', true), '.', 7) is distinct from 'move')",
+  pattern: String.raw` WHEN .*tenancy\.context.* EXECUTE FUNCTION `,
+};
+
 /** A table of a home, under the name that a statement gives it, with the tables of the home that its foreign keys point to. */
 export interface HomeTable {
   readonly name: string;

@@ -1,5 +1,6 @@
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
+import { leftOut } from '../isolation/rows.ts';
 import { reading, type Side, writing } from './side.ts';
 import { landing, stagingSchema } from './staging.ts';
 import type { MovedTable } from './tables.ts';
@@ -64,13 +65,13 @@ export async function requireQuiet(
     `${ofTables}
      select distinct relname || '.' || tgname as name from trigger
       where tgparentid = 0 and tgenabled <> 'R' and tgtype & 12 <> 0
-        and pg_get_triggerdef(oid) !~ ' WHEN .*tenancy\\.context.* EXECUTE FUNCTION ' order by 1`,
-    [home.schema, names(tables)],
+        and pg_get_triggerdef(oid) !~ $3 order by 1`,
+    [home.schema, names(tables), leftOut.pattern],
   );
   if (rows.length > 0)
     throw new TenantryError(
       'move_refused',
-      `Triggers of shared tables would fire on what a move inserts and deletes there: ${rows.map(({ name }) => name).join(', ')}. Give each, by a migration, the condition when (split_part(current_setting('tenancy.context', true), '.', 7) is distinct from 'move').`,
+      `Triggers of shared tables would fire on what a move inserts and deletes there: ${rows.map(({ name }) => name).join(', ')}. Give each, by a migration, the condition ${leftOut.condition}.`,
     );
 }
 

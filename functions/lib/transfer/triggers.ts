@@ -1,4 +1,5 @@
 import { type ControlConnection, identifier } from '../database/connect.ts';
+import { leftOut } from '../isolation/rows.ts';
 import { importRefused } from './manifest.ts';
 
 /** One that fires when a row comes in. */
@@ -11,17 +12,18 @@ export interface Trigger {
 }
 
 /**
- * The home's own triggers that fire when rows come into these tables, without the product's.
- * @throws TenantryError `import_refused` when there is one and others share the tables: it would have to rest for them too, and
- * they would wait until it does
+ * The home's own triggers that have to rest while rows come into these tables. None where others share them: it would rest for
+ * them too, and they would wait until it does.
+ * @throws TenantryError `import_refused` when one of shared tables would fire
  */
 export async function triggersOf(
   connection: ControlConnection,
   { schema, ownsTables }: { schema: string; ownsTables: boolean },
   tables: readonly string[],
 ): Promise<Trigger[]> {
-  const { rows } = await connection.query<Trigger>(
-    `select c.relname as table, format('%I.%I', n.nspname, r.relname) as relation, g.tgname as name, g.tgenabled = 'A' as "isAlways"
+  const { rows } = await connection.query<Trigger & { isLeftOut: boolean }>(
+    `select c.relname as table, format('%I.%I', n.nspname, r.relname) as relation, g.tgname as name, g.tgenabled = 'A' as "isAlways",
+            pg_get_triggerdef(g.oid) ~ $3 as "isLeftOut"
        from pg_class c
        cross join lateral (select c.oid union select relid from pg_partition_tree(c.oid)) part (oid)
        join pg_class r on r.oid = part.oid join pg_namespace n on n.oid = r.relnamespace join pg_trigger g on g.tgrelid = r.oid
@@ -29,13 +31,15 @@ export async function triggersOf(
         and not g.tgisinternal and g.tgname <> 'tenancy_capture' and g.tgenabled in ('O', 'A')
         and g.tgtype & 4 = 4 -- on insert
       order by relation, name`,
-    [schema, [...tables]],
+    [schema, [...tables], leftOut.pattern],
   );
-  if (rows[0] !== undefined && !ownsTables)
+  if (ownsTables) return rows;
+  const fires = rows.find(({ isLeftOut }) => !isLeftOut);
+  if (fires !== undefined)
     throw importRefused(
-      `The table ${rows[0].table} has the trigger ${rows[0].name}, which would fire for the rows that come in. It can rest only where a tenant has tables of its own, and these are shared. Import into a tenant of the strategy schema or database, or leave the table out.`,
+      `The table ${fires.table} has the trigger ${fires.name}, which would fire for the rows that come in. It can rest only where a tenant has tables of its own, and these are shared. Give it, by a migration, the condition ${leftOut.condition}, import into a tenant of the strategy schema or database, or leave the table out.`,
     );
-  return rows;
+  return [];
 }
 
 /**

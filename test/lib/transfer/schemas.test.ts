@@ -6,6 +6,8 @@ import { Readable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { identifier } from '../../../functions/lib/database/connect.ts';
+import { asRole } from '../../../functions/lib/isolation/homes.ts';
+import { leftOut } from '../../../functions/lib/isolation/rows.ts';
 import { beginOffboarding } from '../../../functions/lib/lifecycle/offboard.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import {
@@ -259,6 +261,22 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
       replace(path, 'log', 'what\nx\n');
       await imported(target, path);
       expect(await counts()).toEqual([{ films: 0, texts: 0, days: 0, log: 1 }]);
+      // What a migration does about it.
+      await world.asProvisioner(target, (connection) =>
+        asRole(connection, 'tenancy_owner', () =>
+          connection.query(`do $do$ declare command text; begin
+            for command in select format('drop trigger %I on %s; %s', g.tgname, g.tgrelid::regclass,
+                replace(pg_get_triggerdef(g.oid), 'FOR EACH ROW', $when$FOR EACH ROW ${leftOut.condition}$when$))
+              from pg_trigger g join pg_class c on c.oid = g.tgrelid
+             where c.relnamespace = 'shared'::regnamespace and not g.tgisinternal and g.tgparentid = 0 and g.tgname <> 'tenancy_capture' and g.tgenabled in ('O', 'A')
+            loop execute command; end loop; end $do$`),
+        ),
+      );
+      const another = await world.addTenant(strategy);
+      await imported(another, await exported(tenant));
+      const had =
+        'select (select count(*) from film_texts)::int as texts, (select count(*) from log)::int as log';
+      expect(await rowsOf(another, had)).toEqual([{ texts: 2, log: 6 }]);
       return;
     }
     await imported(target, path);
