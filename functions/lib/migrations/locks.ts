@@ -160,9 +160,10 @@ function actionsOf(text: string): string[] {
 /** For people who are about to run it: told from the text alone. The tables of new homes are empty, and nobody waits there. */
 export function statementLocks({ sql }: MigrationFile): StatementLock[] {
   // Nobody else sees a table before the file is done.
-  const made = new Set<string | undefined>();
+  const made = new Set<string>();
   return splitStatements(sql).statements.map((text) => {
-    if (makes.test(text)) made.add(makes.exec(text)![1]);
+    const makesTable = makes.exec(text)?.[1];
+    if (makesTable !== undefined) made.add(makesTable);
     const changed = changes.exec(text)?.[1];
     if (changed !== undefined && made.has(changed)) return { statement: beginningOf(text), ...other };
     // Of all that one ALTER TABLE does, what keeps most people out.

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { TenantryError } from '../errors.ts';
 import { type ConcurrentStatement, parseConcurrent } from './concurrent-statement.ts';
 import { atLast, atStatement, lineOf } from './places.ts';
-import { refused } from './refused.ts';
+import { refused, requireNone } from './refused.ts';
 import { settingsOf } from './session-settings.ts';
 import { splitStatements } from './split-statements.ts';
 import { ruleAgainst } from './statement-rules.ts';
@@ -47,10 +47,9 @@ export async function readMigrations(folder: URL, author: Author = 'team'): Prom
     names.map(async (name) => parseMigration(name, await readFile(new URL(name, folder), 'utf8'), author)),
   );
   // All of them: whoever brings a hundred files mends them in one go.
-  const [first, ...others] = read.flatMap((file) => (file.status === 'rejected' ? [file.reason] : []));
-  if (others.length > 0 && [first, ...others].every((error) => error instanceof TenantryError))
-    throw new TenantryError('migration_refused', [first, ...others].map(({ message }) => message).join('\n'));
-  if (first !== undefined) throw first;
+  const failures = read.flatMap((file) => (file.status === 'rejected' ? [file.reason] : []));
+  if (failures.length > 1 && failures.every((error) => error instanceof TenantryError)) requireNone(failures);
+  if (failures.length > 0) throw failures[0];
   const files = inOrder(read.flatMap((file) => (file.status === 'fulfilled' ? [file.value] : [])));
   if (author === 'team') requireWhose(files);
   return files;
@@ -75,16 +74,12 @@ export function parseMigration(name: string, sql: string, author: Author = 'team
     if (known) known.more += 1;
     else faults.set(rule.what, { ...rule, at: atStatement(sql, split, index), more: 0 });
   }
-  if (faults.size > 0)
-    throw new TenantryError(
-      'migration_refused',
-      [...faults.values()]
-        .map(({ what, at, remedy, more }) => {
-          const elsewhere = more === 0 ? '' : `, and in ${more} more statement${more === 1 ? '' : 's'}`;
-          return `${name} ${what}${at}${elsewhere}: ${remedy}.`;
-        })
-        .join('\n'),
-    );
+  requireNone(
+    [...faults.values()].map(({ what, at, remedy, more }) => {
+      const elsewhere = more === 0 ? '' : `, and in ${more} more statement${more === 1 ? '' : 's'}`;
+      return refused(name, what + at + elsewhere, remedy);
+    }),
+  );
   // In a batch another home's statements follow in the same text.
   if (split.openAt !== undefined)
     throw refused(

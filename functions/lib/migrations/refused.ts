@@ -5,6 +5,12 @@ export function refused(file: string, what: string, remedy: string, cause?: unkn
   return new TenantryError('migration_refused', `${file} ${what}: ${remedy}.`, { cause });
 }
 
+/** One refusal that says all of these. */
+export function requireNone(faults: readonly TenantryError[]): void {
+  if (faults.length > 0)
+    throw new TenantryError('migration_refused', faults.map(({ message }) => message).join('\n'));
+}
+
 export const temporary =
   'use `with … as` within one statement, or a table of the home that the file drops at its end';
 export const extensionsSetting = 'the setting `extensions` (`tenantry` in cdk.json; start or deploy anew)';

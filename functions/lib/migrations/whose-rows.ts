@@ -1,6 +1,6 @@
-import { TenantryError } from '../errors.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { atStatement } from './places.ts';
+import { refused, requireNone } from './refused.ts';
 import { splitStatements } from './split-statements.ts';
 
 /**
@@ -20,9 +20,13 @@ export function requireWhose(files: readonly MigrationFile[]): void {
       : [...split.statements.keys()].filter((index) => mixesTenants(split.statements[index]!, forAll));
     if (mixing.length === 0) return [];
     const more = mixing.length === 1 ? '' : `, and in ${mixing.length - 1} more`;
-    return `${file.name} reads tenants’ rows without tenant_id${atStatement(file.sql, split, mixing[0]!)}${more}: in shared tables it reaches all tenants’ at once, so say whose: join by tenant_id too (\`where a.tenant_id = b.tenant_id and …\`), or group by it.`;
+    return refused(
+      file.name,
+      `reads tenants’ rows without tenant_id${atStatement(file.sql, split, mixing[0]!)}${more}`,
+      'in shared tables it reaches all tenants’ at once, so say whose: join by tenant_id too (`where a.tenant_id = b.tenant_id and …`), or group by it',
+    );
   });
-  if (faults.length > 0) throw new TenantryError('migration_refused', faults.join('\n'));
+  requireNone(faults);
 }
 
 const name = String.raw`("(?:[^"]|"")+"|[a-z_\u0080-\uffff][\w$\u0080-\uffff]*)`;
