@@ -52,7 +52,7 @@ export async function movesThatLeft(catalog: Catalog, tenant: TenantId): Promise
   const { rows } = await catalog.query<{ id: string }>(
     `select m.operation_id as id from catalog.moves m join catalog.operations o using (operation_id)
        join catalog.tenants t on t.tenant_id = m.tenant_id
-      where m.tenant_id = $1 and o.state = 'failed' and exists (
+      where m.tenant_id = $1 and o.state in ('failed', 'cancelled') and exists (
               select from catalog.homes h where h.home_id in (m.source_home, m.target_home) and h.home_id <> t.home_id)
       order by o.started_at`,
     [tenant],

@@ -29,10 +29,10 @@ export async function releaseFences(
   catalog: ControlConnection,
 ): Promise<{ slug: string; reason: string | undefined }[]> {
   const { rows } = await catalog.query<{ id: string; slug: string; ended: boolean }>(
-    `select m.operation_id as id, t.slug, o.state = 'failed' as ended from catalog.moves m join catalog.operations o using (operation_id)
+    `select m.operation_id as id, t.slug, o.state <> 'running' as ended from catalog.moves m join catalog.operations o using (operation_id)
        join catalog.tenants t on t.tenant_id = m.tenant_id
        join catalog.homes h on h.home_id = t.home_id
-      where o.state = 'running' or o.finished_at > now() - make_interval(days => $1) and o.state = 'failed'
+      where o.state = 'running' or o.finished_at > now() - make_interval(days => $1) and o.state in ('failed', 'cancelled')
       -- Those that may be switching come first; of the others each has its turn within some runs.
       order by o.state = 'running' and (m.phase = 'moving' or m.wanted is not distinct from 'reverse') desc, random() limit $2`,
     [DAYS, AT_ONCE],

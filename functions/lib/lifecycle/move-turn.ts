@@ -178,6 +178,8 @@ export async function readMoveOf(catalog: ControlConnection, operationId: string
   return move;
 }
 
+export const cancelledByOperator = 'The operator has cancelled this move.';
+
 export async function goingOn(
   catalog: ControlConnection,
   operationId: string,
@@ -185,8 +187,7 @@ export async function goingOn(
 ): Promise<Move> {
   const move = await readMoveOf(catalog, operationId);
   if (move.phase !== phase) throw new TenantryError('operation_ended', `This move is ${move.phase} already.`);
-  if (move.wanted === 'cancel')
-    throw new TenantryError('move_cancelled', 'The operator has cancelled this move.');
+  if (move.wanted === 'cancel') throw new TenantryError('move_cancelled', cancelledByOperator);
   if (move.pausedAt !== undefined || (move.wanted === 'pause' && (await pauseMove(catalog, operationId))))
     throw new TenantryError('move_paused', 'The operator has paused this move.');
   return move;

@@ -27,6 +27,7 @@ import { unlessEnded } from './move-late.ts';
 import { withSide, withSides } from './move-sides.ts';
 import { makeTarget, requireSameSchema, tellSecret } from './move-target.ts';
 import {
+  cancelledByOperator,
   compareAgain,
   goingOn,
   heeding,
@@ -189,22 +190,33 @@ export const moveSteps = {
 
   /**
    * Takes back what the move has made, when the catalog has not decided for it yet.
-   * @returns `switched`: it has, and the move goes on
+   * @returns `switched`: it has, and the move goes on; `cancelled`: the operator wanted it, and nothing has failed
    */
-  async cancel(mover, catalog, operation, failure): Promise<Left & { switched: boolean }> {
+  async cancel(
+    mover,
+    catalog,
+    operation,
+    failure,
+  ): Promise<Left & { switched: boolean; cancelled: boolean }> {
     const { operationId } = operation;
     const until = mover.clock() + turn;
     await setMovePhase(catalog, operationId, ['moving'], 'cancelled');
     const move = await readMoveOf(catalog, operationId);
-    if (move.phase !== 'cancelled') return { more: false, instance: false, switched: true };
+    if (move.phase !== 'cancelled') return { more: false, instance: false, switched: true, cancelled: false };
+    const cancelled = move.wanted === 'cancel';
     const kept = await homeOf(catalog, move.sourceHome);
     const remaining = await leave(mover, catalog, { operation, move, left: move.targetHome, kept, until });
     if (!remaining.more) {
       await tellSecret(mover.plane, catalog, kept, true);
-      const { step, reason } = failureOf(failure);
-      await endOperation(catalog, operationId, { state: 'failed', step, reason });
+      await endOperation(
+        catalog,
+        operationId,
+        cancelled
+          ? { state: 'cancelled', reason: cancelledByOperator }
+          : { state: 'failed', ...failureOf(failure) },
+      );
     }
-    return { ...remaining, switched: false };
+    return { ...remaining, switched: false, cancelled };
   },
 
   /** What is left could not be removed, again and again: the operation says so; where the tenant lives is not in doubt. */

@@ -29,10 +29,11 @@ const takesBack: ReadonlySet<string> = new Set([
 ]);
 
 /** What a machine reads when its step's answer was lost and the repetition finds the operation ended: nothing is left to do. */
-const nothingLeft = (state: 'done' | 'failed') => ({
+const nothingLeft = (state: 'done' | 'failed' | 'cancelled') => ({
   more: false,
   instance: false,
   switched: state === 'done',
+  cancelled: state === 'cancelled',
   next: 'complete',
 });
 
@@ -84,6 +85,7 @@ export async function runStep<
         if (takesBack.has(event.step)) return nothingLeft('failed');
         throw new TenantryError('operation_ended', 'This operation has failed already. Start a new one.');
       }
+      if (operation.state === 'cancelled' && event.step === 'cancel') return nothingLeft('cancelled');
       if (operation.state === 'cancelled')
         throw new TenantryError('operation_cancelled', 'This operation has been undone.');
       const work = () => step(made, catalog, operation, event.input);
