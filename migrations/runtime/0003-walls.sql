@@ -3,7 +3,7 @@
 -- The wall of the shared tables: policies compare tenant_id with it, in a subquery, so that it is asked once in every statement.
 -- What tool SQL may have written into the settings is worth nothing without the secret that a pass is made with. Null, which is
 -- nobody's, in a migration or move: those have a policy of their own, and no pass but a signed context (see
--- `maintained_tenant`). Every other doubt raises.
+-- `maintained_tenants`). Every other doubt raises.
 create function tenancy.current_tenant() returns uuid
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -25,20 +25,30 @@ begin
 end
 $$;
 
--- For the owner's maintenance policy: which tenant's rows a migration or move may touch; null is every tenant's (a migration
--- of the shared tables). Raises without a context of such a purpose: an owner's backfill would otherwise report UPDATE 0.
-create function tenancy.maintained_tenant() returns uuid
+-- For the owner's maintenance policy: whose rows a migration or move may touch. Raises without a context of such a purpose: an
+-- owner's backfill would otherwise report UPDATE 0. A migration of the shared tables has a context for every tenant, and the
+-- setting says for whom a statement of it runs: each tenant in turn, so that what it joins, and whatever function or trigger it
+-- calls, finds no other's; or all, who are named because an index can be asked for names. TN010: for nobody.
+create function tenancy.maintained_tenants() returns uuid[]
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 declare
   context text := current_setting('tenancy.context', true);
   part text[] := string_to_array(context, '.');
+  asked text := current_setting('tenancy.maintained', true);
 begin
   perform from tenancy.keys k
    where k.key_id = part[2] and k.database_id::text = part[3] and tenancy.signed(context, k.inner_pad, k.outer_pad);
   if not found or part[7] not in ('migrate', 'move') or part[9]::bigint < extract(epoch from now()) then
     perform tenancy.refuse(context);
   end if;
-  return nullif(part[4]::uuid, '00000000-0000-0000-0000-000000000000');
+  if part[4]::uuid <> '00000000-0000-0000-0000-000000000000' then
+    return array[part[4]::uuid];
+  elsif asked = 'all' then
+    return array(select h.tenant_id from tenancy.homes h);
+  elsif coalesce(asked, '') = '' then
+    raise exception 'rows of tenants are reached for none of them' using errcode = 'TN010';
+  end if;
+  return array[asked::uuid];
 end
 $$;
 
@@ -80,4 +90,4 @@ end
 $$;
 
 grant execute on function tenancy.current_tenant() to tenancy_app, tenancy_tenants, tenancy_owner;
-grant execute on function tenancy.maintained_tenant(), tenancy.capture() to tenancy_owner;
+grant execute on function tenancy.maintained_tenants(), tenancy.capture() to tenancy_owner;

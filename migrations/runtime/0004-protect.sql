@@ -133,7 +133,7 @@ declare
   command text;
   own constant text := 'tenant_id = (select tenancy.current_tenant())';
   first constant text := '(json_object(tenant_id : true returning jsonb))[(select tenancy.current_tenant()::text)] is not null';
-  maintained constant text := '(select tenancy.maintained_tenant()) is null or tenant_id = (select tenancy.maintained_tenant())';
+  maintained constant text := 'tenant_id = any ((select tenancy.maintained_tenants())::uuid[])';
 begin
   for command in
     with home as materialized (

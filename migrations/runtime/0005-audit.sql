@@ -18,7 +18,7 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjo
 declare
   own constant text := '(tenant_id = ( SELECT tenancy.current_tenant() AS current_tenant))';
   first constant text := '((JSON_OBJECT(tenant_id : true RETURNING jsonb))[( SELECT (tenancy.current_tenant())::text AS current_tenant)] IS NOT NULL)';
-  maintained constant text := '((( SELECT tenancy.maintained_tenant() AS maintained_tenant) IS NULL) OR (tenant_id = ( SELECT tenancy.maintained_tenant() AS maintained_tenant)))';
+  maintained constant text := '(tenant_id = ANY (( SELECT tenancy.maintained_tenants() AS maintained_tenants)::uuid[]))';
   own_default constant text := '(NULLIF(current_setting(''tenancy.tenant''::text, true), ''''::text))::uuid';
 begin
   return query

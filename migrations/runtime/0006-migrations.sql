@@ -11,9 +11,47 @@ begin
   execute statement;
 end
 $$;
-revoke all on procedure tenancy.run_statement(text) from public;
+-- In the shared tables: once for each tenant that lives there, as that tenant. In a home that nobody lives in, once.
+create procedure tenancy.run_for_each(statement text, home_schema name)
+language plpgsql security definer as $$
+declare
+  tenant text;
+begin
+  foreach tenant in array tenancy.tenants_in(home_schema) loop
+    perform pg_catalog.set_config('tenancy.maintained', tenant, true), pg_catalog.set_config('tenancy.tenant', tenant, true);
+    execute statement;
+  end loop;
+  perform pg_catalog.set_config('tenancy.maintained', '', true), pg_catalog.set_config('tenancy.tenant', '', true);
+end
+$$;
+-- A foreign key is validated by a query: over the rows of all.
+create procedure tenancy.run_for_all(statement text)
+language plpgsql security definer as $$
+begin
+  perform pg_catalog.set_config('tenancy.maintained', 'all', true);
+  execute statement;
+  perform pg_catalog.set_config('tenancy.maintained', '', true);
+end
+$$;
+-- What may be about rows, or about what is there once for all: if it turns out to reach rows, for each tenant.
+create procedure tenancy.run_for_each_if_needed(statement text, home_schema name)
+language plpgsql security definer as $$
+begin
+  execute statement;
+exception when sqlstate 'TN010' then
+  call tenancy.run_for_each(statement, home_schema);
+end
+$$;
+revoke all on procedure tenancy.run_statement(text), tenancy.run_for_each(text, name), tenancy.run_for_each_if_needed(text, name), tenancy.run_for_all(text) from public;
 select set_config('role', 'tenancy_keeper', true);
 revoke create on schema tenancy from tenancy_owner;
+
+create function tenancy.tenants_in(home_schema name) returns text[]
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+  select coalesce(array_agg(h.tenant_id::text order by h.tenant_id), '{00000000-0000-0000-0000-000000000000}')
+    from tenancy.homes h where h.schema_name = home_schema
+$$;
+grant execute on function tenancy.tenants_in(name) to tenancy_owner;
 
 -- What the transaction has read, written, made or changed outside these homes: tables by the locks that it holds until its end; the
 -- rest by the version of rows: one that is seen, and not committed, is this transaction's own. Others make schemas meanwhile.

@@ -13,7 +13,10 @@ export interface HomeSchema {
 const entrances = ['admit(text)', 'enter(text)', 'open_home(text)', 'verify(text)', 'current_tenant()'].map(
   (name) => `tenancy.${name}`,
 );
-const definers = [...entrances.slice(2), 'tenancy.maintained_tenant()', 'tenancy.capture()'];
+const definers = [
+  ...entrances.slice(2),
+  ...['maintained_tenants()', 'tenants_in(name)', 'capture()'].map((name) => `tenancy.${name}`),
+];
 const catalogEntrances = ['catalog.resolve(text,text)', 'catalog.health()'];
 
 /**

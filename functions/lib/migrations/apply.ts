@@ -212,17 +212,35 @@ function scriptOf(
         // Before each file: an earlier one may have changed them.
         ...settingsFor(target, file, now).map(own),
         // Constraints checked at the end are this file's too, and triggers that fire there.
-        ...[...statements(file), atEnd].map(({ sql, at }) => ({ ...own(fenced(sql)), at })),
+        ...[...statements(file), atEnd].map((statement) => ({
+          ...own(fencedIn(target, file, statement)),
+          at: statement.at,
+        })),
         ...endOf(target.home, file).map(own),
       ];
     }),
   );
 }
 
-const atEnd: PlacedStatement = { sql: 'set constraints all immediate', at: () => ', at its end' };
+const atEnd: PlacedStatement = {
+  sql: 'set constraints all immediate',
+  runs: 'once',
+  at: () => ', at its end',
+};
 
 /** Where it can leave neither role nor transaction, whatever it calls. */
 const fenced = (sql: string) => `call tenancy.run_statement(${literal(sql)})`;
+/**
+ * In shared tables one statement would reach all tenants' rows: a join by key, a function or a trigger would give one tenant
+ * what is another's.
+ */
+function fencedIn({ home }: MigrationTarget, file: MigrationFile, { sql, runs }: PlacedStatement): string {
+  if (runs === 'once' || file.makesReferenceTables || isolations[home.strategy].ownsTables)
+    return fenced(sql);
+  if (runs === 'for all') return `call tenancy.run_for_all(${literal(sql)})`;
+  const procedure = runs === 'for each' ? 'run_for_each' : 'run_for_each_if_needed';
+  return `call tenancy.${procedure}(${literal(sql)}, ${literal(home.schema)})`;
+}
 
 function settingsFor(
   { home, databaseId, keys }: MigrationTarget,
@@ -242,6 +260,7 @@ function settingsFor(
   const own = tenant === everyTenant ? '' : tenant;
   return [
     `set local tenancy.context = '${context}'`,
+    "set local tenancy.maintained = ''",
     `set local tenancy.tenant = '${own}'`,
     `set local search_path = "${home.schema}", extensions, pg_temp`,
   ];

@@ -23,6 +23,8 @@ export function beginningOf(statement: string): string {
 /** A statement of a file, and how a refusal tells where it is. */
 export interface PlacedStatement {
   readonly sql: string;
+  /** In tables that tenants share: for each of them, for all of them, or for none: then it reaches nobody's rows. */
+  readonly runs: 'for each' | 'for each if needed' | 'for all' | 'once';
   at(): string;
 }
 
@@ -34,7 +36,18 @@ export function statementsOf(sql: string): PlacedStatement[] {
     return {
       // In a function PostgreSQL takes SELECT INTO for that language's own, unless something comes after it.
       sql: /^(?!insert|merge)[\s\S]*\binto\b/i.test(split.bare[index]!) ? `${text}\n;select` : text,
+      runs: runsOf(split.bare[index]!),
       at: () => atStatement(sql, split, index),
     };
   });
+}
+
+function runsOf(bare: string): PlacedStatement['runs'] {
+  // Rows that are written as constants are nobody's: tenants that come later would not have them.
+  if (/^(update|delete|merge|with|insert\b[\s\S]*\bselect)\b/i.test(bare)) return 'for each';
+  if (/^(do|call)\b/i.test(bare)) return 'for each if needed';
+  // What validates foreign keys.
+  if (/^alter\s+table\b[\s\S]*\b(references|validate\s+constraint|attach\s+partition)\b/i.test(bare))
+    return 'for all';
+  return 'once';
 }

@@ -104,16 +104,22 @@ function remedyFor({ message, code, column }: DatabaseError): string {
     case '42883':
       if (/^role "/.test(message)) return owners;
       return `correct it, or name the extension that has it in ${extensionsSetting}, and run it again`;
+    case '42P07':
+    case '42710':
+    case '42701':
+    case '42723': {
+      const partition = /^trigger "tenancy_capture" for relation "(.*)" already exists$/.exec(message)?.[1];
+      if (partition !== undefined)
+        return `write \`drop trigger tenancy_capture on ${partition}\` before it: a partition gets its parent’s. One that is made and attached in the same file has none yet`;
+      return 'correct it and run it again; in tables that tenants share, a DO block that reaches rows runs once for each tenant: what it makes belongs into a statement of its own';
+    }
     case '42P01':
       if (/"[^"]+\.[^"]+"/.test(message)) return unqualified;
       break;
-    case '42710': {
-      const partition = /^trigger "tenancy_capture" for relation "(.*)" already exists$/.exec(message)?.[1];
-      if (partition === undefined) break;
-      return `write \`drop trigger tenancy_capture on ${partition}\` before it: a partition gets its parent’s. One that is made and attached in the same file has none yet`;
-    }
     case 'TN001':
       return 'move whatever reads or changes tenants’ rows into a file of its own, without `-- shared`';
+    case 'TN010':
+      return 'write it as an `update`, `delete`, `merge` or `insert … select` of its own, or in a DO block: those run once for each tenant; rows that tenants to come shall have too are what `-- shared` is for';
     case '25001':
     case '2D000':
       return 'leave it out: a file is one transaction, which is the migrator’s to begin and end';

@@ -359,11 +359,11 @@ const mutations: readonly Mutation[] = [
     as: 'superuser',
     in: 'shared',
     break: () =>
-      'create role mallory login; grant execute on function tenancy.maintained_tenant() to mallory',
+      'create role mallory login; grant execute on function tenancy.maintained_tenants() to mallory',
     mend: () => 'drop owned by mallory; drop role mallory',
     red: ['functions'],
     state: 'broken',
-    names: () => 'functions: tenancy.maintained_tenant() EXECUTE is granted to mallory',
+    names: () => 'functions: tenancy.maintained_tenants() EXECUTE is granted to mallory',
   },
   {
     breach: 'the catalog for a stranger',

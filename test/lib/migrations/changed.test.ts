@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ControlConnection } from '../../../functions/lib/database/connect.ts';
+import { signContext } from '../../../functions/lib/isolation/context.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 import { gaps, mended, ownGaps, ownMended, sharedGaps, sharedMended } from './gaps.ts';
@@ -100,8 +101,15 @@ describe.each(strategies)('%s', (strategy) => {
     world.asProvisioner(tenant(), async (connection) => {
       const { schema, login, tenant: id } = home();
       const here = [[schema], [id], [login], strategy === 'rls'];
+      const { databaseId, keys } = targetOf(world, tenant());
+      const context = signContext(
+        keys,
+        { databaseId, tenant: id, epoch: 1, mode: 'w', purpose: 'migrate', statementMs: 0 },
+        Date.now(),
+      );
       await connection.query(
-        `begin; set local role tenancy_owner; set local search_path = "${schema}", extensions, pg_temp`,
+        `begin; set local role tenancy_owner; set local search_path = "${schema}", extensions, pg_temp;
+         set local tenancy.context = '${context}'; set local tenancy.maintained = 'all'`,
       );
       await connection.query(sql.replaceAll('{login}', login).replaceAll('{schema}', schema));
       const whole = () => found(connection, 'select * from tenancy.audit_homes($1, $2, $3, $4)', here);

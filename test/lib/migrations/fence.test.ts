@@ -179,14 +179,14 @@ const sound: [string, string][] = [
   ],
   [
     'rows selected into a table',
-    `select tenant_id, note_id, body into picked from notes -- all of them
+    `select gen_random_uuid() as tenant_id, 1 as note_id into picked -- as it is
      ; alter table picked alter column tenant_id set not null, add primary key (tenant_id, note_id); drop table picked`,
   ],
   [
     'a procedure, a view, a cursor and a body of SQL',
     `create procedure p() language plpgsql as 'begin update notes set amount = amount; end'; call p();
      create function total() returns bigint begin atomic select case when count(*) > 0 then sum(amount) else 0 end from notes; end;
-     create view seen as select body from notes; declare c cursor for select body from seen; fetch c; close c;
+     create view seen as select body from notes; declare c cursor for select 1; fetch c; close c;
      drop view seen; drop function total(); drop procedure p()`,
   ],
   [

@@ -298,7 +298,7 @@ it('shows no key, home or change to any login', async () => {
       await expect(connection.query("select tenancy.refuse('x')")).rejects.toMatchObject({
         code: '42501',
       });
-      await expect(connection.query('select tenancy.maintained_tenant()')).rejects.toMatchObject({
+      await expect(connection.query('select tenancy.maintained_tenants()')).rejects.toMatchObject({
         code: '42501',
       });
     });

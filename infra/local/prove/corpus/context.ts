@@ -207,7 +207,7 @@ export const context: Theme = {
         `select * from tenancy.verify(${literal(context.replace(/^v1\.[^.]+/, "v1.k' or true --"))})`,
         `select * from tenancy.verify((select string_agg(t::text, '') from ${victim.relation} t))`,
         `select tenancy.authenticate(${literal(context)})`,
-        'select tenancy.maintained_tenant()',
+        'select tenancy.maintained_tenants()',
       ],
     },
     {

@@ -1,0 +1,159 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
+import { startWorld, strategies, type World } from '../../support/world.ts';
+import { migrate } from './target.ts';
+
+/** A migration of shared tables reaches one tenant's rows after the other's: two of them may have the same key, here all do. */
+let world: World;
+beforeAll(async () => {
+  world = await startWorld();
+});
+afterAll(() => world?.close());
+
+let number = 9000;
+
+describe.each(strategies)('%s: a backfill gives each tenant its own', (strategy) => {
+  const both = () => [world.tenants[strategy].a, world.tenants[strategy].b] as const;
+  /** In every home of this strategy: both tenants of the shared tables have one. */
+  async function inHomes(sql: string, isSound = true) {
+    const file = parseMigration(`${++number}-x.sql`, sql);
+    for (const tenant of strategy === 'rls' ? both().slice(0, 1) : both())
+      await migrate(world, tenant, [file], { isSound });
+  }
+  let made = 0;
+  /** People and orders of both tenants, with the same keys; `x` in the SQL makes their names this case's. */
+  async function started(ddl: string) {
+    const x = `x${++made}`;
+    await inHomes(
+      `create table people_x (tenant_id uuid not null, id integer not null, name text not null, primary key (tenant_id, id));
+       create table orders_x (tenant_id uuid not null, id integer not null, person integer not null, name text, seen integer, primary key (tenant_id, id));
+       ${ddl}`.replaceAll('_x', `_${x}`),
+    );
+    for (const tenant of both()) {
+      const db = world.database(tenant);
+      await db.query(`insert into people_${x} (id, name) values (1, '${tenant.slug}')`);
+      await db.query(`insert into orders_${x} (id, person) values (1, 1)`);
+    }
+    return {
+      run: (sql: string) => inHomes(sql.replaceAll('_x', `_${x}`)),
+      names: async () =>
+        Promise.all(
+          both().map(async (tenant) => {
+            const { rows } = await world
+              .database(tenant)
+              .query<{ name: string }>(`select name from orders_${x} order by id`);
+            return rows.map(({ name }) => name);
+          }),
+        ),
+    };
+  }
+  const own = () => both().map(({ slug }) => [slug]);
+
+  it.each([
+    ['a join by key', 'update orders_x o set name = p.name from people_x p where p.id = o.person'],
+    [
+      'a subquery',
+      'update orders_x set name = (select max(name) from people_x where people_x.id = orders_x.person)',
+    ],
+    [
+      'a common table expression',
+      'with p as (select id, name from people_x) update orders_x set name = p.name from p where p.id = orders_x.person',
+    ],
+    [
+      'MERGE',
+      'merge into orders_x o using people_x p on p.id = o.person when matched then update set name = p.name',
+    ],
+    [
+      'a function',
+      'update orders_x set name = name_of_x(person)',
+      "create function name_of_x(p integer) returns text language sql stable as 'select max(name) from people_x where id = p'",
+    ],
+    [
+      'a view',
+      'update orders_x o set name = v.name from named_x v where v.id = o.id',
+      'create view named_x as select o.id, p.name from orders_x o join people_x p on p.id = o.person',
+    ],
+    [
+      'a trigger',
+      'update orders_x set seen = 1',
+      `create function fill_x() returns trigger language plpgsql as 'begin new.name := (select max(name) from people_x where id = new.person); return new; end';
+       create trigger fill before update on orders_x for each row execute function fill_x()`,
+    ],
+    [
+      'a trigger that writes elsewhere',
+      'update people_x set name = name',
+      `create function tell_x() returns trigger language plpgsql as 'begin update orders_x set name = coalesce(name, new.name) where person = new.id; return null; end';
+       create trigger tell after update on people_x for each row execute function tell_x()`,
+    ],
+    [
+      'a DO block',
+      "do 'declare p record; begin for p in select * from people_x loop update orders_x set name = p.name where person = p.id; end loop; end'",
+    ],
+    [
+      'a procedure',
+      'call fill_x()',
+      "create procedure fill_x() language sql as 'update orders_x o set name = p.name from people_x p where p.id = o.person'",
+    ],
+  ])('by %s', async (_, backfill, ddl = '') => {
+    const { run, names } = await started(ddl);
+    await run(backfill);
+    expect(await names()).toEqual(own());
+  });
+
+  it('by INSERT … SELECT, whose rows are that tenant’s, and a trigger’s too', async () => {
+    const { run, names } = await started(
+      `create table log_x (tenant_id uuid not null, id integer not null, name text, primary key (tenant_id, id));
+       create function log_x() returns trigger language plpgsql as 'begin insert into log_x (id, name) values (new.id, new.name); return null; end';
+       create trigger log after insert on orders_x for each row execute function log_x();`,
+    );
+    await run(
+      'delete from log_x; delete from orders_x; insert into orders_x (id, person, name) select 1, p.id, p.name from people_x p; update orders_x o set name = l.name from log_x l where l.id = o.id',
+    );
+    expect(await names()).toEqual(own());
+  });
+
+  it('by several statements and files, with a column made before', async () => {
+    const { run, names } = await started('');
+    await run(
+      'alter table orders_x add column label text; update orders_x o set label = p.name from people_x p where p.id = o.person',
+    );
+    await run('update orders_x set name = label; alter table orders_x drop column label');
+    expect(await names()).toEqual(own());
+  });
+});
+
+describe('shared tables', () => {
+  const { rls } = { rls: () => world.tenants.rls.a };
+  const run = (sql: string) =>
+    migrate(world, rls(), [parseMigration(`${++number}-x.sql`, sql)], { isSound: true });
+
+  it.each([
+    ['a table made of rows', 'create table copies as select * from notes'],
+    ['rows for nobody', "insert into notes (body) values ('seed')"],
+    ['a look at all', 'select max(body) from notes'],
+    ['a check that looks', 'alter table notes add constraint looks check (looks(body))'],
+  ])('refuse %s, with line and remedy', async (_, statement) => {
+    const before =
+      "create function looks(b text) returns boolean language sql stable as 'select exists (select from notes where body = b)'";
+    for (const tenant of [world.tenants.rls.a, world.tenants.rls.b])
+      await world.database(tenant).query("insert into notes (body) values ('here') on conflict do nothing");
+    await expect(run(`${before};\n${statement}`)).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(/at line 2 .*: write it as an `update`/),
+    });
+  });
+
+  it('take a file whose statements reach nobody’s rows as it is', async () => {
+    await run(
+      "do 'begin create table made_once (tenant_id uuid not null, id integer not null, primary key (tenant_id, id)); end'",
+    );
+  });
+
+  it('leave nothing of one tenant for the next statement', async () => {
+    await expect(
+      run(
+        `update notes set amount = amount;\ndo 'begin if current_setting($$tenancy.maintained$$) <> $$$$ then raise $$left$$; end if; end'`,
+      ),
+    ).resolves.toBeDefined();
+  });
+});
