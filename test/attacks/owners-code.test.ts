@@ -1,0 +1,166 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseMigration } from '../../functions/lib/migrations/migration-file.ts';
+import { migrate, targetOf } from '../lib/migrations/target.ts';
+import { startWorld, strategies, type World } from '../support/world.ts';
+
+/**
+ * What a migration leaves behind that others run with the rights of the owner of all homes: a foreign key's action, past row security,
+ * and the server, when it analyses a table. Each of these read another tenant's rows there before it was refused.
+ */
+let world: World;
+beforeAll(async () => {
+  world = await startWorld();
+});
+afterAll(() => world?.close());
+
+const reads = `create function reads() returns boolean language plpgsql as 'begin return exists (select from notes); end';`;
+/** Changed by the owner when a row of `trees` goes. */
+const leaves = (column: string, more = '') =>
+  `create table trees (tenant_id uuid not null, id int not null, primary key (tenant_id, id));
+   create table leaves (tenant_id uuid not null, id int not null, tree ${column}, ${more} primary key (tenant_id, id),
+     foreign key (tenant_id, tree) references trees on delete set null (tree));`;
+const returns = (name: string, parameters: string, type: string, body: string) =>
+  `create function ${name}(${parameters}) returns ${type} immutable language plpgsql as $$ begin return ${body}; end $$;`;
+
+/** What it is, the file, and the object that the refusal names. */
+const refused: [string, string, string][] = [
+  [
+    'a domain’s check',
+    `${reads} create domain d as int check (reads()); ${leaves('d')}`,
+    'd_check on .*\\.d',
+  ],
+  [
+    'a domain’s default',
+    `${reads} ${returns('one', '', 'int', 'reads()::int')} create domain d as int default one()`,
+    'd',
+  ],
+  [
+    'an operator',
+    `${reads} ${returns('same', 'int, int', 'boolean', '$1 = $2 or reads()')}
+     create operator === (function = same, leftarg = int, rightarg = int); ${leaves('int', 'check (id === id),')}`,
+    '===\\(integer,integer\\)',
+  ],
+  [
+    'a cast',
+    `${reads} create type p as (a int); create type f as (a int); ${returns('pf', 'p', 'f', 'case when reads() then row($1.a)::f end')}
+     create cast (p as f) with function pf(p) as assignment;
+     create table trees (tenant_id uuid not null, id p not null, primary key (tenant_id, id));
+     create table leaves (tenant_id uuid not null, id int not null, tree f, primary key (tenant_id, id),
+       foreign key (tenant_id, tree) references trees on update cascade)`,
+    '\\(.*\\.p AS .*\\.f\\)',
+  ],
+  [
+    'a function behind two others',
+    `${reads} ${returns('second', '', 'boolean', 'reads()')} ${returns('first', 'int', 'boolean', 'second()')} ${leaves('int', 'check (first(tree)),')}`,
+    'leaves_tree_check',
+  ],
+  [
+    'a function behind a comment and capital letters',
+    `${reads} ${returns('first', 'int', 'boolean', '"reads" /* ( */ ()')} ${leaves('int', 'g boolean generated always as (FIRST(tree)) stored,')}`,
+    'leaves\\.g',
+  ],
+  [
+    'an aggregate',
+    `${returns('reads', 'boolean, boolean', 'boolean', 'exists (select from notes)')} create aggregate any_of (boolean) (sfunc = reads, stype = boolean);
+     ${returns('first', 'int', 'boolean', 'any_of(true)')} ${leaves('int', 'check (first(tree)),')}`,
+    'leaves_tree_check',
+  ],
+  [
+    'an index’s expression',
+    `${reads} ${returns('peek', 'text', 'text', 'case when reads() then $1 end')} create index notes_peek on notes (peek(body), tenant_id)`,
+    'notes_peek',
+  ],
+  [
+    'an index’s condition',
+    `${reads} ${returns('peek', 'text', 'boolean', 'reads()')} create index notes_peek on notes (tenant_id) where peek(body)`,
+    'notes_peek',
+  ],
+  [
+    'statistics',
+    `${reads} ${returns('peek', 'text', 'text', 'case when reads() then $1 end')} create statistics notes_peek on (peek(body)) from notes`,
+    'notes_peek',
+  ],
+  [
+    'a partition’s key',
+    `${reads} ${returns('part', 'int', 'int', '$1 + reads()::int')}
+     create table parts (tenant_id uuid not null, id int not null, n int) partition by list (part(n))`,
+    'parts',
+  ],
+  [
+    'a text that a check runs',
+    leaves('int', "check (query_to_xml('select count(*) from '||'notes', true, false, '') is not null),"),
+    'leaves',
+  ],
+  [
+    'a text that a default runs',
+    leaves(`int default (length(table_to_xml('notes', true, false, '')::text))`),
+    'leaves',
+  ],
+  [
+    'a text that a domain runs',
+    `create domain d as text check (query_to_xml('sel'||'ect 1', true, false, '') is not null)`,
+    'd',
+  ],
+];
+
+/** In a trigger before what a key’s action changes, whichever columns; most look like none. */
+const hidden: [string, string][] = [
+  ['that everybody sees', 'select count(*) into n from notes;'],
+  ['on the line that ends a comment', '/*\n--*/ select count(*) into n from notes;'],
+  ['on the line that ends a text', "s := '\n-- '; select count(*) into n from notes;"],
+  ['behind a carriage return', '-- nothing\r select count(*) into n from notes;'],
+  ['as a comparison', 'n := count(*) -- is distinct\n from notes;'],
+  ['as a part of a date', 'n := count(*) -- extract(\n x from notes;'],
+  ['in a block of its own', "do 'begin per'\n'form 1; end';"],
+  ['in a text for XML', "s := query_to_xml('sel' || 'ect 1', true, false, '');"],
+  ['that empties a table', 'truncate notes cascade;'],
+  ['that opens a table', 'create policy everybody on notes using (true);'],
+  ['that gives rights', 'grant all on notes to tenancy_app;'],
+  ['behind a name in escapes', 'n := u&"re\\0061ds"();'],
+];
+
+/** Nothing of this reads a row. */
+const sound = `create domain mail as text check (value like '%@%'); ${returns('folded', 'text', 'text', 'lower($1)')}
+  ${returns('joined', 'text, text', 'text', 'folded($1) || folded($2)')}
+  create function stamp() returns trigger language plpgsql as $$
+    begin
+      -- Taken from no table, and selected nowhere.
+      if new.tree is distinct from old.tree then new.stamped := extract(epoch from now()); end if;
+      return new;
+    end $$;
+  ${leaves('int', 'stamped bigint, word text, address mail, check (joined(word, word) is not null),')}
+  create trigger stamp before update on leaves for each row execute function stamp();
+  create index leaves_folded on leaves (joined(word, address), tenant_id);
+  create statistics leaves_both on (folded(word)), tree from leaves;
+  drop table leaves, trees; drop function stamp(), joined(text, text), folded(text); drop domain mail;`;
+
+describe.each(strategies)('in a home of %s', (strategy) => {
+  let number = 9100;
+  const tenant = () => world.tenants[strategy].a;
+  const refusal = async (sql: string, isSound: boolean) => {
+    const file = parseMigration(`${++number}-x.sql`, sql);
+    const error = await migrate(world, tenant(), [file], { isSound }).catch((reason: Error) => reason);
+    expect(error).toMatchObject({ code: 'migration_refused' });
+    return (error as Error).message;
+  };
+
+  it.each(refused)('%s that reads rows is refused', async (_, sql, object) => {
+    for (const isSound of [true, false])
+      expect(await refusal(sql, isSound)).toMatch(
+        new RegExp(`(^|[ .])${object}[:,].* (runs statements|has an expression)`, 'm'),
+      );
+  });
+
+  it.each(hidden)('a statement %s is found', async (_, body) => {
+    const trigger = `set check_function_bodies = off;
+      create function look() returns trigger language plpgsql as $t$ declare n int; s text; begin ${body} return new; end $t$;
+      ${leaves('int')} create trigger look before update on leaves for each row execute function look()`;
+    expect(await refusal(trigger, true)).toMatch(/leaves\.look: runs statements/);
+  });
+
+  it('what calls functions without statements is taken', async () => {
+    expect(targetOf(world, tenant()).home.strategy).toBe(strategy);
+    const file = parseMigration(`${++number}-x.sql`, sound);
+    expect(await migrate(world, tenant(), [file], { isSound: true })).toEqual([file.name]);
+  });
+});
