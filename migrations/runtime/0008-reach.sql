@@ -64,8 +64,12 @@ begin
               and classid not in ('pg_proc'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass) offset 0) d
      cross join lateral (
            select g.tgrelid as relation, format('%s.%s', g.tgrelid::regclass, g.tgname) as name,
-                  g.tgtype & 8 = 8 as deletes, g.tgtype & 16 = 16 as updates, g.tgattr::int2[] as columns, false as always
-             from pg_trigger g where d.classid = 'pg_trigger'::regclass and g.oid = d.objid and (g.tgtype & 2 = 2 or g.tgfoid <> f.oid)
+                  g.tgtype & 8 = 8 as deletes, g.tgtype & 16 = 16 or t.is_parted as updates,
+                  case when t.is_parted then '{}' else g.tgattr::int2[] end as columns, false as always
+             from pg_trigger g
+            -- A row that a key's action moves to another partition is deleted and inserted.
+            cross join lateral (select c.relispartition or c.relkind = 'p' as is_parted from pg_class c where c.oid = g.tgrelid offset 0) t
+            where d.classid = 'pg_trigger'::regclass and g.oid = d.objid and (g.tgtype & 2 = 2 or g.tgfoid <> f.oid)
            union all
            select c.conrelid, format('%s.%s', c.conrelid::regclass, c.conname), false, true, '{}', false from pg_constraint c
             where d.classid = 'pg_constraint'::regclass and c.oid = d.objid and c.contype = 'c' and c.conrelid <> 0
@@ -95,19 +99,23 @@ begin
      where f.prosrc ~* format('(^|\W)%s(\W|$)', regexp_replace(other.proname, '(\W)', '\\\1', 'g'))
         or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass and d.refobjid = other.oid)
   ),
-  -- What of tables and domains is an expression, in the server's own form.
+  -- What of tables and domains is evaluated as the owner, in the server's own form.
   expression as (
     select h.home_schema, r.oid::regclass::text as name, e.tree
       from unnest(relations) given(relation)
      cross join lateral (select c.oid, c.relnamespace from pg_class c where c.oid = given.relation and c.relkind in ('r', 'p') offset 0) r
       join home h on h.oid = r.relnamespace
      cross join lateral (
-           select c.conbin::text as tree from pg_constraint c where c.conrelid = r.oid and c.conbin is not null
-           union all select a.adbin::text from pg_attrdef a where a.adrelid = r.oid
-           union all select concat(i.indexprs, i.indpred) from pg_index i where i.indrelid = r.oid
-           union all select g.tgqual::text from pg_trigger g where g.tgrelid = r.oid
+           select concat(i.indexprs, i.indpred) as tree from pg_index i where i.indrelid = r.oid and (i.indexprs is not null or i.indpred is not null)
            union all select s.stxexprs::text from pg_statistic_ext s where s.stxrelid = r.oid
-           union all select p.partexprs::text from pg_partitioned_table p where p.partrelid = r.oid) e
+           union all
+           select acted.tree from (
+             select from pg_constraint k where k.conrelid = r.oid and k.contype = 'f' and (k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')) limit 1) k
+            cross join lateral (
+             select c.conbin::text from pg_constraint c where c.conrelid = r.oid and c.conbin is not null
+             union all select a.adbin::text from pg_attrdef a where a.adrelid = r.oid
+             union all select g.tgqual::text from pg_trigger g where g.tgrelid = r.oid and g.tgqual is not null
+             union all select p.partexprs::text from pg_partitioned_table p where p.partrelid = r.oid offset 0) acted(tree)) e
     union all
     select h.home_schema, t.oid::regtype::text, concat(t.typdefaultbin, (select string_agg(c.conbin::text, ' ') from pg_constraint c where c.contypid = t.oid))
       from home h
@@ -118,6 +126,10 @@ begin
   )
   select f.home_schema, f.oid::regprocedure::text, 'is a SECURITY DEFINER function: it runs with the rights of the owner of all homes', 'drop SECURITY DEFINER'
     from function f where f.prosecdef
+  union all
+  -- Whoever is connected to the database hears a notification; a large object is the login's, which shared tables' tenants have in common.
+  select f.home_schema, f.oid::regprocedure::text, 'passes values on where there is no wall: in notifications or large objects', 'write them into a table of the home'
+    from function f where coalesce(pg_get_function_sqlbody(f.oid), f.prosrc) ~* '\m(pg_notify|lo_(from_bytea|put|import|creat|create)|lowrite)\M'
   union all
   select distinct c.home_schema, c.name, case when c.always
            then 'runs statements with the rights of the owner of all homes when the server analyses a table, or a foreign key changes its rows'

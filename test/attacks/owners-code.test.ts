@@ -87,6 +87,15 @@ const refused: [string, string, string][] = [
     'parts',
   ],
   [
+    'a trigger of rows that go to another partition',
+    `create table trees (tenant_id uuid not null, id int not null, primary key (tenant_id, id));
+     create table leaves (tenant_id uuid not null, id int not null, tree int not null, primary key (tenant_id, id, tree),
+       foreign key (tenant_id, tree) references trees on update cascade) partition by list (tree);
+     create function look() returns trigger language plpgsql as 'begin perform from notes; return new; end';
+     create trigger look before insert on leaves for each row execute function look()`,
+    'leaves\\.look',
+  ],
+  [
     'a text that a check runs',
     leaves('int', "check (query_to_xml('select count(*) from '||'notes', true, false, '') is not null),"),
     'leaves',
@@ -156,6 +165,35 @@ describe.each(strategies)('in a home of %s', (strategy) => {
       create function look() returns trigger language plpgsql as $t$ declare n int; s text; begin ${body} return new; end $t$;
       ${leaves('int')} create trigger look before update on leaves for each row execute function look()`;
     expect(await refusal(trigger, true)).toMatch(/leaves\.look: runs statements/);
+  });
+
+  it('a function that notifies or writes large objects is refused', async () => {
+    const writes = {
+      tell: "perform pg_notify('changes', to_jsonb(new)::text);",
+      keep: "perform lo_from_bytea(0, convert_to(new.body, 'UTF8'));",
+    };
+    for (const [name, body] of Object.entries(writes))
+      expect(
+        await refusal(
+          `create function ${name}() returns trigger language plpgsql as $$ begin ${body} return null; end $$;
+           create trigger ${name} after insert on notes for each row execute function ${name}()`,
+          true,
+        ),
+      ).toMatch(new RegExp(`${name}\\(\\): passes values on`));
+  });
+
+  it('an index without a transaction is refused before its functions get a row', async () => {
+    const { schema } = targetOf(world, tenant()).home;
+    const files = [
+      '-- shared\ncreate table seen (word text primary key)',
+      `create function see(text) returns void language plpgsql as $$ begin insert into ${schema}.seen values ($1); end $$;
+       ${returns('peek', 'text', 'text', `concat($1, ${schema}.see($1))`)}`,
+    ].map((sql) => parseMigration(`${++number}-x.sql`, sql));
+    await migrate(world, tenant(), files, { isSound: true });
+    await world.database(tenant()).query("insert into notes (body) values ('a secret')");
+    const index = '-- no-transaction\ncreate index concurrently peeks on notes (peek(body), tenant_id)';
+    expect(await refusal(index, true)).toMatch(/\.peeks: runs statements/);
+    expect((await world.database(tenant()).query('select * from seen')).rows).toEqual([]);
   });
 
   it('what calls functions without statements is taken', async () => {
