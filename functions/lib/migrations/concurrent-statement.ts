@@ -7,6 +7,8 @@ export interface ConcurrentStatement {
   /** The index, or the table of `reindex table`; a name without a schema. */
   readonly name: string;
   readonly of: 'index' | 'table';
+  /** Of an index that is made. */
+  readonly table?: string;
   readonly sql: string;
   /** Where in its file it is, for a refusal. */
   readonly at: string;
@@ -47,7 +49,7 @@ export function parseConcurrent(
         `makes an index of ${table} that is unique over all tenants${at}`,
         'add tenant_id to its columns',
       );
-    return { verb: 'create', of: 'index', name: index!.toLowerCase(), sql, at };
+    return { verb: 'create', of: 'index', name: index!.toLowerCase(), table: table!.toLowerCase(), sql, at };
   }
   const dropped = drop.exec(sql);
   if (dropped) return { verb: 'drop', of: 'index', name: dropped[1]!.toLowerCase(), sql, at };

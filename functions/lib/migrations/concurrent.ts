@@ -6,6 +6,7 @@ import { type MigrationTarget, UnprotectedHomeError } from './apply.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { type History, lockHistories, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
+import { inReference } from './reference.ts';
 import { refused } from './refused.ts';
 
 /** ms. It waits for transactions that are older than it, and nobody waits for it: longer than a lock of DDL may take. */
@@ -19,11 +20,12 @@ const lockTimeout = 60_000;
  */
 export async function applyConcurrently(
   connection: ControlConnection,
-  { home }: MigrationTarget,
+  target: MigrationTarget,
   file: MigrationFile & { readonly concurrent: ConcurrentStatement },
   /** ms. */
   statementTimeout: number,
 ): Promise<boolean> {
+  const { home } = target;
   const { concurrent: statement } = file;
   const mark = `"${home.schema}"._migrations`;
   await connection.query(
@@ -33,7 +35,7 @@ export async function applyConcurrently(
     const history = await takeTurn(connection, home, file);
     if (pendingOf(history, [file]).length === 0) return false;
     // First: what is wrong with the home already would be found after it too, and an index over a large table be for nothing.
-    await requireSound();
+    await requireHarmless();
     if (history.has(file.name)) {
       if (await wasFinished(connection, statement)) return await done();
       await clean(connection, statement);
@@ -60,10 +62,28 @@ export async function applyConcurrently(
     await connection.query('reset role; reset all').catch(() => {});
   }
 
-  async function requireSound(): Promise<void> {
-    const findings = await inTransaction(connection, () =>
-      isolations[home.strategy].check(connection, [home]),
-    );
+  /**
+   * An index is first made of an empty copy of its table, and undone: its functions get everybody's values, past row security,
+   * and what they have done with them by then would stay.
+   */
+  async function requireHarmless(): Promise<void> {
+    const { table } = statement;
+    if (table === undefined) return requireSound();
+    await inReference(connection, target, async ({ home: { schema } }) => {
+      await connection.query(
+        `set local search_path = "${home.schema}", extensions, pg_temp; create table ${schema}."${table}" (like "${table}");
+         set local search_path = ${schema}, "${home.schema}", extensions, pg_temp; ${statement.sql.replace(/\bconcurrently\b/i, '')}`,
+      );
+      await audit();
+    });
+  }
+
+  function requireSound(): Promise<void> {
+    return inTransaction(connection, audit);
+  }
+
+  async function audit(): Promise<void> {
+    const findings = await isolations[home.strategy].check(connection, [home]);
     if (findings.length > 0) throw new UnprotectedHomeError(file.name, findings);
   }
 
