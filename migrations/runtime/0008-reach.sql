@@ -176,3 +176,151 @@ begin
    where c.relnamespace <> h.oid;
 end
 $$;
+
+-- What the transaction has read, written, made or changed outside these homes: tables by the locks that it holds until its end; the
+-- rest by the version of rows: one that is seen, and not committed, is this transaction's own. Others make schemas meanwhile. What the
+-- server keeps of everybody's rows is in its catalogs: nobody but a file reads its statistics as a table.
+create or replace function tenancy.audit_strays(home_schemas name[])
+returns table (home_schema name, object text, finding text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp set jit = off as $$
+  with held as materialized (
+    select l.relation, l.classid, l.objid, l.mode from pg_locks l
+     where l.pid = pg_backend_pid() and l.locktype in ('relation', 'object') and l.database = (select oid from pg_database where datname = current_database())
+  )
+  select home_schemas[1], c.oid::regclass::text, 'is not of the home, and the file reads, writes or makes it', 'write names without a schema'
+    from held l join pg_class c on c.oid = l.relation join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+     and n.nspname <> all (home_schemas) and n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast', 'tenancy', 'extensions')
+   group by c.oid
+  union all
+  -- Captured changes are written by the home's own triggers.
+  select home_schemas[1], c.oid::regclass::text, 'is the product''s own, and the file changes it', 'leave it to the product'
+    from held l join pg_class c on c.oid = l.relation
+   where l.mode not in ('AccessShareLock', 'RowShareLock') and c.relnamespace = 'tenancy'::regnamespace and c.relkind = 'r' and c.relname <> 'changes'
+   group by c.oid
+  union all
+  select home_schemas[1], l.relation::regclass::text, 'holds values of every home''s rows, and the file reads it', 'leave it out'
+    from held l
+   where l.mode = 'AccessShareLock' and l.relation in ('pg_statistic'::regclass, 'pg_statistic_ext_data'::regclass, 'tenancy.changes'::regclass)
+   group by l.relation
+  union all
+  select home_schemas[1], coalesce((select n.nspname::text from pg_namespace n where n.oid = l.objid), 'another schema'), 'is dropped or altered', 'leave schemas to the migrator'
+    from held l where l.classid = 'pg_namespace'::regclass and l.mode = 'AccessExclusiveLock'
+  union all
+  select home_schemas[1], made.object, made.finding, made.remedy
+    from (select n.nspname::text as object, 'is a schema of its own' as finding, 'leave schemas to the migrator' as remedy, n.xmin
+            from pg_namespace n where n.nspname <> all (home_schemas)
+          union all select pubname::text, 'is a publication: what is replicated has no wall', 'leave it out', xmin from pg_publication
+          union all select 'default privileges', 'would hold in all homes, and outlive the file', 'leave rights to the migrator', xmin
+            from pg_default_acl where defaclrole = 'tenancy_owner'::regrole) made
+   where age(made.xmin) <= 0
+     and pg_xact_status((pg_current_xact_id()::text::numeric - age(made.xmin))::text::xid8) = 'in progress'
+$$;
+
+-- How much of tables outside these homes this session has asked for. A lock that was taken where an error is caught is given back with
+-- the error, while what was read by then can be kept; these counts stay. Null where nothing catches errors: neither the files
+-- (`catches`) nor a function of the homes. Every table of the database is asked.
+create function tenancy.read_elsewhere(home_schemas name[], catches boolean) returns numeric
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if not catches and not exists (
+       select from unnest(home_schemas) h(home_schema)
+        cross join lateral (
+              select objid from pg_depend d
+               where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(h.home_schema)) and d.classid = 'pg_proc'::regclass offset 0) d
+        cross join lateral (select prosrc from pg_proc where oid = d.objid offset 0) p
+        where regexp_replace(p.prosrc, 'raise[ \t]+exception', '', 'gi') ~* 'exception|execute') then
+    return null;
+  end if;
+  return (
+    select sum(pg_stat_get_xact_blocks_fetched(c.oid)) from pg_class c
+     where c.relkind in ('r', 'm') and c.relnamespace <> all (array(
+           select oid from pg_namespace where nspname = any (home_schemas || '{pg_catalog,information_schema,pg_toast,tenancy,extensions}'::name[])))
+  ) + (
+    -- Read by nobody else in a migration; the server looks its statistics up by their index.
+    select sum(pg_stat_get_xact_numscans(r)) from unnest('{pg_statistic,pg_statistic_ext_data,tenancy.changes,tenancy.changes_tenant}'::regclass[]) r
+  );
+end
+$$;
+
+-- After a file, where it was asked before it. What still holds a lock is named.
+create function tenancy.audit_elsewhere(home_schemas name[], before numeric)
+returns table (home_schema name, object text, finding text, remedy text)
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  if tenancy.read_elsewhere(home_schemas, true) > before then
+    return query select * from tenancy.audit_strays(home_schemas);
+    if not found then
+      return query select home_schemas[1], 'a table of another home'::text, 'is read where errors are caught'::text, 'write names without a schema'::text;
+    end if;
+  end if;
+end
+$$;
+
+-- How often a table was read: scans also of an empty one, and blocks, because a row that is fetched by its place is no scan. A file with
+-- `-- shared` could take the signed context of an earlier one out of a setting and so fetch the rows of all tenants.
+create function tenancy.times_read(relation oid) returns bigint
+language sql volatile as $$
+  select pg_stat_get_xact_numscans(relation) + pg_stat_get_xact_tuples_returned(relation) + pg_stat_get_xact_blocks_fetched(relation)
+$$;
+
+-- Before a file of these homes: which tables are every tenant's to read, and the counts so far. With `shared` also how often
+-- each other table was read.
+create or replace function tenancy.note_tables(home_schemas name[], logins name[], shared boolean) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+  open constant oid[] := tenancy.reference_tables(home_schemas, logins);
+begin
+  if current_setting('track_counts') <> 'on' then
+    raise exception 'track_counts is off: nobody can tell what a migration reads' using errcode = '55000';
+  end if;
+  return jsonb_build_object(
+    'references', (select coalesce(jsonb_object_agg(oid, tenancy.rows_changed(oid)), '{}') from unnest(open) oid),
+    'histories', (
+      select coalesce(jsonb_object_agg(c.oid, pg_stat_get_xact_tuples_updated(c.oid) + pg_stat_get_xact_tuples_deleted(c.oid)), '{}')
+        from unnest(home_schemas) h(home_schema)
+       cross join lateral (select oid from pg_class where relname = '_migrations' and relnamespace = to_regnamespace(quote_ident(h.home_schema)) offset 0) c),
+    'tables', (
+      select coalesce(jsonb_object_agg(t.oid, jsonb_build_object('scans', tenancy.times_read(t.oid), 'indexes', (
+               select coalesce(jsonb_object_agg(i.indexrelid, pg_stat_get_xact_numscans(i.indexrelid)), '{}') from pg_index i where i.indrelid = t.oid))), '{}')
+        from unnest(case when shared then tenancy.home_relations(home_schemas) end) h(oid)
+       cross join lateral (
+             select c.oid from pg_class c where c.oid = h.oid and c.relkind in ('r', 'p') and c.relname <> '_migrations' and c.oid <> all (open) offset 0) t));
+end
+$$;
+
+-- After it. `shared`: it begins with `-- shared`. Every row is a finding.
+create or replace function tenancy.audit_file(home_schemas name[], logins name[], noted jsonb, shared boolean)
+returns table (home_schema name, object text, finding text, remedy text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  open constant oid[] := tenancy.reference_tables(home_schemas, logins);
+begin
+  return query
+  select home_schemas[1], t.key::oid::regclass::text, 'holds tenants'' rows, and is read in a file that makes tables for every tenant',
+         'fill such tables from constants; move whatever reads, changes or indexes this one into a file of its own, without `-- shared`'
+    from jsonb_each(noted -> 'tables') t
+   where tenancy.times_read(t.key::oid) > (t.value -> 'scans')::bigint
+      or exists (select from jsonb_each(t.value -> 'indexes') i where pg_stat_get_xact_numscans(i.key::oid) > i.value::bigint)
+  union all
+  select home_schemas[1], o.oid::regclass::text, 'has tenants'' rows, and would be every tenant''s to read', 'make another table for those, in a file that begins with `-- shared`'
+    from unnest(open) o(oid) where noted -> 'tables' ? o.oid::text
+  union all
+  select home_schemas[1], o.oid::regclass::text, 'would be every tenant''s to read, and the file may have read tenants'' rows',
+         'begin the file that makes it with `-- shared`, or declare `tenant_id uuid not null` and leave rights to the migrator'
+    from unnest(open) o(oid) where not shared and not noted -> 'references' ? o.oid::text
+  union all
+  select home_schemas[1], r.key::oid::regclass::text, 'is every tenant''s to read, and is changed in a file that may have read tenants'' rows',
+         'change it in a file that begins with `-- shared`'
+    from jsonb_each(noted -> 'references') r where not shared and tenancy.rows_changed(r.key::oid) > r.value::bigint
+  union all
+  select home_schemas[1], h.key::oid::regclass::text, 'is the migrator''s own, and the file changes it', 'leave it alone'
+    from jsonb_each(noted -> 'histories') h where pg_stat_get_xact_tuples_updated(h.key::oid) + pg_stat_get_xact_tuples_deleted(h.key::oid) > h.value::bigint;
+end
+$$;
+
+grant execute on function tenancy.read_elsewhere(name[], boolean), tenancy.audit_elsewhere(name[], numeric), tenancy.times_read(oid) to tenancy_owner;

@@ -151,11 +151,14 @@ async function runTogether(
   const homes = ['schema', 'login'].map((column) =>
     listed(pending.map(({ target }) => target.home[column as 'schema' | 'login'])),
   );
-  const before = await connection.query<{ noted: object }>(
-    `${catalogsBefore}; select tenancy.note_tables(${homes}, ${isShared}) as noted`,
+  const all = listed(schemas);
+  const catches = pending.some(({ files }) => files.some(({ sql }) => mayCatch.test(sql)));
+  const before = await connection.query<{ noted: object; elsewhere: string | null }>(
+    `${catalogsBefore}; select tenancy.note_tables(${homes}, ${isShared}) as noted, tenancy.read_elsewhere(${all}, ${catches}) as elsewhere`,
   );
-  const noted = literal(JSON.stringify(before.rows[0]!.noted));
-  const audits = `select * from tenancy.audit_traces(${listed(schemas)}) union all select * from tenancy.audit_file(${homes}, ${noted}, ${isShared})`;
+  const [{ noted, elsewhere }] = before.rows as [(typeof before.rows)[number]];
+  const audits = `select * from tenancy.audit_traces(${all}) union all select * from tenancy.audit_elsewhere(${all}, ${elsewhere})
+    union all select * from tenancy.audit_file(${homes}, ${literal(JSON.stringify(noted))}, ${isShared})`;
   // A path that a file has left could lead to functions of its own: those would run past the fence.
   const script = `${steps.map(({ sql }) => sql).join(';\n')};\nreset search_path; select coalesce(json_agg(f), '[]') as findings from (${audits}) f`;
   const after = await connection.query<{ findings: Finding[] }>(script).catch((error) => {
@@ -172,6 +175,10 @@ async function runTogether(
   });
   if (after.rows[0]!.findings.length > 0) throw new UnprotectedHomeError(file, after.rows[0]!.findings);
 }
+
+/** A file that may catch errors: by its text, or by one that it puts together (`execute`, escapes, a constant in two parts). */
+const mayCatch =
+  /(?<!\braise[ \t]+)exception|\bexecute\b(?!\s+(?:function|procedure)\b)|\b(?:e|u&)'|'(?:[ \t\f\v]|--[^\r\n]*)*[\r\n](?:\s|--[^\r\n]*[\r\n])*'/i;
 
 /**
  * A cursor sees the catalogs as they were when it was opened, also what its own transaction deletes later: by it the audit finds whose a

@@ -88,6 +88,16 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await rows("select count(*)::int as n from notes where body = 'a secret'")).toEqual([{ n: 1 }]);
   });
 
+  it('refuses one that fetches them by their place, under the context of an earlier file', async () => {
+    const keeping =
+      "do $$ begin perform set_config('tests.kept', current_setting('tenancy.context'), false); end $$";
+    const taking = `do $$ begin
+      perform set_config('tenancy.context', current_setting('tests.kept'), true); set local enable_seqscan = off;
+      insert into codes select body from notes where ctid = any ('{"(0,1)","(0,2)","(0,3)"}'::tid[]) on conflict do nothing; end $$`;
+    expect(await refusal(keeping, shared(taking))).toMatch(/notes: holds tenants' rows, and is read/);
+    expect(await rows('select code from codes')).toEqual([{ code: 'EUR' }]);
+  });
+
   // PostgreSQL counts the rows of a sample, and not the sample.
   it.each(publishing.filter(([, sql]) => !sql.includes('tablesample')))(
     'refuses it before the first home is changed, in one without rows: %s',
