@@ -41,20 +41,51 @@ const plain = { head: [], border: [] };
 /** No lines between rows: more of them fit on a screen. */
 const dense = { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' };
 
-/** One row per thing. */
-export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+/** One row per thing; where a terminal is narrower, its widest columns go over several lines. */
+export function table(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  columns = process.stdout.columns,
+): string {
+  const widths = fitting([head, ...rows], columns);
   const made = new Table({ head: [...head], style: plain, chars: dense });
-  made.push(...rows.map((row) => [...row]));
+  made.push(...rows.map((row) => row.map((cell, column) => wrapped(cell, widths[column]!))));
   return made.toString();
 }
 
 /** One thing, a line per property; what is not there is left out. */
-export function card(properties: Readonly<Record<string, string | number | null | undefined>>): string {
+export function card(
+  properties: Readonly<Record<string, string | number | null | undefined>>,
+  columns = process.stdout.columns,
+): string {
+  const rows = Object.entries(properties)
+    .filter(([, value]) => value !== null && value !== undefined)
+    .map(([name, value]) => [name, String(value)] as const);
+  const [, width] = fitting(rows, columns);
   const made = new Table({ style: plain, chars: dense });
-  for (const [name, value] of Object.entries(properties))
-    if (value !== null && value !== undefined) made.push({ [name]: String(value) });
+  made.push(...rows.map(([name, value]) => ({ [name]: wrapped(value, width!) })));
   return made.toString();
 }
+
+/** Narrower than this no column gets: what would be left is not worth reading. */
+const narrowest = 16;
+
+/** What each column may take of a terminal's width. */
+function fitting(rows: readonly (readonly string[])[], columns: number | undefined): number[] {
+  const widths: number[] = [];
+  for (const row of rows)
+    row.forEach((cell, column) => {
+      widths[column] = Math.max(widths[column] ?? 0, ...cell.split('\n').map(({ length }) => length));
+    });
+  // Beside its text each has a border and two spaces.
+  let excess = widths.reduce((sum, width) => sum + width + 3, 1) - (columns || Number.POSITIVE_INFINITY);
+  while (excess-- > 0 && Math.max(...widths) > narrowest) widths[widths.indexOf(Math.max(...widths))]! -= 1;
+  return widths;
+}
+
+/** In lines, between words where that is possible. */
+const wrapped = (text: string, width: number): string =>
+  text.replace(new RegExp(`(?!.{0,${width}}$)(?:(.{1,${width}}) |(.{${width}}))`, 'gmu'), '$1$2\n');
 
 export const json = (value: unknown) => JSON.stringify(value, undefined, 2);
 
