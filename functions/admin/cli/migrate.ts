@@ -194,7 +194,7 @@ function runText({ operation, version, rings, named }: RunView): string {
   return parts.join('\n');
 }
 
-function planText({ version, total, targets, files, rehearsals }: PlanView): string {
+export function planText({ version, total, targets, files, rehearsals }: PlanView): string {
   if (total === 0) return `Every home is at ${version}. Nothing to do.`;
   const rows = targets.map(({ tenant, ring, from, to, pinned, moving }) => [
     tenant ?? '(shared tables)',
@@ -202,24 +202,41 @@ function planText({ version, total, targets, files, rehearsals }: PlanView): str
     from ?? '',
     moving ? `waits: ${moving}` : (pinned ?? to),
   ]);
-  const locks = files.flatMap(({ file, statements }) =>
-    statements.map(({ statement, lock, blocks, note }, index) => [
-      index === 0 ? file : '',
-      statement,
-      lock,
-      note ? `${blocks}; ${note}` : blocks,
-    ]),
-  );
   return [
     `To ${version}: ${total} ${total === 1 ? 'home' : 'homes'}${total > targets.length ? `, the first ${targets.length} of them` : ''}`,
     table(['tenant', 'ring', 'from', 'to'], rows),
-    ...(locks.length > 0 ? [table(['file', 'statement', 'lock', 'blocks'], locks)] : []),
+    ...locksText(files),
     ...rehearsals.map(({ strategy, outcome, reason }) =>
       outcome === 'untried'
         ? `Not tried in an empty home of the strategy ${strategy}: ${reason}. The run tries it at its start.`
         : `An empty home of the strategy ${strategy} ${outcome === 'taken' ? 'takes' : 'refuses'} the files.`,
     ),
   ].join('\n');
+}
+
+/** More statements than these nobody reads. */
+const statementsShown = 50;
+
+/** Each statement with its lock; of many, those that somebody waits for. */
+function locksText(files: PlanView['files']): string[] {
+  const all = files.flatMap(({ file, statements }) => statements.map((each) => ({ file, ...each })));
+  if (all.length === 0) return [];
+  const felt = all.length <= statementsShown ? all : all.filter(({ blocks }) => blocks !== 'nobody');
+  const shown = felt.slice(0, statementsShown);
+  const rows = shown.map(({ file, statement, lock, blocks, note }, index) => [
+    file === shown[index - 1]?.file ? '' : file,
+    statement,
+    lock,
+    note ? `${blocks}; ${note}` : blocks,
+  ]);
+  return [
+    ...(rows.length > 0 ? [table(['file', 'statement', 'lock', 'blocks'], rows)] : []),
+    ...(shown.length < all.length
+      ? [
+          `Of ${all.length} statements in ${files.length} ${files.length === 1 ? 'file' : 'files'} ${felt.length} block somebody${shown.length < felt.length ? `, the first ${shown.length} of them above` : ''}; --json has all.`,
+        ]
+      : []),
+  ];
 }
 
 function wholeNumber(text: string): number {
