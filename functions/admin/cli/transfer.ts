@@ -61,9 +61,11 @@ function rowsTable({ state, result }: OperationWithSteps): string {
     tables?: { table: string; rows: number; sha256: string }[];
     rows?: Record<string, number>;
   };
-  const lines =
-    tables?.map(({ table, rows, sha256 }) => [table, String(rows), sha256.slice(0, 12)]) ??
-    Object.entries(rows ?? {}).map(([table, count]) => [table, String(count), '']);
   const head = `${state}  ${url}`.trimEnd();
-  return lines.length === 0 ? head : `${head}\n${table(['table', 'rows', 'sha-256'], lines)}`;
+  if (tables !== undefined) {
+    const lines = tables.map(({ table, rows, sha256 }) => [table, String(rows), sha256.slice(0, 12)]);
+    return `${head}\n${table(['table', 'rows', 'sha-256'], lines)}`;
+  }
+  const lines = Object.entries(rows ?? {}).map(([table, count]) => [table, String(count)]);
+  return lines.length === 0 ? head : `${head}\n${table(['table', 'rows'], lines)}`;
 }
