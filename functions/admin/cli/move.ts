@@ -114,17 +114,23 @@ async function finish(client: AdminClient, output: Output, begun: MoveView, wait
   hint(output, move);
 }
 
-/** What to run next. */
-function hint(output: Output, { tenant, phase, operation, pausedAt, windowEndsAt }: MoveView): void {
-  if (operation.state !== 'running') return;
+/** How it goes on, and what to run next; nothing of one that has ended. */
+export function nextOf(move: MoveView, now = Date.now()): string | undefined {
+  const { tenant, phase, operation, wanted, pausedAt, windowEndsAt } = move;
+  if (operation.state !== 'running') return undefined;
   const run = (verb: string) => `npm run tenants -- move ${verb} ${tenant}`;
+  if (wanted !== null) return `What was asked for, ${wanted}, is on its way: ${run('status')}`;
   if (pausedAt !== null)
-    output.note(`It is paused, and the tenant’s changes are being noted: ${run('resume')}, or cancel.`);
-  else if (phase === 'moving') output.note(`It is on its way: ${run('status')}`);
-  if (phase === 'switched')
-    output.note(
-      `The way back is open until ${moment(windowEndsAt!)}, and its migrations wait for so long: ${run('reverse')}, or complete.`,
-    );
+    return `It is paused, and the tenant’s changes are being noted: ${run('resume')}, or cancel.`;
+  if (phase === 'moving') return `It is on its way: ${run('status')}`;
+  if (phase === 'switched' && now < Date.parse(windowEndsAt!))
+    return `The way back is open until ${moment(windowEndsAt!)}, and its migrations wait for so long: ${run('reverse')}, or complete.`;
+  return `The home that it has left goes next, once both were seen to hold the same: ${run('status')}`;
+}
+
+function hint(output: Output, move: MoveView): void {
+  const next = nextOf(move);
+  if (next !== undefined) output.note(next);
 }
 
 function progressOf({ phase, pausedAt, operation }: MoveView, now = Date.now()): Progress | undefined {
