@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { operationViews } from '../../functions/lib/admin/operations.ts';
 import { endStalled } from '../../functions/lib/admin/stalled.ts';
@@ -125,10 +126,11 @@ describe('moves over the admin API', () => {
       name: id,
       input: { operation: id, input: { placement: 'shared' } },
     });
-    expect(code(await ask('POST', '/tenants/rls-a/move', { to: 'database' }))).toEqual([
-      409,
-      'operation_running',
-    ]);
+    const inTheWay = await ask('POST', '/tenants/rls-a/move', { to: 'database' });
+    expect(code(inTheWay)).toEqual([409, 'operation_running']);
+    expect(inTheWay.body.error.message).toMatch(
+      /rls-a: move, starting.*`npm run tenants -- move status rls-a`/,
+    );
     expect(code(await ask('POST', '/tenants/rls-a/move', { to: 'schema', placement: 'dedicated' }))).toEqual([
       400,
       'invalid_request',

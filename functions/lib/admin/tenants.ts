@@ -156,7 +156,7 @@ export async function findTenant(catalog: ControlConnection, slug: string): Prom
 
 /**
  * Begins an operation on a tenant. When another one is in its way that nobody works on any more, that one is ended: the
- * caller is told to wait, and finds the tenant free when it comes again.
+ * caller is told of it, and finds the tenant free when it comes again.
  */
 export async function afterStalled<T>(admin: Admin, slug: string, begin: () => Promise<T>): Promise<T> {
   try {
@@ -168,8 +168,18 @@ export async function afterStalled<T>(admin: Admin, slug: string, begin: () => P
       return running ? operationViews(catalog, { operationId: running.operationId, limit: 1 }) : [];
     });
     await endStalled(admin, operations);
-    throw error;
+    throw operations[0] ? inTheWay(slug, operations[0], error) : error;
   }
+}
+
+/** What is changing the tenant, and where its operator reads what ends it. */
+function inTheWay(slug: string, { id, kind, step }: OperationView, cause: unknown): TenantryError {
+  const look = { move: `move status ${slug}`, offboard: `why ${slug}` }[kind as string] ?? `operations ${id}`;
+  return new TenantryError(
+    'operation_running',
+    `Another operation is changing ${slug}: ${kind}, ${step ?? 'starting'}. Wait until it has ended; how it stands: \`npm run tenants -- ${look}\`.`,
+    { cause },
+  );
 }
 
 /** The operation that is changing this tenant now. */
