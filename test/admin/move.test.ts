@@ -163,6 +163,37 @@ describe('moves over the admin API', () => {
     ]);
   });
 
+  it('is expected to take what others took until their switch, and no time after its own', async () => {
+    const { id: tenant } = it_.world.tenants.schema.b;
+    const run = (statement: string, ...values: unknown[]) =>
+      it_.world.asProvisioner('catalog', (catalog) => catalog.query(statement, values));
+    const record = async (state: string, phase: string) => {
+      const id = randomUUID();
+      await run(
+        `insert into catalog.operations (operation_id, kind, tenant_id, state, input, request_digest, started_at, finished_at)
+         values ($1, 'move', $2, $3, '{"strategy": "rls", "placement": "as-in-this-test"}', '', now() - interval '2 h',
+                 case $3 when 'done' then now() - interval '1 h' end)`,
+        ...[id, tenant, state],
+      );
+      await run(
+        `insert into catalog.moves (operation_id, tenant_id, source_home, target_home, window_seconds, phase, switched_at)
+         values ($1, $2, $1, $1, 3600, $3, now() - interval '2 h' + make_interval(secs => $4))`,
+        ...[id, tenant, phase, phase === 'reversed' ? 3_000 : 10],
+      );
+      return id;
+    };
+    const expected = async (id: string) => (await ask('GET', `/operations/${id}`)).body.expectedSeconds;
+    for (const phase of ['completed', 'reversed', 'reversed']) await record('done', phase);
+    const id = await record('running', 'moving');
+    expect(await expected(id)).toBe(10);
+    await run("update catalog.moves set phase = 'switched' where operation_id = $1", id);
+    expect(await expected(id)).toBeNull();
+    await run(
+      "update catalog.operations set state = 'failed', finished_at = now() where operation_id = $1",
+      id,
+    );
+  });
+
   it('pauses, tells so, and goes on in an execution of its own; a paused one is nobody’s to end', async () => {
     const begun = await ask('POST', '/tenants/rls-b/move', { to: 'schema' });
     const { id } = begun.body.operation;

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -178,4 +179,21 @@ it('ends an operation that never got its machine, and leaves one alone that has 
   await age(90);
   await expect.poll(async () => (await show(operation)).state).toBe('failed');
   expect((await admin.ask('GET', '/tenants/never-begun/why')).body.status).toBe('failed');
+});
+
+it('shows an attempt whose process died as failed, once another has begun or the operation has ended', async () => {
+  const id = randomUUID();
+  const run = (statement: string, ...values: unknown[]) =>
+    admin.world.asProvisioner('catalog', (catalog) => catalog.query(statement, [id, ...values]));
+  const attempts = async () => (await show(id)).steps.map(({ outcome }: { outcome: string }) => outcome);
+  await run(
+    `insert into catalog.operations (operation_id, kind, tenant_id, input, request_digest) values ($1, 'export', $2, '{}', '')`,
+    admin.world.tenants.rls.b.id,
+  );
+  await run(`insert into catalog.operation_steps (operation_id, step, attempt, started_at)
+    values ($1, 'exportTenant', 1, now() - interval '2 s'), ($1, 'exportTenant', 2, now() - interval '1 s')`);
+  expect(await attempts()).toEqual(['failed', 'running']);
+  await run("update catalog.operations set state = 'failed', finished_at = now() where operation_id = $1");
+  expect(await attempts()).toEqual(['failed', 'failed']);
+  expect((await show(id)).steps[0].reason).toBe('Its process ended before it had an answer.');
 });

@@ -20,7 +20,7 @@ export interface OperationView {
   readonly finishedAt: string | null;
   /** When anything last happened. */
   readonly activeAt: string;
-  /** What the last operations like it took; null when there was none. */
+  /** What the last operations like it took, moves until their switch; null when there was none, or this one is past it. */
   readonly expectedSeconds: number | null;
 }
 
@@ -58,14 +58,20 @@ async function withSteps(admin: Admin, operationId: string): Promise<OperationWi
     return {
       ...operation!,
       earlierSteps: (await countSteps(catalog, operationId)) - steps.length,
-      steps: steps.map(({ step, attempt, outcome, reason, startedAt, finishedAt }) => ({
-        step,
-        attempt,
-        outcome,
-        reason: reason ?? null,
-        startedAt: startedAt.toISOString(),
-        finishedAt: finishedAt?.toISOString() ?? null,
-      })),
+      steps: steps.map((record, at) => {
+        // Steps take turns; but those of a run, which works in several slots.
+        const isOver =
+          operation!.state !== 'running' || (operation!.kind !== 'migrate' && at < steps.length - 1);
+        const isLost = record.outcome === 'running' && isOver;
+        return {
+          step: record.step,
+          attempt: record.attempt,
+          outcome: isLost ? 'failed' : record.outcome,
+          reason: isLost ? 'Its process ended before it had an answer.' : (record.reason ?? null),
+          startedAt: record.startedAt.toISOString(),
+          finishedAt: record.finishedAt?.toISOString() ?? null,
+        };
+      }),
     };
   });
 }
@@ -80,12 +86,16 @@ export async function operationViews(
        left join catalog.tenants t using (tenant_id)
        left join lateral (select * from catalog.operation_steps s where s.operation_id = o.operation_id
                            order by s.started_at desc limit 1) s on true
-       -- The median of the last ten that were like it.
-       left join lateral (select percentile_cont(0.5) within group (order by extract(epoch from p.finished_at - p.started_at)) as seconds
-                            from (select * from catalog.operations p
+       left join catalog.moves m on m.operation_id = o.operation_id
+       -- The median of the last ten that were like it; of moves until their switch, because the way back takes what it was given.
+       left join lateral (select percentile_cont(0.5) within group (order by extract(epoch from p.ended_at - p.started_at)) as seconds
+                            from (select p.started_at, coalesce(w.switched_at, p.finished_at) as ended_at
+                                    from catalog.operations p left join catalog.moves w using (operation_id)
                                    where p.state = 'done' and p.kind = o.kind and p.input->'strategy' is not distinct from o.input->'strategy'
                                      and p.input->'placement' is not distinct from o.input->'placement'
-                                   order by p.started_at desc limit 10) p) e on o.state = 'running'
+                                     and p.input->'graceSeconds' is not distinct from o.input->'graceSeconds'
+                                     and coalesce(w.phase, 'completed') = 'completed'
+                                   order by p.started_at desc limit 10) p) e on o.state = 'running' and coalesce(m.phase, 'moving') = 'moving'
       where ($1::uuid is null or o.operation_id = $1) and ($2::uuid is null or o.tenant_id = $2)
         and ($1 is not null or $2 is not null or o.state <> 'done' or not coalesce(t.is_canary, false))
       order by o.state = 'running' desc, o.started_at desc limit $3`,
