@@ -67,6 +67,7 @@ describe('of one tenant', () => {
       tenant: `${strategy}-a`,
       strategy,
       status: 'active',
+      migrations: 'ok',
       state: 'ok',
       ...none,
       [field]: 'ok',

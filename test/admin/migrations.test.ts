@@ -170,6 +170,29 @@ describe('migrations over the admin API', () => {
     expect((await ask('GET', '/tenants/schema-b')).body.schemaVersion).toBe('9000-notes');
   });
 
+  it.each(['schema-a', 'rls-a'])('says of %s that the last run has left it out, and why', async (slug) => {
+    const { home } = (await ask('GET', `/tenants/${slug}`)).body;
+    const become = (state: string, reason: string | null) =>
+      it_.world.asProvisioner('catalog', (catalog) =>
+        catalog.query('update catalog.migration_targets set state = $2, reason = $3 where target_id = $1', [
+          ...[slug === 'rls-a' ? home.cluster.id : home.id, state, reason],
+        ]),
+      );
+    const told = async () => {
+      const why = (await ask('GET', `/tenants/${slug}/why`)).body;
+      const { migrations } = (await ask('GET', '/health', undefined, {}, { tenant: slug })).body;
+      return { ...why, migrations };
+    };
+    await become('quarantined', '9701-tag.sql failed: this.');
+    expect(await told()).toMatchObject({
+      why: 'Its agents are served. The last migration run has left its tables as they were: 9701-tag.sql failed: this.',
+      run: ['npm run tenants -- migrate status'],
+      migrations: 'left out: 9701-tag.sql failed: this.',
+    });
+    await become('done', null);
+    expect(await told()).toMatchObject({ why: 'Its agents are served.', run: [], migrations: 'ok' });
+  });
+
   it('resumes what a halted run has left, and unpins', async () => {
     expect((await ask('POST', '/tenants/schema-b/unpin', {})).status).toBe(200);
     expect(code(await ask('POST', '/tenants/schema-b/unpin', {}))).toEqual([409, 'wrong_status']);

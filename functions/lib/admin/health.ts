@@ -1,9 +1,11 @@
+import { whyLeftOut } from '../catalog/migration-runs.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { type ConnectionFacts, connectionBudget, type Inequality } from '../health/budget.ts';
 import type { HealthState } from '../health/findings.ts';
 import { type HealthReport, lastRecord, staleAfterSeconds } from '../health/record.ts';
 import { type TenantHealth, tenantHealth } from '../health/tenant.ts';
+import { isolations } from '../isolation/isolation.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { findTenant } from './tenants.ts';
 
@@ -25,6 +27,8 @@ export interface TenantHealthView extends TenantHealth {
   readonly tenant: string;
   readonly strategy: string;
   readonly status: string;
+  /** What the last migration run made of its tables. */
+  readonly migrations: string;
   /** Of the whole. */
   readonly state: HealthState;
 }
@@ -53,10 +57,11 @@ async function budgetNow(catalog: ControlConnection, facts: ConnectionFacts | un
 
 /** @throws TenantryError `unknown_tenant`; `wrong_status` when it has no home to look at */
 export async function showTenantHealth(admin: Admin, slug: string): Promise<TenantHealthView> {
-  const { row, record } = await withCatalog(admin, async (catalog) => ({
-    row: await findTenant(catalog, slug),
-    record: await lastRecord(catalog),
-  }));
+  const { row, record, leftOut } = await withCatalog(admin, async (catalog) => {
+    const row = await findTenant(catalog, slug);
+    const target = isolations[row.strategy].ownsTables ? row.shown_home : row.cluster_id;
+    return { row, record: await lastRecord(catalog), leftOut: target && (await whyLeftOut(catalog, target)) };
+  });
   if (row.shown_home === null)
     throw new TenantryError(
       'wrong_status',
@@ -77,5 +82,6 @@ export async function showTenantHealth(admin: Admin, slug: string): Promise<Tena
   };
   const { state } = await showHealth(admin);
   const health = await tenantHealth(admin.plane, home, record);
-  return { tenant: slug, strategy: row.strategy, status: row.status, state, ...health };
+  const migrations = leftOut ? `left out: ${leftOut}` : 'ok';
+  return { tenant: slug, strategy: row.strategy, status: row.status, migrations, state, ...health };
 }

@@ -1,3 +1,5 @@
+import { whyLeftOut } from '../catalog/migration-runs.ts';
+import { isolations } from '../isolation/isolation.ts';
 import { readOperation } from '../lifecycle/operations.ts';
 import type { ProvisionInput } from '../lifecycle/provision.ts';
 import type { TenantStatus } from '../tenant/tenant.ts';
@@ -29,7 +31,24 @@ export async function whyTenant(admin: Admin, slug: string, now = Date.now()): P
   const operation = tenant.operation && (await showOperation(admin, tenant.operation.id));
   const again = `${tenants} create ${slug} --tier ${tenant.tier} --strategy ${tenant.strategy}${await placement(admin, tenant)} --wait`;
   const { why, run } = explain(tenant, operation, again, now);
-  return { slug, status, why, graceEndsAt: tenant.graceEndsAt, run, operation };
+  const leftOut = status === 'active' || status === 'suspended' ? await leftOutOf(admin, tenant) : undefined;
+  return {
+    slug,
+    status,
+    why:
+      leftOut === undefined
+        ? why
+        : `${why} The last migration run has left its tables as they were: ${leftOut}`,
+    graceEndsAt: tenant.graceEndsAt,
+    run: leftOut === undefined ? run : [...run, `${tenants} migrate status`],
+    operation,
+  };
+}
+
+async function leftOutOf(admin: Admin, { strategy, home }: TenantView): Promise<string | undefined> {
+  if (home === null) return undefined;
+  const target = isolations[strategy].ownsTables ? home.id : home.cluster.id;
+  return withCatalog(admin, (catalog) => whyLeftOut(catalog, target));
 }
 
 function explain(

@@ -170,3 +170,15 @@ export async function tenantsToTry(
   );
   return rows;
 }
+
+/** Why the last run that came to a target (a home, or a shared cluster) left it out; undefined when it did not. */
+export async function whyLeftOut(catalog: Catalog, targetId: string): Promise<string | undefined> {
+  const { rows } = await catalog.query<{ state: TargetState; reason: string }>(
+    `select m.state, m.reason
+       from (select operation_id, started_at from catalog.operations where kind = 'migrate' order by started_at desc limit 20) r
+       join catalog.migration_targets m using (operation_id)
+      where m.target_id = $1 and m.state in ('done', 'quarantined') order by r.started_at desc limit 1`,
+    [targetId],
+  );
+  return rows[0]?.state === 'quarantined' ? rows[0].reason : undefined;
+}
