@@ -113,6 +113,9 @@ function remedyFor({ message, code, column }: DatabaseError): string {
         return `write \`drop trigger tenancy_capture on ${partition}\` before it: a partition gets its parent’s. One that is made and attached in the same file has none yet`;
       return 'correct it and run it again; in tables that tenants share, a DO block that reaches rows runs once for each tenant: what it makes belongs into a statement of its own';
     }
+    case '42803':
+      if (!/GROUP BY/.test(message)) break;
+      return 'group by each such column, or by the whole primary key of its table, which tenant_id is a part of, and run it again';
     case '42P01':
       if (/"[^"]+\.[^"]+"/.test(message)) return unqualified;
       break;

@@ -129,6 +129,12 @@ describe.each(strategies)('%s', (strategy) => {
     );
 
   it.each([
+    [
+      'create view grouped as select n.note_id, n.body, count(*) from notes n group by n.note_id;',
+      1,
+      'create view grouped',
+      'the whole primary key of its table, which tenant_id is a part of',
+    ],
     ['select 1;\n\nselect 1 / 0;\nselect 2', 3, 'select 1 / 0', 'correct it and run it again'],
     [
       'select 1;\n-- why\nalter table notes\n  add column 😀 nosuchtype',
