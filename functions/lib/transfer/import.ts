@@ -211,6 +211,12 @@ function refusalOf(error: unknown, at: ExportedTable | undefined): unknown {
       `A row breaks a rule of the home (${where}). It may be there already, or point at one that is not.`,
       error,
     );
+  if (code === '22021') return importRefused(`A text is not UTF-8, or has a NUL in it (${where}).`, error);
+  if (code === '22P04')
+    return importRefused(
+      `It is not CSV as PostgreSQL's COPY writes it, with the manifest's columns as its first line and no byte order mark (${where}).`,
+      error,
+    );
   if (code.startsWith('22')) return importRefused(`A value is not of its column's type (${where}).`, error);
   if (code.startsWith('42') && at) return importRefused(`The home can't take this file (${where}).`, error);
   return error;

@@ -17,7 +17,10 @@ const name = z
 const table = z.strictObject({
   table: name,
   /** In the file's order. Without tenant_id the rows become the importing tenant's. */
-  columns: z.array(name).min(1),
+  columns: z
+    .array(name)
+    .min(1)
+    .refine((columns) => new Set(columns).size === columns.length, { message: 'names a column twice' }),
   /** Beside the manifest: CSV as PostgreSQL's COPY writes it, with a header; an empty field is null, `""` an empty text. */
   file: z.string().regex(/^[a-z_][a-z0-9_]{0,62}(-[0-9a-f]{16})?(\.\d{1,6})?\.csv$/),
   rows: z.int().min(0),

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
+import { constants, createReadStream, createWriteStream } from 'node:fs';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -56,8 +56,11 @@ function openFolder(folder: string): Store {
     },
     async read(name) {
       try {
-        const file = await open(join(folder, name));
-        return createReadStream('', { fd: file });
+        // A pipe would be waited for until somebody writes to it.
+        const file = await open(join(folder, name), constants.O_RDONLY | constants.O_NONBLOCK);
+        if ((await file.stat()).isFile()) return createReadStream('', { fd: file });
+        await file.close();
+        throw new TenantryError('import_refused', `${name} is there, but it is no file.`);
       } catch (error) {
         if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
         throw error;

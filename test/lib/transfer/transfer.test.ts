@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { createReadStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -323,6 +324,23 @@ describe.each(strategies)('%s', (strategy) => {
       ),
     ],
     ['a value of another type', 'type', replaceNotes('note_id,body', 'no-uuid,x')],
+    ['a text with a NUL', 'a NUL in it', replaceNotes('note_id,body', `${randomUUID()},a\0b`)],
+    ['what is no CSV', 'It is not CSV', replaceNotes('note_id,body', `${randomUUID()},"without an end`)],
+    [
+      'a column that is named twice',
+      'names a column twice',
+      edit((m) => {
+        m.tables.find(notes).columns.push('note_id');
+      }),
+    ],
+    [
+      'a pipe in place of a file, without waiting for it',
+      'it is no file',
+      (path: string) => {
+        rmSync(join(path, 'notes.csv'));
+        execFileSync('mkfifo', [join(path, 'notes.csv')]);
+      },
+    ],
   ] as [string, string, (path: string) => void][])(
     'refuses %s, and leaves nothing',
     async (_, message, spoil) => {
