@@ -301,6 +301,16 @@ test('data and endpoint survive stopping, a crash, and a restart of the emulator
   process.kill(emulator.instances!.pids()[0]!, 'SIGQUIT');
   await expect.poll(() => history.initech!.slice(restarted)).toEqual(['available']);
 
+  // A session that is at work outlives its dead server for a while, and holds the data.
+  const killed = history.initech!.length;
+  const busy = asMaster('initech', 'do $$ begin for i in 1..100000000 loop null; end loop; end $$').catch(
+    () => {},
+  );
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  process.kill(emulator.instances!.pids()[0]!, 'SIGKILL');
+  await expect.poll(() => history.initech!.slice(killed), { timeout: 60_000 }).toEqual(['available']);
+  await busy;
+
   const pids = emulator.instances!.pids();
   await emulator.close();
   for (const pid of pids) expect(() => process.kill(pid, 0)).toThrow('ESRCH');

@@ -2,6 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import {
   DBInstanceAlreadyExistsFault$,
   DBInstanceNotFoundFault$,
@@ -301,9 +302,20 @@ export class RdsInstances {
       if (this.#closing || this.#servers.get(instance.identifier) !== server) return;
       this.#servers.delete(instance.identifier);
       instance.status = 'starting';
-      // It may die once more while it starts.
-      this.#run(instance, () => this.#bring(instance).catch(() => this.#bring(instance)));
+      this.#run(instance, () => this.#bringAgain(instance));
     });
+  }
+
+  /** It may die once more while it starts; and processes of the dead server hold its data until their statements have ended. */
+  async #bringAgain(instance: Instance): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#bring(instance);
+      } catch (error) {
+        if (this.#closing || tries === 60) throw error;
+        await setTimeout(1_000);
+      }
+    }
   }
 
   async #reached(instance: Instance, status: InstanceStatus): Promise<void> {
