@@ -25,7 +25,10 @@ export const demoTenants = [
 
 export type DemoTenant = (typeof demoTenants)[number] & { readonly id: TenantId };
 
-/** Onboards, or brings to the latest migrations, one demo tenant; undefined when it has been offboarded. */
+/**
+ * Onboards, or brings to the latest migrations, one demo tenant; undefined when it has been offboarded. One whose home
+ * refuses them is told and left as it is, as a run would: else nobody could start what it takes to mend it.
+ */
 export async function prepareTenant(
   plane: ControlPlane,
   tenant: (typeof demoTenants)[number],
@@ -35,10 +38,24 @@ export async function prepareTenant(
   try {
     return { ...tenant, id: await onboard(plane, tenant, place, release) };
   } catch (error) {
-    if (error instanceof TenantryError && error.code === 'slug_taken') return undefined;
-    throw error;
+    if (!(error instanceof TenantryError)) throw error;
+    if (error.code === 'slug_taken') return undefined;
+    const id = error.code === 'migration_refused' ? await servedAs(plane, tenant.slug) : undefined;
+    if (id === undefined) throw error;
+    console.error(`${tenant.slug} keeps its old tables. ${error.message}`);
+    return { ...tenant, id };
   }
 }
+
+/** Its id, when it has a home that was opened before. */
+const servedAs = (plane: ControlPlane, slug: string): Promise<TenantId | undefined> =>
+  withConnection(catalogEndpoint(plane), async (catalog) => {
+    const { rows } = await catalog.query<{ tenant_id: TenantId }>(
+      'select tenant_id from catalog.tenants where slug = $1 and home_id is not null',
+      [slug],
+    );
+    return rows[0]?.tenant_id;
+  });
 
 /** Fills the inventories of those that have none yet, each through its tenant's own way to its data. */
 export async function seedTenants(
