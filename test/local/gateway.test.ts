@@ -2,6 +2,7 @@ import { createServer, request } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { functions } from '../../infra/functions.ts';
+import { startAdminGateway } from '../../infra/local/gateway/admin.ts';
 import { type Gateway, startGateway } from '../../infra/local/gateway/gateway.ts';
 import { LambdaHost } from '../../infra/local/lambda/host.ts';
 
@@ -231,4 +232,28 @@ describe('what the client is given', () => {
     expect(response.status).toBe(200);
     await expect(response.text()).rejects.toThrow();
   });
+});
+
+test('the admin API says why its function has failed, and where there is more', async () => {
+  const rows = functions
+    .filter(({ name }) => name === 'admin')
+    .map((row) => ({ ...row, entry: 'test/local/functions/not-loadable.ts' }));
+  const broken = new LambdaHost({
+    root,
+    functions: rows,
+    variables: () => ({}),
+    log: () => {},
+    onInitError: () => {},
+  });
+  const admin = await startAdminGateway(broken, async () => '');
+  try {
+    const headers = { authorization: `Bearer ${admin.token}` };
+    const response = await fetch(`http://127.0.0.1:${admin.port}/tenants`, { headers });
+    expect(response.status).toBe(502);
+    const { error } = (await response.json()) as { error: { message: string } };
+    expect(error.message).toMatch(/^The admin function failed: .+ the terminal of `npm start` say more\.$/);
+  } finally {
+    await admin.close();
+    await broken.close();
+  }
 });

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { join } from 'node:path';
 import type { LambdaHost } from '../lambda/host.ts';
 import { proxyEvent } from './event.ts';
-import { buffered, type Gateway, isLoopback, readBody } from './gateway.ts';
+import { buffered, type Gateway, IntegrationTimeout, isLoopback, readBody } from './gateway.ts';
 
 export interface AdminGateway extends Gateway {
   /** In place of IAM: whoever can read this user's files may operate the tenants. */
@@ -20,7 +20,12 @@ export async function startAdminGateway(
   const server = createServer((message, response) => {
     serve(lambda, mint, token, message, response).catch((error: unknown) => {
       console.error('admin:', error instanceof Error ? error.message : error);
-      refuse(message, response, 502, 'internal', 'The admin function failed: logs/admin.log says why.');
+      const [status, why] =
+        error instanceof IntegrationTimeout
+          ? [504, 'has not answered in 29 seconds; what it has begun may go on']
+          : [502, `failed: ${error instanceof Error ? error.message : error}`];
+      const log = 'logs/admin.log and the terminal of `npm start` say more';
+      refuse(message, response, status, 'internal', `The admin function ${why}. ${log}.`);
     });
   });
   await new Promise<void>((resolve, reject) => {

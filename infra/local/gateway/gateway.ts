@@ -173,7 +173,7 @@ async function stream(
   response.end();
 }
 
-class IntegrationTimeout extends Error {}
+export class IntegrationTimeout extends Error {}
 
 export async function buffered(
   lambda: LambdaHost,
