@@ -39,6 +39,7 @@ async function run(progress: (text: string) => void): Promise<Report> {
   const targets = await prepareTargets(keys, await victimsOf(system));
   const tables = Object.fromEntries(targets.map(({ party, tables }) => [party.name, tables]));
   progress(`Attacking ${Object.keys(tables).join(', ')} at ${system.url}\n`);
+  progress('The watch sees these intruders, too, and calls isolation broken until a minute after the end.\n');
   const intruders = await letIn(system.plane);
   // Ctrl-C, too, leaves no intruder behind.
   const stop = () => void intruders.remove().finally(() => process.exit(130));
