@@ -44,7 +44,7 @@ export function offboardCommand(program: Command, client: AdminClient, output: (
         throw new CommandFailure(1, 'operation_cancelled', operation.reason ?? 'It was undone.');
       if (operation.state === 'running')
         output().note(
-          tenant.graceEndsAt !== null
+          tenant.graceEndsAt !== null && Date.parse(tenant.graceEndsAt) > Date.now()
             ? `Every call is refused. Until ${moment(tenant.graceEndsAt)} this undoes it, and its agents are served again: npm run tenants -- resume ${slug}`
             : 'Its removal has begun: npm run tenants -- operations --watch',
         );
