@@ -198,6 +198,7 @@ describe('migrations over the admin API', () => {
     expect(code(await ask('POST', '/tenants/schema-b/unpin', {}))).toEqual([409, 'wrong_status']);
     const begun = await ask('POST', '/migrations', { tolerated: 3 });
     expect((await ask('POST', '/migrations/halt', {})).status).toBe(200);
+    expect(code(await ask('POST', '/migrations/resume', {}))).toEqual([409, 'operation_running']);
     expect(await carryOut(begun.body.operation.id)).toBe('FAILED');
     expect((await ask('GET', '/migrations/latest')).body.operation.reason).toBe(
       'An operator has halted the run.',

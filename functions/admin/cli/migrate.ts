@@ -68,6 +68,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
     .action(async () => {
       const { body } = await client.post<RunView>('/migrations/halt', {});
       output().print(output().json ? json(body) : runText(body));
+      output().note('Batches under way end first: npm run tenants -- migrate status');
     });
 
   migrate

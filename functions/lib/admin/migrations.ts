@@ -81,7 +81,13 @@ export async function resumeMigration(admin: Admin, idempotencyKey: string | und
     return rows[0] as { state: string; input: NewRunBody; idempotency_key: string | null } | undefined;
   });
   // The last run may be the one that this key has begun: then it is the answer, whatever has become of it.
-  if (last === undefined || (last.state !== 'failed' && last.idempotency_key !== idempotencyKey))
+  const isOurs = last !== undefined && last.idempotency_key === (idempotencyKey ?? '');
+  if (last?.state === 'running' && !isOurs)
+    throw new TenantryError(
+      'operation_running',
+      'The last run is still under way: one that was halted ends the batches it is at. `npm run tenants -- migrate status` says when it has ended.',
+    );
+  if (last === undefined || (last.state !== 'failed' && !isOurs))
     throw new TenantryError(
       'wrong_status',
       'The last run has not failed: there is nothing to resume. What it left out: `npm run tenants -- migrate run`.',
