@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { constants, createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -45,6 +45,9 @@ function openFolder(folder: string): Store {
   return {
     async write(name, bytes) {
       await mkdir(folder, { recursive: true, mode: 0o700 });
+      // What a killed process has left of it.
+      for (const left of await readdir(folder))
+        if (left.startsWith(`.${name}.`)) await rm(join(folder, left), { force: true });
       const unfinished = join(folder, `.${name}.${randomUUID()}`);
       try {
         await pipeline(bytes, createWriteStream(unfinished, { mode: 0o600, flush: true }));
