@@ -6,7 +6,6 @@ import type { Endpoint, Mode } from '../../../functions/lib/database/types.ts';
 import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
 import type { Way } from './attack.ts';
 import { contextOf, type Party } from './party.ts';
-import type { Victim } from './victim.ts';
 
 /** All that came back, and a look at the victims while the attacker still holds what it got. */
 export interface Attempt {
@@ -16,7 +15,10 @@ export interface Attempt {
 }
 
 /** From the victim's side. */
-type Look = Pick<Victim, 'blocked' | 'harm'>;
+interface Look {
+  blocked(): Promise<string | undefined>;
+  harm(): Promise<string | undefined>;
+}
 
 /** Runs the statements on the attacker's own login, as far as they get. */
 export function attempt(

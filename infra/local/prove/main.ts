@@ -45,12 +45,12 @@ async function run(progress: (text: string) => void): Promise<Report> {
   const stop = () => void intruders.remove().finally(() => process.exit(130));
   process.once('SIGINT', stop).once('SIGTERM', stop);
   try {
-    let tried = 0;
-    const onFinding = () => {
-      tried += 1;
-      if (tried % 100 === 0) progress(`  ${tried} attempts\r`);
+    const started = Date.now();
+    const onTried = (tried: number, all: number) => {
+      const minutesLeft = Math.ceil(((Date.now() - started) * (all - tried)) / tried / 60_000);
+      if (tried % 100 === 0) progress(`  ${tried} of ${all} attempts, about ${minutesLeft} min left    \r`);
     };
-    const below = await prove({ keys, attackers: intruders.parties, targets, themes: corpus, onFinding });
+    const below = await prove({ keys, attackers: intruders.parties, targets, themes: corpus, onTried });
     return { url: system.url, tables, findings: [...below, ...(await attackEndpoint(system, targets))] };
   } finally {
     await closeTargets(targets);

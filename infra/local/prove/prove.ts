@@ -48,7 +48,7 @@ export async function prepareTargets(keys: MasterKeys, parties: readonly Party[]
   });
 }
 
-/** One attack on one table of one victim. */
+/** One attack on one table of one victim, which looks at all of its tables, or at some. */
 export async function tryAttack(
   keys: MasterKeys,
   attacker: Party,
@@ -57,13 +57,17 @@ export async function tryAttack(
   { title }: Theme,
   attack: Attack,
   way: Way,
+  lookedAt: readonly string[] = target.tables,
 ): Promise<Finding | undefined> {
   const aim = aimAt(keys, attacker, target, table);
   const statements = attack.sql(aim);
   if (statements.length === 0) return undefined;
   const { from = 'call' } = attack;
-  const { blocked, harm: harmed } = target.victim;
-  const look = { blocked, harm: () => harmed(from === 'session') };
+  const { victim } = target;
+  const look = {
+    blocked: () => victim.blocked(lookedAt),
+    harm: () => victim.harm(lookedAt, from === 'session'),
+  };
   const { heard, harm } = await attempt(keys, attacker, from, statements, way, look);
   const what = harm ?? betrayal(heard, statements, attack, aim, target, table);
   const known = attack.residual?.between(attacker.strategy, target.party.strategy);
@@ -147,30 +151,53 @@ export interface Trial {
   readonly attackers: readonly Party[];
   readonly targets: readonly Target[];
   readonly themes: readonly Theme[];
-  /** After each. */
-  readonly onFinding?: (finding: Finding) => void;
+  /** After each of them. */
+  readonly onTried?: (tried: number, all: number) => void;
 }
+
+type Planned = readonly [
+  attacker: Party,
+  target: Target,
+  table: string,
+  theme: Theme,
+  attack: Attack,
+  way: Way,
+  lookedAt: readonly string[],
+];
 
 /** Every attacker against every table of every other tenant. They do not get into each other's way. */
 export async function prove(trial: Trial): Promise<Finding[]> {
-  const findings = await Promise.all(trial.attackers.map((attacker) => proveBy(attacker, trial)));
-  return findings.flat();
+  const plans = trial.attackers.map((attacker) => planOf(attacker, trial));
+  const all = plans.flat().length;
+  let tried = 0;
+  const work = plans.map(async (plan) => {
+    const findings: Finding[] = [];
+    for (const planned of plan) {
+      const finding = await tryAttack(trial.keys, ...planned);
+      if (finding) findings.push(finding);
+      tried += 1;
+      trial.onTried?.(tried, all);
+    }
+    return findings;
+  });
+  return (await Promise.all(work)).flat();
 }
 
-async function proveBy(attacker: Party, trial: Trial): Promise<Finding[]> {
-  const findings: Finding[] = [];
+function planOf(attacker: Party, trial: Trial): Planned[] {
+  const plan: Planned[] = [];
   for (const target of trial.targets.filter(({ party }) => party.tenant !== attacker.tenant))
     for (const theme of trial.themes)
-      for (const attack of theme.attacks.filter(({ residual }) => !residual))
-        for (const table of tablesFor(trial, attacker, target, theme, attack))
-          for (const way of waysBetween(attacker, target.party)) {
-            const finding = await tryAttack(trial.keys, attacker, target, table, theme, attack, way);
-            if (finding) {
-              findings.push(finding);
-              trial.onFinding?.(finding);
-            }
-          }
-  return findings;
+      for (const attack of theme.attacks.filter(({ residual }) => !residual)) {
+        const tables = tablesFor(trial, attacker, target, theme, attack);
+        for (const table of tables) {
+          // At all tables once before and once after it was tried on each: every time, the time it takes grows with their square.
+          const isEdge = table === tables[0] || table === tables.at(-1);
+          const lookedAt = isEdge ? target.tables : [table];
+          for (const way of waysBetween(attacker, target.party))
+            plan.push([attacker, target, table, theme, attack, way, lookedAt]);
+        }
+      }
+  return plan;
 }
 
 export const closeTargets = (targets: readonly Target[]) =>

@@ -9,30 +9,37 @@ const PATIENCE_MS = 400;
 /** The victim's own view of an attack: whether its rows are as they were, and whether it can write them at once. */
 export interface Victim {
   readonly party: Party;
-  /** Whether it is kept from writing now. @returns what is wrong, or undefined */
-  blocked(): Promise<string | undefined>;
-  /** The same, and whether its rows have changed. `newcomer`: on a new connection, for an attack on those opened after it. */
-  harm(newcomer?: boolean): Promise<string | undefined>;
+  /** Whether it is kept from writing now, to these tables or all. @returns what is wrong, or undefined */
+  blocked(tables?: readonly string[]): Promise<string | undefined>;
+  /** The same, and whether their rows have changed. `newcomer`: on a new connection, for an attack on those opened after it. */
+  harm(tables?: readonly string[], newcomer?: boolean): Promise<string | undefined>;
   close(): Promise<void>;
 }
 
 type Client = Awaited<ReturnType<typeof connectClient>>;
 
 export async function watch(keys: MasterKeys, party: Party, tables: readonly string[]): Promise<Victim> {
-  const relations = tables.map((table) => relationOf(party.schema, table));
+  const relationsOf = (names: readonly string[]) => names.map((table) => relationOf(party.schema, table));
   let client = await connectClient(party.endpoint, false);
-  const before = await digest(client, contextOf(keys, party, { mode: 'r' }), relations);
+  const digests = (names: readonly string[]) =>
+    digest(client, contextOf(keys, party, { mode: 'r' }), relationsOf(names));
+  const all = await digests(tables);
+  const before = new Map(tables.map((table, index) => [table, all[index]]));
   let turn: Promise<unknown> = Promise.resolve();
 
-  async function look(alsoRows: boolean, newcomer: boolean): Promise<string | undefined> {
+  async function look(
+    names: readonly string[],
+    alsoRows: boolean,
+    newcomer: boolean,
+  ): Promise<string | undefined> {
     try {
       if (newcomer) {
         client.connection.stream.destroy();
         client = await connectClient(party.endpoint, false);
       }
-      await touch(client, contextOf(keys, party), relations);
-      const isSame =
-        !alsoRows || before === (await digest(client, contextOf(keys, party, { mode: 'r' }), relations));
+      await touch(client, contextOf(keys, party), relationsOf(names));
+      const now = alsoRows ? await digests(names) : [];
+      const isSame = now.every((digest, index) => digest === before.get(names[index]!));
       return isSame ? undefined : 'its rows are not what they were';
     } catch (error) {
       const { message, cause } = error as Error;
@@ -44,16 +51,16 @@ export async function watch(keys: MasterKeys, party: Party, tables: readonly str
   }
 
   /** Attackers that work at the same time take turns here. */
-  const inTurn = (alsoRows: boolean, newcomer: boolean) => {
-    const looked = turn.then(() => look(alsoRows, newcomer));
+  const inTurn = (names: readonly string[], alsoRows: boolean, newcomer: boolean) => {
+    const looked = turn.then(() => look(names, alsoRows, newcomer));
     turn = looked;
     return looked;
   };
 
   return {
     party,
-    blocked: () => inTurn(false, false),
-    harm: (newcomer = false) => inTurn(true, newcomer),
+    blocked: (names = tables) => inTurn(names, false, false),
+    harm: (names = tables, newcomer = false) => inTurn(names, true, newcomer),
     close: () => client.end(),
   };
 }
@@ -74,7 +81,7 @@ async function touch(client: Client, context: string, relations: readonly string
 }
 
 /** Which version of which row, not what is in it: a change makes a new one, and this is cheap for large tables. */
-async function digest(client: Client, context: string, relations: readonly string[]): Promise<string> {
+async function digest(client: Client, context: string, relations: readonly string[]): Promise<string[]> {
   const sums = relations.map(
     (relation) =>
       `(select concat(count(*), ':', sum(hashtextextended(ctid::text, xmin::text::bigint))) from ${relation})`,
@@ -82,8 +89,8 @@ async function digest(client: Client, context: string, relations: readonly strin
   const results: unknown = await client.query(
     `begin isolation level read committed read only;
      select tenancy.enter('${context}');
-     select array_to_string(array[${sums.join(', ')}], ' ') as digest;
+     select array[${sums.join(', ')}]::text[] as digests;
      commit`,
   );
-  return (results as { rows: { digest: string }[] }[])[2]!.rows[0]!.digest;
+  return (results as { rows: { digests: string[] }[] }[])[2]!.rows[0]!.digests;
 }
