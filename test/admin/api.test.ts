@@ -91,12 +91,15 @@ describe('creating a tenant', () => {
   });
 
   it.each([
-    ['Hooli', 'slug_invalid'],
-    ['ab', 'slug_invalid'],
-    ['tenants', 'slug_invalid'],
-    ["x'; drop table catalog.tenants; --", 'slug_invalid'],
-  ])('refuses the slug %s', async (slug, refusal) => {
-    expect(code(await create({ slug, tier: 'starter' }))).toEqual([400, refusal]);
+    ['Hooli', 'use a-z'],
+    ['ab', 'use at least 3 characters'],
+    ['a'.repeat(41), 'use at most 40 characters'],
+    ['tenants', 'reserved'],
+    ["x'; drop table catalog.tenants; --", 'use a-z'],
+  ])('refuses the slug %s, and says what it can be', async (slug, remedy) => {
+    const answer = await create({ slug, tier: 'starter' });
+    expect(code(answer)).toEqual([400, 'slug_invalid']);
+    expect(JSON.stringify(answer.body)).toContain(remedy);
   });
 
   it.each([
