@@ -54,7 +54,8 @@ $$;
 grant execute on function tenancy.tenants_in(name) to tenancy_owner;
 
 -- What the transaction has read, written, made or changed outside these homes: tables by the locks that it holds until its end; the
--- rest by the version of rows: one that is seen, and not committed, is this transaction's own. Others make schemas meanwhile.
+-- rest by the version of rows: one that is seen, and not committed, is this transaction's own. Others make schemas meanwhile. What the
+-- server keeps of everybody's rows is in its catalogs: nobody but a file reads its statistics as a table.
 create function tenancy.audit_strays(home_schemas name[])
 returns table (home_schema name, object text, finding text, remedy text)
 language sql stable
@@ -74,6 +75,11 @@ set search_path = pg_catalog, pg_temp set jit = off as $$
     from held l join pg_class c on c.oid = l.relation
    where l.mode not in ('AccessShareLock', 'RowShareLock') and c.relnamespace = 'tenancy'::regnamespace and c.relkind = 'r' and c.relname <> 'changes'
    group by c.oid
+  union all
+  select home_schemas[1], l.relation::regclass::text, 'holds values of every home''s rows, and the file reads it', 'leave it out'
+    from held l
+   where l.mode = 'AccessShareLock' and l.relation in ('pg_statistic'::regclass, 'pg_statistic_ext_data'::regclass, 'tenancy.changes'::regclass)
+   group by l.relation
   union all
   select home_schemas[1], coalesce((select n.nspname::text from pg_namespace n where n.oid = l.objid), 'another schema'), 'is dropped or altered', 'leave schemas to the migrator'
     from held l where l.classid = 'pg_namespace'::regclass and l.mode = 'AccessExclusiveLock'
@@ -130,6 +136,54 @@ language sql volatile as $$
   select pg_stat_get_xact_tuples_inserted(relation) + pg_stat_get_xact_tuples_updated(relation) + pg_stat_get_xact_tuples_deleted(relation)
 $$;
 
+-- How much of tables outside these homes this session has asked for. A lock that was taken where an error is caught is given back with
+-- the error, while what was read by then can be kept; these counts stay. Null where nothing catches errors: neither the files
+-- (`catches`) nor a function of the homes. Every table of the database is asked.
+create function tenancy.read_elsewhere(home_schemas name[], catches boolean) returns numeric
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if not catches and not exists (
+       select from unnest(home_schemas) h(home_schema)
+        cross join lateral (
+              select objid from pg_depend d
+               where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(h.home_schema)) and d.classid = 'pg_proc'::regclass offset 0) d
+        cross join lateral (select prosrc from pg_proc where oid = d.objid offset 0) p
+        where regexp_replace(p.prosrc, 'raise[ \t]+exception', '', 'gi') ~* 'exception|execute') then
+    return null;
+  end if;
+  return (
+    select sum(pg_stat_get_xact_blocks_fetched(c.oid)) from pg_class c
+     where c.relkind in ('r', 'm') and c.relnamespace <> all (array(
+           select oid from pg_namespace where nspname = any (home_schemas || '{pg_catalog,information_schema,pg_toast,tenancy,extensions}'::name[])))
+  ) + (
+    -- Read by nobody else in a migration; the server looks its statistics up by their index.
+    select sum(pg_stat_get_xact_numscans(r)) from unnest('{pg_statistic,pg_statistic_ext_data,tenancy.changes,tenancy.changes_tenant}'::regclass[]) r
+  );
+end
+$$;
+
+-- After a file, where it was asked before it. What still holds a lock is named.
+create function tenancy.audit_elsewhere(home_schemas name[], before numeric)
+returns table (home_schema name, object text, finding text, remedy text)
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  if tenancy.read_elsewhere(home_schemas, true) > before then
+    return query select * from tenancy.audit_strays(home_schemas);
+    if not found then
+      return query select home_schemas[1], 'a table of another home'::text, 'is read where errors are caught'::text, 'write names without a schema'::text;
+    end if;
+  end if;
+end
+$$;
+
+-- How often a table was read: scans also of an empty one, and blocks, because a row that is fetched by its place is no scan. A file with
+-- `-- shared` could take the signed context of an earlier one out of a setting and so fetch the rows of all tenants.
+create function tenancy.times_read(relation oid) returns bigint
+language sql volatile as $$
+  select pg_stat_get_xact_numscans(relation) + pg_stat_get_xact_tuples_returned(relation) + pg_stat_get_xact_blocks_fetched(relation)
+$$;
+
 -- Before a file of these homes: which tables are every tenant's to read, and the counts so far. With `shared` also how often
 -- each other table was read.
 create function tenancy.note_tables(home_schemas name[], logins name[], shared boolean) returns jsonb
@@ -148,7 +202,7 @@ begin
         from unnest(home_schemas) h(home_schema)
        cross join lateral (select oid from pg_class where relname = '_migrations' and relnamespace = to_regnamespace(quote_ident(h.home_schema)) offset 0) c),
     'tables', (
-      select coalesce(jsonb_object_agg(t.oid, jsonb_build_object('scans', pg_stat_get_xact_numscans(t.oid) + pg_stat_get_xact_tuples_returned(t.oid), 'indexes', (
+      select coalesce(jsonb_object_agg(t.oid, jsonb_build_object('scans', tenancy.times_read(t.oid), 'indexes', (
                select coalesce(jsonb_object_agg(i.indexrelid, pg_stat_get_xact_numscans(i.indexrelid)), '{}') from pg_index i where i.indrelid = t.oid))), '{}')
         from unnest(case when shared then tenancy.home_relations(home_schemas) end) h(oid)
        cross join lateral (
@@ -168,7 +222,7 @@ begin
   select home_schemas[1], t.key::oid::regclass::text, 'holds tenants'' rows, and is read in a file that makes tables for every tenant',
          'fill such tables from constants; move whatever reads, changes or indexes this one into a file of its own, without `-- shared`'
     from jsonb_each(noted -> 'tables') t
-   where pg_stat_get_xact_numscans(t.key::oid) + pg_stat_get_xact_tuples_returned(t.key::oid) > (t.value -> 'scans')::bigint
+   where tenancy.times_read(t.key::oid) > (t.value -> 'scans')::bigint
       or exists (select from jsonb_each(t.value -> 'indexes') i where pg_stat_get_xact_numscans(i.key::oid) > i.value::bigint)
   union all
   select home_schemas[1], o.oid::regclass::text, 'has tenants'' rows, and would be every tenant''s to read', 'make another table for those, in a file that begins with `-- shared`'
@@ -267,4 +321,5 @@ $$;
 
 grant execute on function tenancy.audit_strays(name[]), tenancy.complete_changes(name[], uuid[], name[], boolean),
   tenancy.reference_tables(name[], name[]), tenancy.rows_changed(oid), tenancy.note_tables(name[], name[], boolean),
-  tenancy.audit_file(name[], name[], jsonb, boolean), tenancy.audit_traces(name[]) to tenancy_owner;
+  tenancy.audit_file(name[], name[], jsonb, boolean), tenancy.audit_traces(name[]),
+  tenancy.read_elsewhere(name[], boolean), tenancy.audit_elsewhere(name[], numeric), tenancy.times_read(oid) to tenancy_owner;
