@@ -69,7 +69,8 @@ describe.each(strategies)('a migration in a home of %s', (strategy) => {
 
   it('catches errors over its own tables', async () => {
     await run(`do $$ begin begin create type mood as enum ('a'); exception when duplicate_object then null; end;
-        execute 'alter table notes add column extra text'; update notes set extra = body; end $$;
+        execute 'alter table notes add column extra text'; end $$;
+      do $$ begin begin perform 1 / 0; exception when division_by_zero then null; end; update notes set extra = body; end $$;
       do $$ begin create type mood as enum ('a'); exception when duplicate_object then null; end $$;
       alter table notes drop column extra; drop type mood`);
   });
