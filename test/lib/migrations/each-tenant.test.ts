@@ -143,6 +143,15 @@ describe('shared tables', () => {
     });
   });
 
+  it('give no row to another tenant', async () => {
+    const { a, b } = world.tenants.rls;
+    await expect(run(`update notes set tenant_id = '${b.id}'`)).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringContaining('row-level security'),
+    });
+    expect((await world.database(a).query("select from notes where body = 'here'")).rows).toHaveLength(1);
+  });
+
   it('take a file whose statements reach nobody’s rows as it is', async () => {
     await run(
       "do 'begin create table made_once (tenant_id uuid not null, id integer not null, primary key (tenant_id, id)); end'",
