@@ -28,7 +28,7 @@ $$;
 -- For the owner's maintenance policy: whose rows a migration or move may touch. Raises without a context of such a purpose: an
 -- owner's backfill would otherwise report UPDATE 0. A migration of the shared tables has a context for every tenant, and the
 -- setting says for whom a statement of it runs: each tenant in turn, so that what it joins, and whatever function or trigger it
--- calls, finds no other's; or all, who are named because an index can be asked for names. TN010: for nobody.
+-- calls, finds no other's; or all, who are named because an index can be asked for names. TN011: for nobody.
 create function tenancy.maintained_tenants() returns uuid[]
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -46,7 +46,7 @@ begin
   elsif asked = 'all' then
     return array(select h.tenant_id from tenancy.homes h);
   elsif coalesce(asked, '') = '' then
-    raise exception 'rows of tenants are reached for none of them' using errcode = 'TN010';
+    raise exception 'rows of tenants are reached for none of them' using errcode = 'TN011';
   end if;
   return array[asked::uuid];
 end

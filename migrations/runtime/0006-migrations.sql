@@ -38,7 +38,7 @@ create procedure tenancy.run_for_each_if_needed(statement text, home_schema name
 language plpgsql security definer as $$
 begin
   execute statement;
-exception when sqlstate 'TN010' then
+exception when sqlstate 'TN011' then
   call tenancy.run_for_each(statement, home_schema);
 end
 $$;

@@ -121,7 +121,7 @@ function remedyFor({ message, code, column }: DatabaseError): string {
       break;
     case 'TN001':
       return 'move whatever reads or changes tenants’ rows into a file of its own, without `-- shared`';
-    case 'TN010':
+    case 'TN011':
       return 'write it as an `update`, `delete`, `merge` or `insert … select` of its own, or in a DO block: those run once for each tenant; rows that tenants to come shall have too are what `-- shared` is for';
     case '25001':
     case '2D000':

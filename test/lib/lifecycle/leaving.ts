@@ -1,5 +1,5 @@
 import { recordApiKey } from '../../../functions/lib/catalog/tenants.ts';
-import type { ControlConnection } from '../../../functions/lib/database/connect.ts';
+import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import {
   beginOffboarding,
@@ -100,24 +100,21 @@ function leavingOf(world: World, lifecycle: Lifecycle) {
   /** All that is there, rows of shared tables too: taken back means equal. */
   async function everything(): Promise<string[]> {
     await lifecycle.settled();
-    const rows = await world.asProvisioner(world.tenants.rls.a, async (connection) => {
-      const counted: string[] = [];
-      for (const table of ['notes', 'folders', 'pages', 'marks', 'tenancy_probe']) {
-        const context = world.context(world.tenants.rls.a, {
-          tenant: '00000000-0000-0000-0000-000000000000' as TenantId,
-          purpose: 'migrate',
-        });
-        await connection.query(
-          `begin; set local role tenancy_owner; set local tenancy.context = '${context}'`,
-        );
-        const { rows } = await connection.query(
-          `select tenant_id, count(*) from shared.${table} group by 1 order by 1`,
-        );
-        await connection.query('rollback');
-        counted.push(...rows.map((row) => `${table} ${row.tenant_id} ${row.count}`));
-      }
-      return counted;
-    });
+    // As one whom row security does not bind: rows of a tenant that no home knows any more count too.
+    const rows = await withConnection(
+      world.superuser(world.tenants.rls.a.home.database),
+      async (connection) => {
+        const counted: string[] = [];
+        for (const table of ['notes', 'folders', 'pages', 'marks', 'tenancy_probe']) {
+          const { rows } = await connection.query(
+            `select tenant_id, count(*) from shared.${table} group by 1 order by 1`,
+            [],
+          );
+          counted.push(...rows.map((row) => `${table} ${row.tenant_id} ${row.count}`));
+        }
+        return counted;
+      },
+    );
     return [...(await lifecycle.inventory()), ...rows];
   }
 

@@ -80,6 +80,7 @@ describe.each(directions)('from %s to %s', (from, to) => {
         more: false,
         instance: false,
         switched: true,
+        cancelled: false,
         next: 'complete',
       });
     await expectWhole(tenant, writers);
@@ -148,6 +149,7 @@ describe.each(directions)('from %s to %s', (from, to) => {
       more: false,
       instance: false,
       switched: true,
+      cancelled: false,
     });
     expect(await step(world, operation, 'follow')).toEqual({ next: 'wait' });
     await new Promise((resolve) => setTimeout(resolve, 100));
