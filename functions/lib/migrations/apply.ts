@@ -5,7 +5,7 @@ import { type Finding, type Home, type Isolation, isolations } from '../isolatio
 import { lockHistories, makeHistory, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { refused } from './refused.ts';
-import { type MigrationTarget, type Pending, scriptOf } from './script.ts';
+import type { MigrationTarget, Pending } from './script.ts';
 
 export type { MigrationTarget } from './script.ts';
 
@@ -129,8 +129,8 @@ async function runTogether(
   schemas: readonly string[],
   now: number,
 ): Promise<void> {
-  const { statementsOf } = await import('./places.ts');
-  const steps = scriptOf(pending, statementsOf, now);
+  const { scriptOf } = await import('./script.ts');
+  const steps = scriptOf(pending, now);
   const names = new Set(steps.map((step) => step.file));
   const file = names.size === 1 ? [...names][0]! : 'A file';
   const isShared = pending[0]?.files[0]?.makesReferenceTables === true;

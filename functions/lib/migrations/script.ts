@@ -2,7 +2,7 @@ import { literal } from '../database/connect.ts';
 import { everyTenant, type MasterKeys, signContext } from '../isolation/context.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import type { MigrationFile } from './migration-file.ts';
-import type { PlacedStatement } from './places.ts';
+import { type PlacedStatement, statementsOf } from './places.ts';
 
 export interface MigrationTarget {
   readonly home: Home;
@@ -29,11 +29,7 @@ export interface Step {
 }
 
 /** The files of each home, statement by statement, between what the migrator sets and writes. */
-export function scriptOf(
-  pending: readonly Pending[],
-  statementsOf: (sql: string) => PlacedStatement[],
-  now: number,
-): Step[] {
+export function scriptOf(pending: readonly Pending[], now: number): Step[] {
   const read = new Map<MigrationFile, PlacedStatement[]>();
   const statements = (file: MigrationFile) =>
     read.get(file) ?? read.set(file, statementsOf(file.sql)).get(file)!;
