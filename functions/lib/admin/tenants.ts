@@ -168,7 +168,9 @@ export async function afterStalled<T>(admin: Admin, slug: string, begin: () => P
       return running ? operationViews(catalog, { operationId: running.operationId, limit: 1 }) : [];
     });
     await endStalled(admin, operations);
-    throw operations[0] ? inTheWay(slug, operations[0], error) : error;
+    // What says more already is left as it is.
+    const isGeneral = (error.cause as { constraint?: string } | undefined)?.constraint !== undefined;
+    throw operations[0] && isGeneral ? inTheWay(slug, operations[0], error) : error;
   }
 }
 
