@@ -117,9 +117,13 @@ function namedForStates(cause: unknown): unknown {
 }
 
 /** It lies with what others do at the moment: a lock, a deadlock, a change that came between, a resource that is used up. */
-const mayPass = (error: unknown): error is { code: string } =>
-  !(error instanceof TenantryError) &&
-  /^(55P03|40P01|40001|53\w{3})$/.test((error as { code?: string }).code ?? '');
+function mayPass(error: unknown): error is { code: string } {
+  const { code, message } = error as { code?: string; message?: string };
+  if (error instanceof TenantryError) return false;
+  // Two rehearsals in one database, or two grants: an internal error to PostgreSQL.
+  if (code === 'XX000') return /^tuple concurrently (updated|deleted)$/.test(message ?? '');
+  return /^(55P03|40P01|40001|53\w{3})$/.test(code ?? '');
+}
 
 /** The step that failed and what the operator should read about it. */
 export function failureOf(input: StepEvent['input']): { step: string; reason: string } {

@@ -25,34 +25,39 @@ it('lands in shared tables while another landing, or a vacuum, holds them', asyn
   expect((await notes(world, tenant)).size).toBe(20);
 }, 60_000);
 
-it.each([
+it.each<[string, string, string?]>([
+  ['XX000', 'Busy', 'tuple concurrently updated'],
+  ['XX000', 'error'],
   ['55P03', 'Busy'],
   ['40P01', 'Busy'],
   ['40001', 'Busy'],
   ['53100', 'Busy'],
   ['23505', 'error'],
   ['57014', 'error'],
-])('what PostgreSQL refuses with %s is %s to the state machine', async (code, name) => {
-  const tenant = await tenantWithNotes(world, 'schema', 1);
-  const operation = await begin(world, tenant.slug, 'rls');
-  const failing = {
-    async prepare() {
-      throw Object.assign(new Error('of the server, about a row'), { code, name: 'error' });
-    },
-  };
-  const error: Error = await runStep(
-    moverOf(world),
-    { operation, step: 'prepare', input: {} },
-    moveOperation,
-    failing,
-  ).then(
-    () => expect.unreachable(),
-    (thrown) => thrown,
-  );
-  expect(error.name).toBe(name);
-  if (name === 'Busy') {
-    expect(error.message).toBe(`A database refused this step for now (SQLSTATE ${code}).`);
-    expect(error.cause).toMatchObject({ code });
-  }
-  await step(world, operation, 'cancel', { failedStep: 'prepare' });
-});
+])(
+  'what PostgreSQL refuses with %s is %s to the state machine',
+  async (code, name, message = 'of the server, about a row') => {
+    const tenant = await tenantWithNotes(world, 'schema', 1);
+    const operation = await begin(world, tenant.slug, 'rls');
+    const failing = {
+      async prepare() {
+        throw Object.assign(new Error(message), { code, name: 'error' });
+      },
+    };
+    const error: Error = await runStep(
+      moverOf(world),
+      { operation, step: 'prepare', input: {} },
+      moveOperation,
+      failing,
+    ).then(
+      () => expect.unreachable(),
+      (thrown) => thrown,
+    );
+    expect(error.name).toBe(name);
+    if (name === 'Busy') {
+      expect(error.message).toBe(`A database refused this step for now (SQLSTATE ${code}).`);
+      expect(error.cause).toMatchObject({ code });
+    }
+    await step(world, operation, 'cancel', { failedStep: 'prepare' });
+  },
+);
