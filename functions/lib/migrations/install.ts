@@ -187,6 +187,8 @@ export async function installCatalog(
   await applyFiles(connection, 'catalog', await ownMigrations('catalog/'));
 }
 
+const anew = 'take a new database (`npm start -- --fresh`)';
+
 /** The product's own migrations: each in its own transaction, as the keeper, recorded in the schema they build. */
 async function applyFiles(
   connection: ControlConnection,
@@ -211,7 +213,7 @@ async function applyFiles(
           throw refused(
             `${schema}/${file.name}`,
             'makes what is there already, by files from before the first release',
-            'take a new database, on one machine with `npm start -- --fresh`',
+            anew,
             cause,
           );
         });
@@ -223,7 +225,7 @@ async function applyFiles(
         throw refused(
           `${schema}/${file.name}`,
           'was edited after it was applied',
-          'restore it and add a new file',
+          `restore it; before the first release, ${anew}`,
         );
       }
     });
