@@ -36,14 +36,15 @@ export function scriptOf(pending: readonly Pending[], now: number): Step[] {
   return pending.flatMap(({ target, files }) =>
     files.flatMap((file): Step[] => {
       const own = (sql: string) => ({ sql, file: file.name });
+      const areShared = !isolations[target.home.strategy].ownsTables && !file.makesReferenceTables;
       return [
         // Before each file: an earlier one may have changed them.
         ...settingsFor(target, file, now).map(own),
         // Constraints checked at the end are this file's too, and triggers that fire there.
-        ...[...statements(file), atEnd].map((statement) => ({
-          ...own(fencedIn(target, file, statement)),
-          at: statement.at,
-          catches: statement.runs === 'for each if needed',
+        ...[...statements(file), atEnd].map(({ sql, at, runs }) => ({
+          ...own(fenced(sql, areShared ? runs : 'once', target.home)),
+          at,
+          catches: areShared && runs === 'for each if needed',
         })),
         ...endOf(target.home, file).map(own),
       ];
@@ -57,18 +58,22 @@ const atEnd: PlacedStatement = {
   at: () => ', at its end',
 };
 
-/** Where it can leave neither role nor transaction, whatever it calls. */
-const fenced = (sql: string) => `call tenancy.run_statement(${literal(sql)})`;
 /**
- * In shared tables one statement would reach all tenants' rows: a join by key, a function or a trigger would give one tenant
- * what is another's.
+ * Where it can leave neither role nor transaction, whatever it calls. In shared tables one statement would reach all tenants'
+ * rows: a join by key, a function or a trigger would give one tenant what is another's.
  */
-function fencedIn({ home }: MigrationTarget, file: MigrationFile, { sql, runs }: PlacedStatement): string {
-  if (runs === 'once' || file.makesReferenceTables || isolations[home.strategy].ownsTables)
-    return fenced(sql);
-  if (runs === 'for all') return `call tenancy.run_for_all(${literal(sql)})`;
-  const procedure = runs === 'for each' ? 'run_for_each' : 'run_for_each_if_needed';
-  return `call tenancy.${procedure}(${literal(sql)}, ${literal(home.schema)})`;
+function fenced(sql: string, runs: PlacedStatement['runs'], home: Home): string {
+  const statement = literal(sql);
+  switch (runs) {
+    case 'once':
+      return `call tenancy.run_statement(${statement})`;
+    case 'for all':
+      return `call tenancy.run_for_all(${statement})`;
+    case 'for each':
+      return `call tenancy.run_for_each(${statement}, ${literal(home.schema)})`;
+    case 'for each if needed':
+      return `call tenancy.run_for_each_if_needed(${statement}, ${literal(home.schema)})`;
+  }
 }
 
 function settingsFor(
@@ -85,7 +90,7 @@ function settingsFor(
         { databaseId, tenant, epoch: home.epoch, mode: 'w', purpose: 'migrate', statementMs: 0 },
         now,
       );
-  // Rows that a migration inserts into shared tables must say whose they are.
+  // In shared tables, whose rows a statement inserts is set where it runs for a tenant.
   const own = tenant === everyTenant ? '' : tenant;
   return [
     `set local tenancy.context = '${context}'`,
@@ -97,7 +102,11 @@ function settingsFor(
 
 /** Fenced too: a file may have put a trigger where the migrator writes. */
 const endOf = (home: Home, { name, sets, checksum, makesReferenceTables }: MigrationFile): string[] => [
-  fenced(`insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}')`),
+  fenced(
+    `insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}')`,
+    'once',
+    home,
+  ),
   ...sets.map((setting) => `reset ${setting}`),
   ...(makesReferenceTables ? [`select tenancy.protect_reference('${home.schema}', '${home.login}')`] : []),
 ];
