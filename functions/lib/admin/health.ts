@@ -5,9 +5,9 @@ import { type ConnectionFacts, connectionBudget, type Inequality } from '../heal
 import type { HealthState } from '../health/findings.ts';
 import { type HealthReport, lastRecord, staleAfterSeconds } from '../health/record.ts';
 import { type TenantHealth, tenantHealth } from '../health/tenant.ts';
-import { isolations } from '../isolation/isolation.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { findTenant } from './tenants.ts';
+import { migratedAs } from './why.ts';
 
 /** What the last run of the canary has found, with names: for operators. */
 export interface HealthView {
@@ -59,7 +59,7 @@ async function budgetNow(catalog: ControlConnection, facts: ConnectionFacts | un
 export async function showTenantHealth(admin: Admin, slug: string): Promise<TenantHealthView> {
   const { row, record, leftOut } = await withCatalog(admin, async (catalog) => {
     const row = await findTenant(catalog, slug);
-    const target = isolations[row.strategy].ownsTables ? row.shown_home : row.cluster_id;
+    const target = row.shown_home && migratedAs(row.strategy, row.shown_home, row.cluster_id);
     return { row, record: await lastRecord(catalog), leftOut: target && (await whyLeftOut(catalog, target)) };
   });
   if (row.shown_home === null)

@@ -2,7 +2,7 @@ import { whyLeftOut } from '../catalog/migration-runs.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { readOperation } from '../lifecycle/operations.ts';
 import type { ProvisionInput } from '../lifecycle/provision.ts';
-import type { TenantStatus } from '../tenant/tenant.ts';
+import type { Strategy, TenantStatus } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { moment } from './moment.ts';
 import { type OperationWithSteps, showOperation } from './operations.ts';
@@ -47,9 +47,12 @@ export async function whyTenant(admin: Admin, slug: string, now = Date.now()): P
 
 async function leftOutOf(admin: Admin, { strategy, home }: TenantView): Promise<string | undefined> {
   if (home === null) return undefined;
-  const target = isolations[strategy].ownsTables ? home.id : home.cluster.id;
-  return withCatalog(admin, (catalog) => whyLeftOut(catalog, target));
+  return withCatalog(admin, (catalog) => whyLeftOut(catalog, migratedAs(strategy, home.id, home.cluster.id)));
 }
+
+/** What a migration run changes for a tenant: a home of its own, or the tables that it shares with its cluster's others. */
+export const migratedAs = (strategy: Strategy, homeId: string, clusterId: string): string =>
+  isolations[strategy].ownsTables ? homeId : clusterId;
 
 function explain(
   { slug, status, home, removalBegunAt, graceEndsAt }: TenantView,
