@@ -23,9 +23,9 @@ export function sweepClusters(): void {
   if (!existsSync(clusters)) return;
   for (const name of readdirSync(clusters)) {
     const folder = join(clusters, name);
-    // Another run may be making it at this moment.
-    const { mtimeMs } = statSync(folder, { throwIfNoEntry: false }) ?? { mtimeMs: 0 };
-    if (Date.now() - mtimeMs < anHour || isServed(folder)) continue;
+    // Another run may be making it at this moment: a copy, whose own times are those of what was copied but for this one.
+    const { ctimeMs } = statSync(folder, { throwIfNoEntry: false }) ?? { ctimeMs: 0 };
+    if (Date.now() - ctimeMs < anHour || isServed(folder)) continue;
     rmSync(folder, { recursive: true, force: true });
   }
 }
