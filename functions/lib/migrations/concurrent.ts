@@ -1,5 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import type { ControlConnection } from '../database/connect.ts';
+import { type ControlConnection, literal } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { type MigrationTarget, UnprotectedHomeError } from './apply.ts';
@@ -28,8 +28,9 @@ export async function applyConcurrently(
   const { home } = target;
   const { concurrent: statement } = file;
   const mark = `"${home.schema}"._migrations`;
+  // How its text is read must not be what a file before it has left in the session.
   await connection.query(
-    `set lock_timeout = ${lockTimeout}; set statement_timeout = ${statementTimeout}; set role tenancy_owner; set search_path = "${home.schema}", extensions, pg_temp`,
+    `reset all; set lock_timeout = ${lockTimeout}; set statement_timeout = ${statementTimeout}; set role tenancy_owner; set search_path = "${home.schema}", extensions, pg_temp`,
   );
   try {
     const history = await takeTurn(connection, home, file);
@@ -63,8 +64,8 @@ export async function applyConcurrently(
   }
 
   /**
-   * An index is first made of an empty copy of its table, and undone: its functions get everybody's values, past row security,
-   * and what they have done with them by then would stay.
+   * An index is first made of an empty copy of its table, within the fence, and undone: its functions get everybody's values, past
+   * row security, and what they have done with them by then would stay.
    */
   async function requireHarmless(): Promise<void> {
     const { table } = statement;
@@ -72,7 +73,8 @@ export async function applyConcurrently(
     await inReference(connection, target, async ({ home: { schema } }) => {
       await connection.query(
         `set local search_path = "${home.schema}", extensions, pg_temp; create table ${schema}."${table}" (like "${table}");
-         set local search_path = ${schema}, "${home.schema}", extensions, pg_temp; ${statement.sql.replace(/\bconcurrently\b/i, '')}`,
+         set local search_path = ${schema}, "${home.schema}", extensions, pg_temp;
+         call tenancy.run_statement(${literal(statement.sql.replace(/\bconcurrently\b/i, ''))})`,
       );
       await audit();
     });
