@@ -148,6 +148,10 @@ union all
 select 'server', null, format('parameter %s', name), format('is %s: triggers and foreign keys rest', setting), format('set %s = origin', name)
   from pg_catalog.pg_settings where name = 'session_replication_role' and setting <> 'origin'
 union all
+-- A home's fence too: it is a lock that every writer may take, and a prepared transaction keeps its own past its session.
+select 'server', null, format('parameter %s', name), format('is %s: any login can keep its locks for ever', setting), format('set %s = 0, and restart the server', name)
+  from pg_catalog.pg_settings where name = 'max_prepared_transactions' and setting <> '0'
+union all
 select 'server', null, 'parameter rds.force_ssl', 'is off: logins may come without TLS', 'set rds.force_ssl = 1'
  where current_setting('rds.force_ssl', true) in ('0', 'off')
 union all
