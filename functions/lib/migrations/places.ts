@@ -23,8 +23,8 @@ export function beginningOf(statement: string): string {
 /** A statement of a file, and how a refusal tells where it is. */
 export interface PlacedStatement {
   readonly sql: string;
-  /** In tables that tenants share: for each of them, for all of them, or for none: then it reaches nobody's rows. */
-  readonly runs: 'for each' | 'for each if needed' | 'for all' | 'once';
+  /** In tables that tenants share; for nobody: it reaches no rows. */
+  readonly runs: 'for each' | 'for each if needed' | 'for all' | 'for nobody';
   at(): string;
 }
 
@@ -49,5 +49,5 @@ function runsOf(bare: string): PlacedStatement['runs'] {
   // What validates foreign keys.
   if (/^alter\s+table\b[\s\S]*\b(references|validate\s+constraint|attach\s+partition)\b/i.test(bare))
     return 'for all';
-  return 'once';
+  return 'for nobody';
 }

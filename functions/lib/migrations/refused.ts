@@ -12,7 +12,7 @@ export function requireNone(faults: readonly TenantryError[]): void {
 }
 
 export const temporary =
-  'use `with … as` within one statement, or a table of the home that the file drops at its end';
+  'use `with … as` within one statement, or a table of the home, with tenant_id, that the file drops at its end';
 export const extensionsSetting = 'the setting `extensions` (`tenantry` in cdk.json; start or deploy anew)';
 const owners =
   'leave owners and rights to the migrator: delete the line (pg_dump: `--no-owner --no-privileges`)';
@@ -123,6 +123,8 @@ function remedyFor({ message, code, column }: DatabaseError): string {
       return 'move whatever reads or changes tenants’ rows into a file of its own, without `-- shared`';
     case 'TN011':
       return 'write it as an `update`, `delete`, `merge` or `insert … select` of its own, or in a DO block: those run once for each tenant; rows that tenants to come shall have too are what `-- shared` is for';
+    case 'TN012':
+      return 'make it a table with `tenant_id uuid not null`, also where the file drops it at its end';
     case '25001':
     case '2D000':
       return 'leave it out: a file is one transaction, which is the migrator’s to begin and end';

@@ -54,7 +54,7 @@ export function scriptOf(pending: readonly Pending[], now: number): Step[] {
 
 const atEnd: PlacedStatement = {
   sql: 'set constraints all immediate',
-  runs: 'once',
+  runs: 'for nobody',
   at: () => ', at its end',
 };
 
@@ -62,11 +62,13 @@ const atEnd: PlacedStatement = {
  * Where it can leave neither role nor transaction, whatever it calls. In shared tables one statement would reach all tenants'
  * rows: a join by key, a function or a trigger would give one tenant what is another's.
  */
-function fenced(sql: string, runs: PlacedStatement['runs'], home: Home): string {
+function fenced(sql: string, runs: PlacedStatement['runs'] | 'once', home: Home): string {
   const statement = literal(sql);
   switch (runs) {
     case 'once':
       return `call tenancy.run_statement(${statement})`;
+    case 'for nobody':
+      return `call tenancy.run_for_nobody(${statement}, ${literal(home.schema)})`;
     case 'for all':
       return `call tenancy.run_for_all(${statement})`;
     case 'for each':

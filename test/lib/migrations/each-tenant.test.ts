@@ -86,6 +86,29 @@ describe.each(strategies)('%s: a backfill gives each tenant its own', (strategy)
        create trigger tell after update on people_x for each row execute function tell_x()`,
     ],
     [
+      'a table that the file makes before',
+      `create table copy_x (tenant_id uuid not null, id integer not null, name text, primary key (tenant_id, id));
+       insert into copy_x (tenant_id, id, name) select tenant_id, id, name from people_x;
+       update orders_x o set name = p.name from copy_x p where p.id = o.person`,
+    ],
+    [
+      'a table whose row security the file has taken away before',
+      `alter table people_x disable row level security;
+       update orders_x o set name = (select max(name) from people_x p where p.id = o.person)`,
+    ],
+    [
+      'a trigger that waits, and is let in a later block',
+      `update people_x set name = name;
+       do 'begin set constraints all immediate; update orders_x o set name = (select string_agg(name, '','') from log_x l where l.id = o.person); end'`,
+      `create table log_x (tenant_id uuid not null, id integer not null, name text not null, primary key (tenant_id, id, name));
+       create function log_x() returns trigger language plpgsql as 'begin insert into log_x (id, name) values (new.id, new.name); return null; end';
+       create constraint trigger log after update on people_x deferrable initially deferred for each row execute function log_x()`,
+    ],
+    [
+      'a DO block that catches what it fails by',
+      "do 'begin update orders_x o set name = p.name from people_x p where p.id = o.person; exception when others then raise notice $$no$$; end'",
+    ],
+    [
       'a DO block',
       "do 'declare p record; begin for p in select * from people_x loop update orders_x set name = p.name where person = p.id; end loop; end'",
     ],
@@ -141,6 +164,52 @@ describe('shared tables', () => {
       code: 'migration_refused',
       message: expect.stringMatching(/at line 2 .*: write it as an `update`/),
     });
+  });
+
+  it.each([
+    ['one that goes', '; drop table bucket'],
+    ['one that stays', ''],
+  ])('take no rows into a table without tenant_id: %s', async (_, then) => {
+    await expect(
+      run(`create table bucket (body text); insert into bucket select body from notes${then}`),
+    ).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(/bucket would carry rows from one tenant .*tenant_id uuid not null/),
+    });
+  });
+
+  it('take no rows into a table without tenant_id that a block makes for the first of them', async () => {
+    await expect(
+      run(
+        "do 'begin create table if not exists bucket (body text); insert into bucket select body from notes; end'; drop table bucket",
+      ),
+    ).rejects.toMatchObject({ message: expect.stringContaining('bucket would carry rows') });
+  });
+
+  it.each([
+    ['a computed column', 'alter column body type text using body_of(body)'],
+    ['a default', 'add column first_body text default body_of(null)'],
+    ['a check', "add constraint looks check (body_of(body) <> '')"],
+  ])('let a foreign key alone look at all rows, not %s beside it', async (_, action) => {
+    const before = `create table pointed (tenant_id uuid not null, id uuid not null, primary key (tenant_id, id));
+      create function body_of(b text) returns text language sql volatile as 'select max(id::text) from pointed';
+      alter table notes add column pointed uuid; insert into pointed (tenant_id, id) select tenant_id, note_id from notes;`;
+    const key = 'add foreign key (tenant_id, pointed) references pointed (tenant_id, id)';
+    await expect(run(`${before}\nalter table notes ${action}, ${key}`)).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(/for none of them.*at line 4/),
+    });
+    await run(
+      `${before} alter table notes ${key}; alter table notes drop column pointed; drop function body_of(text); drop table pointed`,
+    );
+  });
+
+  it('find a table open to nobody, in the file that opens it', async () => {
+    await expect(
+      run(
+        'alter table notes disable row level security; create table copies as select tenant_id, note_id as id, (select max(body) from notes) from notes; alter table copies alter tenant_id set not null, add primary key (tenant_id, id)',
+      ),
+    ).rejects.toMatchObject({ message: expect.stringContaining('for none of them') });
   });
 
   it('give no row to another tenant', async () => {
