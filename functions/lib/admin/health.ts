@@ -6,8 +6,8 @@ import type { HealthState } from '../health/findings.ts';
 import { type HealthReport, lastRecord, staleAfterSeconds } from '../health/record.ts';
 import { type TenantHealth, tenantHealth } from '../health/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
+import { migratedAs } from './migrations.ts';
 import { findTenant } from './tenants.ts';
-import { migratedAs } from './why.ts';
 
 /** What the last run of the canary has found, with names: for operators. */
 export interface HealthView {

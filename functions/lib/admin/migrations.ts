@@ -7,6 +7,7 @@ import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMigration, type MigrateRequest } from '../lifecycle/migrate.ts';
 import { filesUpTo, newestState } from '../migrations/release.ts';
+import type { Strategy } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews } from './operations.ts';
 import { findTenant } from './tenants.ts';
@@ -177,6 +178,10 @@ export const unpin = (admin: Admin, slug: string): Promise<{ tenant: string }> =
       throw new TenantryError('wrong_status', `${slug} has no pin.`);
     return { tenant: slug };
   });
+
+/** What a migration run changes for a tenant: a home of its own, or the tables that it shares with its cluster's others. */
+export const migratedAs = (strategy: Strategy, homeId: string, clusterId: string): string =>
+  isolations[strategy].ownsTables ? homeId : clusterId;
 
 /** In one form, whoever asks: what an idempotency key is compared by. */
 export const asked = ({ version, canaries, percent, tolerated }: NewRunBody): MigrateRequest => ({

@@ -1,9 +1,9 @@
 import { whyLeftOut } from '../catalog/migration-runs.ts';
-import { isolations } from '../isolation/isolation.ts';
 import { readOperation } from '../lifecycle/operations.ts';
 import type { ProvisionInput } from '../lifecycle/provision.ts';
-import type { Strategy, TenantStatus } from '../tenant/tenant.ts';
+import type { TenantStatus } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
+import { migratedAs } from './migrations.ts';
 import { moment } from './moment.ts';
 import { type OperationWithSteps, showOperation } from './operations.ts';
 import { showTenant, type TenantView } from './tenants.ts';
@@ -49,10 +49,6 @@ async function leftOutOf(admin: Admin, { strategy, home }: TenantView): Promise<
   if (home === null) return undefined;
   return withCatalog(admin, (catalog) => whyLeftOut(catalog, migratedAs(strategy, home.id, home.cluster.id)));
 }
-
-/** What a migration run changes for a tenant: a home of its own, or the tables that it shares with its cluster's others. */
-export const migratedAs = (strategy: Strategy, homeId: string, clusterId: string): string =>
-  isolations[strategy].ownsTables ? homeId : clusterId;
 
 function explain(
   { slug, status, home, removalBegunAt, graceEndsAt }: TenantView,
