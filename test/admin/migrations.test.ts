@@ -125,6 +125,9 @@ describe('migrations over the admin API', () => {
     expect(
       code(await ask('POST', '/tenants/schema-b/pin', { version: '8000', reason: 'audit', days: 3 })),
     ).toEqual([409, 'migration_refused']);
+    const past = await ask('POST', '/tenants/schema-b/pin', { version: '0000', reason: 'audit', days: 3 });
+    expect(code(past)).toEqual([409, 'migration_refused']);
+    expect(past.body.error.message).toContain('schema-b is at 9000-notes already');
     const { status, body } = await ask('POST', '/tenants/schema-b/pin', {
       version: '9000',
       reason: 'audit',

@@ -158,6 +158,15 @@ export const pin = (
         `There is no migration ${version}. The newest is ${newestState(release).version}.`,
       );
     const name = files.at(-1)!.name.replace(/\.sql$/, '');
+    const { rows } = await catalog.query<{ version: string }>(
+      'select schema_version as version from catalog.homes join catalog.tenants using (home_id) where slug = $1 and schema_version > $2',
+      [slug, name],
+    );
+    if (rows[0] !== undefined)
+      throw new TenantryError(
+        'migration_refused',
+        `${slug} is at ${rows[0].version} already, and no home goes back. Pin it there to keep it where it is.`,
+      );
     const until = new Date(now + days * 86_400_000);
     await pinTenant(catalog, tenant_id, { version: name, reason, until });
     return { tenant: slug, version: name, reason, until: until.toISOString() };
