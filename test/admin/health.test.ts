@@ -1,6 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { showHealth } from '../../functions/lib/admin/health.ts';
+import { buryTenant } from '../../functions/lib/catalog/offboarding.ts';
 import { withConnection } from '../../functions/lib/database/connect.ts';
+import { auditOperations } from '../../functions/lib/health/upkeep.ts';
+import { releaseFences } from '../../functions/lib/lifecycle/move-fence.ts';
+import { endOperation } from '../../functions/lib/lifecycle/operations.ts';
 import { budgetOf, connectionFacts } from '../../infra/budget.ts';
 import { readSettings } from '../../infra/settings.ts';
 import { runOnce, startWatching } from '../lib/health/support.ts';
@@ -57,6 +61,24 @@ it('shows the budget that the deployment was synthesized with, of what the serve
   expect([shared.holds, shared.remedies.length > 0]).toEqual([false, true]);
   const proxy = (name: string) => budget!.find((each) => each.name === name);
   expect(proxy('proxy clients')).toEqual(budgetOf(readSettings({}))[0]);
+});
+
+it('the watch leaves tenants alone that are gone, but tells of an offboarding that failed at its check', async () => {
+  const { id, slug } = await admin.world.addTenant('rls', 'gone-one');
+  const { operation } = (await admin.ask('POST', `/tenants/${slug}/move`, { to: 'schema' })).body;
+  await admin.world.asProvisioner('catalog', async (catalog) => {
+    await endOperation(catalog, operation.id, { state: 'failed', step: 'prepare', reason: 'planned' });
+    await catalog.query(
+      "insert into catalog.operations (operation_id, kind, tenant_id, input, request_digest, state, failed_step, reason) values (gen_random_uuid(), 'offboard', $1, '{}', 'x', 'failed', 'check', 'planned')",
+      [id],
+    );
+    await buryTenant(catalog, id, []);
+    expect(await releaseFences(admin.world.plane, catalog)).toEqual([]);
+    const { findings } = await auditOperations(catalog);
+    expect(findings.filter(({ object }) => object.endsWith(slug))).toMatchObject([
+      { object: `offboard ${slug}`, finding: 'failed at check: planned' },
+    ]);
+  });
 });
 
 describe('of one tenant', () => {

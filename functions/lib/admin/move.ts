@@ -117,7 +117,7 @@ export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
       from: row.from_strategy,
       to: row.to_strategy,
       phase: move.phase,
-      wanted: move.wanted ?? null,
+      wanted: (row.state === 'running' && move.wanted) || null,
       pausedAt: move.pausedAt?.toISOString() ?? null,
       switchedAt: move.switchedAt?.toISOString() ?? null,
       windowEndsAt: move.phase === 'switched' ? end!.toISOString() : null,

@@ -1,3 +1,4 @@
+import { type Move, readMove } from '../catalog/moves.ts';
 import { graceEnd } from '../catalog/offboarding.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
@@ -163,23 +164,37 @@ export async function afterStalled<T>(admin: Admin, slug: string, begin: () => P
     return await begin();
   } catch (error) {
     if (!(error instanceof TenantryError) || error.code !== 'operation_running') throw error;
-    const operations = await withCatalog(admin, async (catalog) => {
-      const running = await runningOperation(catalog, slug);
-      return running ? operationViews(catalog, { operationId: running.operationId, limit: 1 }) : [];
+    const { operations, move } = await withCatalog(admin, async (catalog) => {
+      const operationId = (await runningOperation(catalog, slug))?.operationId;
+      if (operationId === undefined) return { operations: [] };
+      return {
+        operations: await operationViews(catalog, { operationId, limit: 1 }),
+        move: await readMove(catalog, operationId),
+      };
     });
     await endStalled(admin, operations);
     // What says more already is left as it is.
     const isGeneral = (error.cause as { constraint?: string } | undefined)?.constraint !== undefined;
-    throw operations[0] && isGeneral ? inTheWay(slug, operations[0], error) : error;
+    throw operations[0] && isGeneral ? inTheWay(slug, operations[0], move, error) : error;
   }
 }
 
 /** What is changing the tenant, and where its operator reads what ends it. */
-function inTheWay(slug: string, { id, kind, step }: OperationView, cause: unknown): TenantryError {
+function inTheWay(
+  slug: string,
+  { id, kind, step }: OperationView,
+  move: Move | undefined,
+  cause: unknown,
+): TenantryError {
   const look = { move: `move status ${slug}`, offboard: `why ${slug}` }[kind as string] ?? `operations ${id}`;
+  // The way back stays open for up to a day.
+  const sooner =
+    move?.phase === 'switched'
+      ? `, or give up its way back: \`npm run tenants -- move complete ${slug}\``
+      : '';
   return new TenantryError(
     'operation_running',
-    `Another operation is changing ${slug}: ${kind}, ${step ?? 'starting'}. Wait until it has ended; how it stands: \`npm run tenants -- ${look}\`.`,
+    `Another operation is changing ${slug}: ${kind}, ${step ?? 'starting'}. Wait until it has ended${sooner}; how it stands: \`npm run tenants -- ${look}\`.`,
     { cause },
   );
 }

@@ -5,6 +5,7 @@ import type { TenantStatus } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { migratedAs } from './migrations.ts';
 import { moment } from './moment.ts';
+import { type MoveView, showMove } from './move.ts';
 import { type OperationWithSteps, showOperation } from './operations.ts';
 import { showTenant, type TenantView } from './tenants.ts';
 
@@ -29,8 +30,10 @@ export async function whyTenant(admin: Admin, slug: string, now = Date.now()): P
   const tenant = await showTenant(admin, slug);
   const { status } = tenant;
   const operation = tenant.operation && (await showOperation(admin, tenant.operation.id));
+  const move =
+    operation?.kind === 'move' && operation.state === 'running' ? await showMove(admin, slug) : undefined;
   const again = `${tenants} create ${slug} --tier ${tenant.tier} --strategy ${tenant.strategy}${await placement(admin, tenant)} --wait`;
-  const { why, run } = explain(tenant, operation, again, now);
+  const { why, run } = explain(tenant, operation, move, again, now);
   const leftOut = status === 'active' || status === 'suspended' ? await leftOutOf(admin, tenant) : undefined;
   return {
     slug,
@@ -53,6 +56,7 @@ async function leftOutOf(admin: Admin, { strategy, home }: TenantView): Promise<
 function explain(
   { slug, status, home, removalBegunAt, graceEndsAt }: TenantView,
   operation: OperationWithSteps | null,
+  move: MoveView | undefined,
   again: string,
   now: number,
 ): { why: string; run: string[] } {
@@ -60,10 +64,10 @@ function explain(
   const watch = `${tenants} operations --watch`;
   switch (status) {
     case 'active':
-      if (running?.kind === 'move')
+      if (move !== undefined)
         return {
-          why: `It is being moved, and served all the time: ${running.step ?? 'no step has begun yet'}.`,
-          run: [`${tenants} move status ${slug}`],
+          why: `Its agents are served all the time. ${standing(move)}`,
+          run: toDo(move),
         };
       if (home?.state === 'open' && operation?.kind === 'move' && operation.state === 'failed')
         return {
@@ -77,8 +81,8 @@ function explain(
       };
     case 'suspended':
       return {
-        why: 'An operator has suspended it: every call is refused.',
-        run: [`${tenants} resume ${slug}`],
+        why: `An operator has suspended it: every call is refused.${move ? ` ${standing(move)}` : ''}${move?.phase === 'moving' ? ' It fails should it come to the switch before the tenant is resumed.' : ''}`,
+        run: [`${tenants} resume ${slug}`, ...(move ? toDo(move) : [])],
       };
     case 'failed':
       return {
@@ -124,6 +128,15 @@ function explain(
       return { why: 'It was offboarded and is gone for good. Its slug stays taken.', run: [] };
   }
 }
+
+function standing({ phase, pausedAt, windowEndsAt, operation: { step } }: MoveView): string {
+  if (pausedAt !== null) return 'Its move is paused, and its changes are being noted.';
+  if (phase === 'switched') return `It was moved, and can be moved back until ${moment(windowEndsAt!)}.`;
+  return `Its move is under way: ${step ?? 'no step has begun yet'}.`;
+}
+
+const toDo = ({ tenant, pausedAt }: MoveView): string[] =>
+  (pausedAt === null ? ['status'] : ['resume', 'cancel']).map((verb) => `${tenants} move ${verb} ${tenant}`);
 
 async function placement(admin: Admin, { strategy, operation }: TenantView): Promise<string> {
   if (strategy !== 'database' || operation?.kind !== 'provision') return '';
