@@ -271,6 +271,7 @@ test.each([
   [{ Port: 5433 }, /CreateDBInstance with Port is not emulated/],
   [{ DBInstanceIdentifier: 'two--hyphens' }, /two in a row/],
   [{ MasterUsername: 'rdsadmin' }, /cannot be used/],
+  [{ DBName: 'postgres' }, /which every instance has/],
   [{ MasterUserPassword: 'a-password' }, /ManageMasterUserPassword/],
   [{ ManageMasterUserPassword: false }, /MasterUserPassword is required/],
 ])('a request with %j is refused', async (part, message) => {

@@ -105,7 +105,6 @@ export function createInstances(settings: InstanceSettings): Instances {
       const { sdk, client } = await load();
       const command = new sdk.CreateDBInstanceCommand({
         DBInstanceIdentifier: identifier,
-        DBName: 'postgres',
         Engine: 'postgres',
         EngineVersion: settings.engineVersion,
         DBInstanceClass: settings.instanceClass,

@@ -281,8 +281,8 @@ function password(given: string | undefined): string | undefined {
 }
 
 function databaseName(name: string | undefined): string | undefined {
-  if (name !== undefined && !/^[A-Za-z_][A-Za-z0-9_]{0,62}$/.test(name))
-    throw value(`DBName ${name} cannot be used.`);
+  if (name === 'postgres') throw notEmulated('DBName postgres, which every instance has');
+  if (name !== undefined && !/^[A-Za-z_]\w{0,62}$/.test(name)) throw value(`DBName ${name} cannot be used.`);
   return name;
 }
 
