@@ -106,7 +106,7 @@ const rules: Rule[] = [
 ];
 
 const mayReadEnvironment =
-  /^(functions\/lib\/settings\.ts|infra\/settings\.ts|(infra\/local|test|bench)\/.*)$/;
+  /^(functions\/lib\/settings\.ts|infra\/(verify\/)?settings\.ts|(infra\/local|test|bench)\/.*)$/;
 
 function violations(source: Source): string[] {
   const imports = source.imports.flatMap((imported) =>

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import Table from 'cli-table3';
 import { signedHeaders } from '../../functions/lib/aws/signed-request.ts';
-import { readVerifySettings } from '../settings.ts';
+import { readVerifySettings } from './settings.ts';
 import { verify } from './verify.ts';
 
 /** As `cdk.json` names it. */

@@ -3,7 +3,8 @@ import { Annotations, Match } from 'aws-cdk-lib/assertions';
 import { describe, expect, it } from 'vitest';
 import { versionFloors } from '../../functions/lib/health/audit-server.ts';
 import { isBelowFloor } from '../../infra/engine-versions.ts';
-import { readSettings, readVerifySettings } from '../../infra/settings.ts';
+import { readSettings } from '../../infra/settings.ts';
+import { readVerifySettings } from '../../infra/verify/settings.ts';
 import { Assembly } from './assembly.ts';
 import { synthesize } from './synthesize.ts';
 
@@ -110,6 +111,7 @@ describe('settings of npm run verify:aws', () => {
   const outputs = {
     TenantryEndpoint: { EndpointUrl: 'https://mcp.example.com/mcp' },
     TenantryData: { ProxyName: 'proxy' },
+    TenantryControl: { AdminUrl: 'https://abc.execute-api.eu-west-1.amazonaws.com/admin' },
   };
 
   it('are the last deployment’s outputs, so that it needs no variable', () => {
@@ -120,6 +122,15 @@ describe('settings of npm run verify:aws', () => {
     });
     const env = { VERIFY_URL: 'https://other.example.com/mcp', VERIFY_KEY: 'tnt_x' };
     expect(readVerifySettings(outputs, env)).toMatchObject({ url: env.VERIFY_URL, key: 'tnt_x' });
+  });
+
+  it('look for the proxy in the region that it was deployed to, unless it is another one', () => {
+    const env = { AWS_REGION: 'us-west-2' };
+    expect(readVerifySettings(outputs, env).region).toBe('eu-west-1');
+    expect(readVerifySettings(outputs, { ...env, VERIFY_PROXY: 'other' }).region).toBe('us-west-2');
+    expect(readVerifySettings({}, { ...env, VERIFY_URL: 'https://a.example.com/mcp' }).region).toBe(
+      'us-west-2',
+    );
   });
 
   it('say which output is missing where nothing was deployed from here', () => {

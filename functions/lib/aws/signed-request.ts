@@ -10,12 +10,13 @@ export async function signedHeaders(
   // A client of ours knows every place where credentials and region can be.
   const { SFNClient } = await import('@aws-sdk/client-sfn');
   const { config } = new SFNClient({});
-  const [credentials, region] = await Promise.all([config.credentials(), config.region()]);
-  const here = { region: regionOf(url) ?? region, ...to };
-  return sign({ method, url, body, ...here, credentials, now: new Date() });
+  // Whoever calls an address that names its region need have none configured.
+  const region = to.region ?? regionOf(url) ?? (await config.region());
+  return sign({ method, url, body, ...to, region, credentials: await config.credentials(), now: new Date() });
 }
 
-const regionOf = ({ hostname }: URL) => /\.execute-api\.([\w-]+)\.amazonaws\.com/.exec(hostname)?.[1];
+/** Of an address that API Gateway gives. */
+export const regionOf = ({ hostname }: URL) => /\.execute-api\.([\w-]+)\.amazonaws\.com/.exec(hostname)?.[1];
 
 export interface ToSign {
   readonly method: string;
