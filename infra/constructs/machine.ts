@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Aws, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
+import { Aws, Fn, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { DefinitionBody, LogLevel, StateMachine, StateMachineType } from 'aws-cdk-lib/aws-stepfunctions';
@@ -32,7 +32,13 @@ export class Machine extends Construct {
       stateMachineType: StateMachineType.STANDARD,
       tracingEnabled: true,
       logs: {
-        destination: new LogGroup(this, 'Log', { retention, removalPolicy: RemovalPolicy.RETAIN }),
+        destination: new LogGroup(this, 'Log', {
+          // Those who write logs for others need each group's name in one policy of the account, which has an end; all below
+          // this prefix are one. It outlives the stack, so the name is this stack's alone.
+          logGroupName: `/aws/vendedlogs/states/tenantry-${file.name}-${Fn.select(2, Fn.split('/', Stack.of(this).stackId))}`,
+          retention,
+          removalPolicy: RemovalPolicy.RETAIN,
+        }),
         level: LogLevel.ALL,
         // Inputs are ids; what is secret never travels through a machine.
         includeExecutionData: false,

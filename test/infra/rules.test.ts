@@ -130,6 +130,17 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
     );
   });
 
+  it('lets machines write their logs by the one entry that the account’s policy needs for all of them', () => {
+    every('AWS::StepFunctions::StateMachine', ({ properties }) => {
+      const [{ CloudWatchLogsLogGroup: to }] = properties.LoggingConfiguration.Destinations;
+      const log = assembly.of('AWS::Logs::LogGroup').find(({ id }) => to.LogGroupArn === `<${id}.Arn>`)!;
+      // It stays when the stack goes, and the next stack's must not collide with it.
+      expect(log.properties.LogGroupName).toMatch(
+        /^\/aws\/vendedlogs\/states\/tenantry-[a-z-]+-id-of-tenantrycontrol$/,
+      );
+    });
+  });
+
   it('makes the log of each stage’s failures before API Gateway would make it', () => {
     every('AWS::ApiGateway::Stage', ({ properties, dependsOn }) => {
       const name = `API-Gateway-Execution-Logs_${properties.RestApiId}/${properties.StageName}`;
