@@ -107,15 +107,21 @@ const schema = z.strictObject({
   /** The shared cluster: the catalog, and the homes of `rls` and `schema` tenants. */
   cluster: z
     .discriminatedUnion('kind', [
-      z.strictObject({
-        /** Aurora PostgreSQL Serverless v2. */
-        kind: z.literal('aurora'),
-        engineVersion: postgres17().default('17.10'),
-        /** Aurora capacity units of 2 GiB. */
-        minCapacity: z.number().min(0.5).max(256).multipleOf(0.5).default(0.5),
-        maxCapacity: z.number().min(1).max(256).multipleOf(0.5).default(16),
-        ...anyCluster(),
-      }),
+      z
+        .strictObject({
+          /** Aurora PostgreSQL Serverless v2. */
+          kind: z.literal('aurora'),
+          engineVersion: postgres17().default('17.10'),
+          /** Aurora capacity units of 2 GiB. */
+          minCapacity: z.number().min(0.5).max(256).multipleOf(0.5).default(0.5),
+          maxCapacity: z.number().min(1).max(256).multipleOf(0.5).default(16),
+          ...anyCluster(),
+        })
+        // Aurora's own bound: with a higher number the budget would count connections that there are not.
+        .refine(({ minCapacity, maxConnections }) => minCapacity >= 1 || maxConnections <= 2_000, {
+          path: ['maxConnections'],
+          message: 'must be at most 2000, or minCapacity at least 1: below it Aurora gives a server no more',
+        }),
       z.strictObject({
         /** An RDS instance. */
         kind: z.literal('instance'),

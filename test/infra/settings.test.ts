@@ -102,6 +102,15 @@ describe('settings', () => {
     },
   );
 
+  it('refuse more connections than Aurora gives a server that may shrink to half a unit', () => {
+    const aurora = (cluster: object) => readSettings({ cluster: { kind: 'aurora', ...cluster } });
+    expect(() => aurora({ maxConnections: 2_001 })).toThrow(/tenantry\.cluster\.maxConnections: .* 2000/);
+    expect(aurora({ maxConnections: 2_000 }).cluster.maxConnections).toBe(2_000);
+    expect(aurora({ minCapacity: 1, maxConnections: 2_001 }).cluster.maxConnections).toBe(2_001);
+    const instance = { kind: 'instance', maxConnections: 2_001 };
+    expect(readSettings({ cluster: instance }).cluster.maxConnections).toBe(2_001);
+  });
+
   it.each(['', '{', '[]', 7])('refuse %j and say where they belong', (context) => {
     expect(() => readSettings(context)).toThrow(/tenantry/);
   });
