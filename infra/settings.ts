@@ -82,6 +82,15 @@ const schema = z.strictObject({
         .regex(/\/1[6-9]$/, 'must be a range from /16 to /19: two subnets of /20 are made in it')
         .default('10.40.0.0/16'),
       /**
+       * The two zones of that VPC, e.g. ["us-east-1b", "us-east-1c"]; absent: the region's first two. RDS Proxy is not in
+       * every zone: DEPLOYING.md says where to look.
+       */
+      zones: z
+        .array(z.string().regex(/^[a-z]{2}(-[a-z]+)+-\d[a-z]$/, 'must be a zone’s name, e.g. us-east-1b'))
+        .length(2)
+        .refine((names) => new Set(names).size === names.length, 'must be two zones, not one twice')
+        .optional(),
+      /**
        * In place of a VPC of its own: subnets without a way out to the internet, one in each of at least two zones. Never two
        * in one zone: an endpoint takes one subnet a zone, and the deployment would fail.
        */

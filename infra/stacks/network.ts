@@ -40,10 +40,10 @@ export class NetworkStack extends Stack implements Network {
 
   constructor(scope: Construct, id: string, props: StackProps & { readonly settings: Settings }) {
     super(scope, id, props);
-    const { existing, cidr } = props.settings.network;
+    const { existing } = props.settings.network;
     // Here, because this stack is the first.
     this.ownKey = props.settings.ownKey ? newOwnKey(this) : undefined;
-    this.vpc = existing ? this.existingVpc(existing) : this.newVpc(cidr, props.settings);
+    this.vpc = existing ? this.existingVpc(existing) : this.newVpc(props.settings);
     this.subnets = { subnetType: SubnetType.PRIVATE_ISOLATED };
     for (const name of [...inVpc.map(({ name }) => name), 'proxy', 'cluster', 'dedicated'])
       this.groups.set(name, this.newGroup(name));
@@ -70,14 +70,15 @@ export class NetworkStack extends Stack implements Network {
     return group;
   }
 
-  private newVpc(cidr: string, settings: Settings): IVpc {
+  private newVpc(settings: Settings): IVpc {
+    const { cidr, zones } = settings.network;
     const flowLog = new LogGroup(this, 'FlowLog', {
       retention: settings.logRetentionDays,
       removalPolicy: RemovalPolicy.RETAIN,
     });
     const vpc = new Vpc(this, 'Vpc', {
       ipAddresses: IpAddresses.cidr(cidr),
-      maxAzs: 2,
+      ...(zones ? { availabilityZones: zones } : { maxAzs: 2 }),
       natGateways: 0,
       subnetConfiguration: [{ name: 'isolated', subnetType: SubnetType.PRIVATE_ISOLATED, cidrMask: 20 }],
       flowLogs: { all: { destination: FlowLogDestination.toCloudWatchLogs(flowLog) } },

@@ -415,3 +415,12 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
     );
   });
 });
+
+it('puts the network of its own into the zones that the settings name, and else into the region’s first two', () => {
+  const zonesOf = (network: object) =>
+    new Assembly(synthesize({ network }))
+      .of('AWS::EC2::Subnet')
+      .map(({ properties }) => properties.AvailabilityZone);
+  expect(zonesOf({})).toEqual(['a', 'b']);
+  expect(zonesOf({ zones: ['us-east-1b', 'us-east-1d'] })).toEqual(['us-east-1b', 'us-east-1d']);
+});

@@ -102,6 +102,14 @@ describe('settings', () => {
     },
   );
 
+  it.each([
+    [['us-east-1b'], /tenantry\.network\.zones: /],
+    [['us-east-1b', 'us-east-1b'], /tenantry\.network\.zones: must be two zones/],
+    [['us-east-1b', 'use1-az4'], /tenantry\.network\.zones\.1: must be a zone’s name/],
+  ])('refuse %j as the zones of a network', (zones, fault) => {
+    expect(() => readSettings({ network: { zones } })).toThrow(fault);
+  });
+
   it('refuse more connections than Aurora gives a server that may shrink to half a unit', () => {
     const aurora = (cluster: object) => readSettings({ cluster: { kind: 'aurora', ...cluster } });
     expect(() => aurora({ maxConnections: 2_001 })).toThrow(/tenantry\.cluster\.maxConnections: .* 2000/);
