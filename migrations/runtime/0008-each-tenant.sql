@@ -33,34 +33,58 @@ begin
 end
 $$;
 
--- What a file has made, or opened, gets its wall before rows come into it: the rest of its protection comes at the file's end. A table
--- that can have none would carry rows from one tenant's turn into the next, also where the file drops it again. `in_turns`: rows come.
-create function tenancy.wall_tables(home_schema name, in_turns boolean) returns void
+-- What a file has made, or opened, is for its next statement like what was there: the default of tenant_id, and in shared tables the
+-- wall, come before rows do, the rest of its protection at the file's end. `in_turns`: a statement runs for one tenant after the other.
+create function tenancy.prepare_tables(home_schema name, shared boolean, in_turns boolean) returns void
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan as $$
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   maintained constant text := 'tenant_id = any ((select tenancy.maintained_tenants())::uuid[])';
   item record;
 begin
   for item in
-    select c.oid::regclass as name, c.relkind as kind, t.attnum is not null as has_tenant,
-           exists (select from pg_policy p where p.polrelid = c.oid and p.polname = 'tenancy_maintenance') as has_policy
+    select r.*, t.attnum is not null as has_tenant, coalesce(t.atthasdef, false) as has_default,
+           exists (select from pg_policy p where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' offset 0) as has_policy
       from unnest(tenancy.home_relations(array[home_schema])) h(oid)
      cross join lateral (
-           select oid, relkind from pg_class
-            where oid = h.oid and relkind in ('r', 'p', 'm') and relname <> '_migrations' and not (relrowsecurity and relforcerowsecurity) offset 0) c
-      left join pg_attribute t on t.attrelid = c.oid and t.attname = 'tenant_id' and t.atttypid = 'uuid'::regtype and not t.attisdropped
-     where not tenancy.is_reference(c.oid, t.attnum is not null, 'tenancy_app')
+           select oid, oid::regclass as name, relkind as kind, relrowsecurity and relforcerowsecurity as has_wall from pg_class
+            where oid = h.oid and relkind in ('r', 'p', 'm') and relname <> '_migrations' offset 0) r
+      left join lateral (
+           select attnum, atthasdef from pg_attribute
+            where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped offset 0) t on true
   loop
-    if item.has_tenant and item.kind <> 'm' then
-      execute format('alter table %s enable row level security, force row level security', item.name);
-      if not item.has_policy then
+    if item.kind = 'm' then
+      if in_turns then
+        raise exception '% would carry rows from one tenant to the next', item.name using errcode = 'TN012';
+      end if;
+    elsif item.has_tenant then
+      if not item.has_default then
+        execute format('alter table %s alter column tenant_id set default nullif(current_setting(''tenancy.tenant'', true), '''')::uuid', item.name);
+      end if;
+      if shared and not item.has_wall then
+        execute format('alter table %s enable row level security, force row level security', item.name);
+      end if;
+      if shared and not item.has_policy then
         execute format('create policy tenancy_maintenance on %s to tenancy_owner using (%s) with check (%s)', item.name, maintained, maintained);
       end if;
-    elsif in_turns then
-      raise exception '% would carry rows from one tenant to the next', item.name using errcode = 'TN012';
     end if;
   end loop;
+end
+$$;
+
+-- How many rows of tables without tenant_id were written: what one tenant's turn leaves there, the next one's finds, also where the file
+-- drops the table again. Those for every tenant to read are looked at when the file has ended.
+create function tenancy.rows_without_tenant(home_schema name) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return (
+    select coalesce(sum(tenancy.rows_changed(r.oid)), 0)
+      from unnest(tenancy.home_relations(array[home_schema])) h(oid)
+     cross join lateral (select oid from pg_class where oid = h.oid and relkind in ('r', 'p') and relname <> '_migrations' offset 0) r
+     where not exists (
+           select from pg_attribute where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped)
+       and not tenancy.is_reference(r.oid, false, 'tenancy_app'));
 end
 $$;
 
@@ -72,7 +96,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from unnest(tenancy.home_relations(array[home_schema])) h(oid) join pg_constraint c on c.conrelid = h.oid
    where c.contype = 't' and c.condeferred
 $$;
-grant execute on function tenancy.wall_tables(name, boolean), tenancy.deferred_triggers(name) to tenancy_owner;
+grant execute on function tenancy.prepare_tables(name, boolean, boolean), tenancy.rows_without_tenant(name), tenancy.deferred_triggers(name) to tenancy_owner;
 
 grant create on schema tenancy to tenancy_owner;
 select set_config('role', 'tenancy_owner', true);
@@ -83,7 +107,7 @@ declare
   -- Whoever is asked for rows reads the keys first.
   asked constant bigint := pg_catalog.pg_stat_get_xact_blocks_fetched('tenancy.keys'::pg_catalog.regclass);
 begin
-  perform tenancy.wall_tables(home_schema, false);
+  perform tenancy.prepare_tables(home_schema, true, false);
   execute statement;
   if pg_catalog.pg_stat_get_xact_blocks_fetched('tenancy.keys'::pg_catalog.regclass) operator(pg_catalog.>) asked then
     raise exception 'rows of tenants are reached for none of them' using errcode = 'TN011';
@@ -103,10 +127,11 @@ create or replace procedure tenancy.run_for_each(statement text, home_schema nam
 language plpgsql security definer as $$
 declare
   deferred constant text := tenancy.deferred_triggers(home_schema);
+  written constant bigint := tenancy.rows_without_tenant(home_schema);
   tenant text;
   made bigint;
 begin
-  perform tenancy.wall_tables(home_schema, true);
+  perform tenancy.prepare_tables(home_schema, true, true);
   foreach tenant in array tenancy.tenants_in(home_schema) loop
     -- One that has put itself off in its own tenant's turn is for nobody.
     call tenancy.fire_triggers(deferred);
@@ -116,9 +141,12 @@ begin
     call tenancy.fire_triggers(deferred);
     perform pg_catalog.set_config('tenancy.maintained', '', true), pg_catalog.set_config('tenancy.tenant', '', true);
     if tenancy.rows_changed('pg_catalog.pg_class'::pg_catalog.regclass) operator(pg_catalog.<>) made then
-      perform tenancy.wall_tables(home_schema, true);
+      perform tenancy.prepare_tables(home_schema, true, true);
     end if;
   end loop;
+  if tenancy.rows_without_tenant(home_schema) operator(pg_catalog.>) written then
+    raise exception 'rows are written for one tenant after the other into a table without tenant_id' using errcode = 'TN012';
+  end if;
 end
 $$;
 create or replace procedure tenancy.run_for_each_if_needed(statement text, home_schema name)

@@ -25,6 +25,8 @@ export interface PlacedStatement {
   readonly sql: string;
   /** In tables that tenants share; for nobody: it reaches no rows. */
   readonly runs: 'for each' | 'for each if needed' | 'for all' | 'for nobody';
+  /** It writes rows, and makes no table. */
+  readonly writes: boolean;
   at(): string;
 }
 
@@ -37,6 +39,7 @@ export function statementsOf(sql: string): PlacedStatement[] {
       // In a function PostgreSQL takes SELECT INTO for that language's own, unless something comes after it.
       sql: /^(?!insert|merge)[\s\S]*\binto\b/i.test(split.bare[index]!) ? `${text}\n;select` : text,
       runs: runsOf(split.bare[index]!),
+      writes: /^(insert|update|delete|merge|with)\b/i.test(split.bare[index]!),
       at: () => atStatement(sql, split, index),
     };
   });

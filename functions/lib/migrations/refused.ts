@@ -14,6 +14,10 @@ export function requireNone(faults: readonly TenantryError[]): void {
 export const temporary =
   'use `with … as` within one statement, or a table of the home, with tenant_id, that the file drops at its end';
 export const extensionsSetting = 'the setting `extensions` (`tenantry` in cdk.json; start or deploy anew)';
+/** Where a file's last statement has ended. */
+export const atEnd = ', at its end';
+const notPutOff =
+  'begin the file with `set constraints all immediate`: foreign keys and triggers that are put off then act with each statement';
 const owners =
   'leave owners and rights to the migrator: delete the line (pg_dump: `--no-owner --no-privileges`)';
 export const unqualified =
@@ -88,11 +92,11 @@ function meaningOf(
   return [`failed: ${error.message} (SQLSTATE ${error.code})`, remedyFor(error)];
 }
 
-function remedyFor({ message, code, column }: DatabaseError): string {
+function remedyFor({ message, code, column, at }: DatabaseError): string {
   switch (code) {
     case '23502':
       if (column !== 'tenant_id') break;
-      return 'rows belong to a tenant: put what all may read into a file that begins with `-- shared`, in a table without tenant_id, or insert a row for each tenant, by `insert into … (tenant_id, …) select distinct tenant_id, … from` a table that has them';
+      return 'rows belong to a tenant: write `insert into … select …` in place of `values`, which runs once for each tenant, or put what all may read into a file that begins with `-- shared`, in a table without tenant_id';
     case '42501':
       if (/temporary tables/.test(message)) return temporary;
       if (/SET ROLE/.test(message)) return owners;
@@ -103,6 +107,8 @@ function remedyFor({ message, code, column }: DatabaseError): string {
     case '42704':
     case '42883':
       if (/^role "/.test(message)) return owners;
+      // What no extension brings along.
+      if (/^(constraint|trigger|index|policy|rule|column|relation) "/.test(message)) break;
       return `correct it, or name the extension that has it in ${extensionsSetting}, and run it again`;
     case '42P07':
     case '42710':
@@ -121,10 +127,15 @@ function remedyFor({ message, code, column }: DatabaseError): string {
       break;
     case 'TN001':
       return 'move whatever reads or changes tenants’ rows into a file of its own, without `-- shared`';
+    case '55006':
+      if (/pending trigger events/.test(message)) return notPutOff;
+      break;
     case 'TN011':
+      // For whom a statement ran is not known any more.
+      if (at === atEnd) return notPutOff;
       return 'write it as an `update`, `delete`, `merge` or `insert … select` of its own, or in a DO block: those run once for each tenant; rows that tenants to come shall have too are what `-- shared` is for';
     case 'TN012':
-      return 'make it a table with `tenant_id uuid not null`, also where the file drops it at its end';
+      return 'declare `tenant_id uuid not null` in it too, also when the file drops it at its end; leave its value to the default';
     case '25001':
     case '2D000':
       return 'leave it out: a file is one transaction, which is the migrator’s to begin and end';

@@ -3,6 +3,7 @@ import { everyTenant, type MasterKeys, signContext } from '../isolation/context.
 import { type Home, isolations } from '../isolation/isolation.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { type PlacedStatement, statementsOf } from './places.ts';
+import { atEnd } from './refused.ts';
 
 export interface MigrationTarget {
   readonly home: Home;
@@ -34,29 +35,42 @@ export function scriptOf(pending: readonly Pending[], now: number): Step[] {
   const statements = (file: MigrationFile) =>
     read.get(file) ?? read.set(file, statementsOf(file.sql)).get(file)!;
   return pending.flatMap(({ target, files }) =>
-    files.flatMap((file): Step[] => {
+    files.flatMap((file, place): Step[] => {
       const own = (sql: string) => ({ sql, file: file.name });
       const areShared = !isolations[target.home.strategy].ownsTables && !file.makesReferenceTables;
+      // Constraints checked at the end are this file's too, and triggers that fire there.
+      const all = [...statements(file), last];
+      const mayHaveMade = (before: PlacedStatement | undefined) =>
+        before === undefined ? place > 0 : !before.writes;
       return [
         // Before each file: an earlier one may have changed them.
         ...settingsFor(target, file, now).map(own),
-        // Constraints checked at the end are this file's too, and triggers that fire there.
-        ...[...statements(file), atEnd].map(({ sql, at, runs }) => ({
-          ...own(fenced(sql, areShared ? runs : 'once', target.home)),
-          at,
-          catches: areShared && runs === 'for each if needed',
-        })),
+        ...all.flatMap((statement, index): Step[] => {
+          const { sql, at, runs, writes } = statement;
+          if (areShared)
+            return [{ ...own(fenced(sql, runs, target.home)), at, catches: runs === 'for each if needed' }];
+          const mayWrite = writes || runs === 'for each if needed';
+          return [
+            // Rows that a file writes name no tenant: a table that it has made gets its default before.
+            ...(mayWrite && mayHaveMade(all[index - 1]) ? [{ ...own(prepare(target.home)), at }] : []),
+            { ...own(fenced(sql, 'once', target.home)), at },
+          ];
+        }),
         ...endOf(target.home, file).map(own),
       ];
     }),
   );
 }
 
-const atEnd: PlacedStatement = {
+const last: PlacedStatement = {
   sql: 'set constraints all immediate',
   runs: 'for nobody',
-  at: () => ', at its end',
+  writes: false,
+  at: () => atEnd,
 };
+
+const prepare = (home: Home): string =>
+  fenced(`select tenancy.prepare_tables(${literal(home.schema)}, false, false)`, 'once', home);
 
 /**
  * Where it can leave neither role nor transaction, whatever it calls. In shared tables one statement would reach all tenants'

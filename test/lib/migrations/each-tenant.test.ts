@@ -16,9 +16,9 @@ describe.each(strategies)('%s: a backfill gives each tenant its own', (strategy)
   const both = () => [world.tenants[strategy].a, world.tenants[strategy].b] as const;
   /** In every home of this strategy: both tenants of the shared tables have one. */
   async function inHomes(sql: string, isSound = true) {
-    const file = parseMigration(`${++number}-x.sql`, sql);
+    const files = sql.split('next file').map((part) => parseMigration(`${++number}-x.sql`, part));
     for (const tenant of strategy === 'rls' ? both().slice(0, 1) : both())
-      await migrate(world, tenant, [file], { isSound });
+      await migrate(world, tenant, files, { isSound });
   }
   let made = 0;
   /** People and orders of both tenants, with the same keys; `x` in the SQL makes their names this case's. */
@@ -135,6 +135,52 @@ describe.each(strategies)('%s: a backfill gives each tenant its own', (strategy)
     expect(await names()).toEqual(own());
   });
 
+  it.each([
+    ['in the same file', ''],
+    ['in a file of the same transaction', 'next file'],
+  ])('with a table made %s', async (_, next) => {
+    const { run, names } = await started('');
+    await run(
+      [
+        `create table copies_x (tenant_id uuid not null, id integer not null, name text, primary key (tenant_id, id));`,
+        `insert into copies_x (id, name) select id, name from people_x;
+         update orders_x set name = (select string_agg(name, ',') from copies_x)`,
+      ].join(next),
+    );
+    expect(await names()).toEqual(own());
+  });
+
+  it.each([
+    ['dropped at its end', 'create table working_x (tenant_id uuid, id integer, name text)'],
+    [
+      'made in a DO block',
+      "do 'begin create table if not exists working_x (tenant_id uuid, id integer, name text); perform from people_x; end'",
+    ],
+    [
+      'made in a function',
+      "create function make_x() returns integer language plpgsql as 'begin create table if not exists working_x (tenant_id uuid, id integer, name text); return 1; end'; update people_x set id = make_x()",
+    ],
+  ])('with a table of the file’s own, %s', async (_, make) => {
+    const { run, names } = await started('');
+    await run(
+      `${make}; insert into working_x (id, name) select id, name from people_x;
+       update orders_x set name = (select string_agg(name, ',') from working_x);
+       drop table working_x`,
+    );
+    expect(await names()).toEqual(own());
+  });
+
+  it('with a table that one statement makes, fills and reads', async () => {
+    const { run, names } = await started(
+      `create function copy_x() returns text language plpgsql as $$ begin
+         create table if not exists copies_x (tenant_id uuid not null, id integer not null, name text, primary key (tenant_id, id));
+         execute 'insert into copies_x (tenant_id, id, name) select tenant_id, id, name from people_x';
+         return (select string_agg(name, ',') from copies_x); end $$`,
+    );
+    await run('update orders_x set name = copy_x()');
+    expect(await names()).toEqual(own());
+  });
+
   it('by several statements and files, with a column made before', async () => {
     const { run, names } = await started('');
     await run(
@@ -174,7 +220,9 @@ describe('shared tables', () => {
       run(`create table bucket (body text); insert into bucket select body from notes${then}`),
     ).rejects.toMatchObject({
       code: 'migration_refused',
-      message: expect.stringMatching(/bucket would carry rows from one tenant .*tenant_id uuid not null/),
+      message: expect.stringMatching(
+        /one tenant after the other into a table without tenant_id.*tenant_id uuid not null/,
+      ),
     });
   });
 
@@ -183,7 +231,7 @@ describe('shared tables', () => {
       run(
         "do 'begin create table if not exists bucket (body text); insert into bucket select body from notes; end'; drop table bucket",
       ),
-    ).rejects.toMatchObject({ message: expect.stringContaining('bucket would carry rows') });
+    ).rejects.toMatchObject({ message: expect.stringContaining('one tenant after the other into a table') });
   });
 
   it.each([
@@ -210,6 +258,20 @@ describe('shared tables', () => {
         'alter table notes disable row level security; create table copies as select tenant_id, note_id as id, (select max(body) from notes) from notes; alter table copies alter tenant_id set not null, add primary key (tenant_id, id)',
       ),
     ).rejects.toMatchObject({ message: expect.stringContaining('for none of them') });
+  });
+
+  it('refuse to pass rows on in a table without tenant_id, and take constants there', async () => {
+    const made = 'create table words (word text)';
+    const dropped = 'drop table words';
+    await expect(
+      run(`${made};\ninsert into words select body from notes;\n${dropped}`),
+    ).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(/at line 2 .*: declare `tenant_id uuid not null` in it/),
+    });
+    await run(
+      `${made}; insert into words values ('here'); update notes set amount = 1 from words where body = word; ${dropped}`,
+    );
   });
 
   it('give no row to another tenant', async () => {
