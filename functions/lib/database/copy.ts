@@ -11,14 +11,23 @@ export async function copyTo(
   // CommonJS: in a bundle it has no named exports.
   const { default: copy } = await import('pg-copy-streams');
   const stream = client.query(copy.to(text));
-  // Whoever fails first ends the other: a reader that stops must not leave COPY waiting.
-  const failed = new Promise<never>((_, reject) => stream.once('error', reject));
+  let isRefused = false;
+  const refused = new Promise<never>((_, reject) =>
+    stream.once('error', (error) => {
+      // A reader that stops ends the stream with this, and says itself why.
+      if (error.name === 'AbortError') return;
+      isRefused = true;
+      reject(error);
+    }),
+  );
   await Promise.race([
     into(stream).catch((error) => {
       stream.destroy();
+      // The server sends all that is left to a reader that has stopped: what is said after it would wait for ever.
+      if (!isRefused) client.connection.stream.destroy();
       throw error;
     }),
-    failed,
+    refused,
   ]);
   return stream.rowCount ?? 0;
 }

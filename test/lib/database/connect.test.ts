@@ -1,5 +1,6 @@
-import { Readable } from 'node:stream';
+import { Readable, Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
+import { pipeline } from 'node:stream/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { answersOf, inTransaction, withConnection } from '../../../functions/lib/database/connect.ts';
 import { KeptConnections } from '../../../functions/lib/database/kept.ts';
@@ -124,6 +125,48 @@ describe('rows by COPY', () => {
       await expect(
         connection.copyFrom('copy nowhere from stdin', Readable.from(['g\n'])),
       ).rejects.toMatchObject({ code: '42P01' });
+      expect((await connection.query<{ n: number }>('select 1 as n', [])).rows).toEqual([{ n: 1 }]);
+    });
+  });
+});
+
+describe('rows out', () => {
+  test.each<[string, (bytes: Readable) => Promise<void>]>([
+    [
+      'reads them one by one',
+      async (bytes) => {
+        for await (const _ of bytes) throw new Error('the disk is full');
+      },
+    ],
+    [
+      'is a file behind a transformation',
+      (bytes) =>
+        pipeline(
+          Readable.from(
+            (async function* () {
+              yield* bytes;
+            })(),
+          ),
+          new Writable({ write: (_, __, done) => done(new Error('the disk is full')) }),
+        ),
+    ],
+  ])(
+    'end with the reason of a reader that %s, however many more there are',
+    async (_, into) => {
+      const reading = withConnection(endpoint, (connection) =>
+        inTransaction(connection, () =>
+          connection.copyTo('copy (select generate_series(1, 3000000)) to stdout', into),
+        ),
+      );
+      await expect(reading).rejects.toThrow('the disk is full');
+    },
+    20_000,
+  );
+
+  test('that are refused leave a connection of which the next is asked', async () => {
+    await withConnection(endpoint, async (connection) => {
+      const refused = connection.copyTo('copy nowhere to stdout', async (bytes) => void (await text(bytes)));
+      await expect(refused).rejects.toMatchObject({ code: '42P01' });
       expect((await connection.query<{ n: number }>('select 1 as n', [])).rows).toEqual([{ n: 1 }]);
     });
   });
