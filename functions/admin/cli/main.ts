@@ -38,7 +38,7 @@ transferCommands(program, client, output);
 keyCommands(program, client, output);
 migrateCommands(program, client, output);
 healthCommand(program, client, output);
-program
+const operations = program
   .command('operations [id]')
   .description('what runs and what ran; one of them with its steps')
   .option('--watch', 'as it happens')
@@ -50,6 +50,18 @@ program
     }
     const { body } = await client.get<{ operations: OperationView[] }>('/operations');
     output().print(output().json ? json(body.operations) : operationsTable(body.operations));
+  });
+operations
+  .command('cancel <id>')
+  .description('end an export or an import that is under way')
+  .action(async (id: string) => {
+    const { body } = await client.post<OperationView>(`/operations/${encodeURIComponent(id)}/cancel`, {});
+    output().print(
+      output().json
+        ? json(body)
+        : 'It ends within seconds; an import that is writing a large table, when that is written.',
+    );
+    output().note(`npm run tenants -- operations ${id}`);
   });
 // Wherever it stands: after the command is where people write it.
 const acceptJson = (command: Command) => {

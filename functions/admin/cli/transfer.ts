@@ -18,7 +18,12 @@ export function transferCommands(program: Command, client: AdminClient, output: 
     output().print(output().json ? json(ended) : rowsTable(ended));
     if (ended.state === 'failed')
       throw new CommandFailure(1, 'operation_failed', `Failed at ${ended.failedStep}: ${ended.reason}`);
-    if (ended.state === 'running') output().note('It is on its way: npm run tenants -- operations --watch');
+    if (ended.state === 'cancelled')
+      throw new CommandFailure(1, 'operation_cancelled', ended.reason ?? 'It was cancelled.');
+    if (ended.state === 'running')
+      output().note(
+        `It is on its way: npm run tenants -- operations ${ended.id}; to end it: operations cancel ${ended.id}`,
+      );
   };
 
   program

@@ -187,11 +187,13 @@ function inTheWay(
   cause: unknown,
 ): TenantryError {
   const look = { move: `move status ${slug}`, offboard: `why ${slug}` }[kind as string] ?? `operations ${id}`;
-  // The way back stays open for up to a day.
+  // What lasts long, and is given up more easily than waited for.
   const sooner =
     move?.phase === 'switched'
       ? `, or give up its way back: \`npm run tenants -- move complete ${slug}\``
-      : '';
+      : kind === 'export' || kind === 'import'
+        ? `, or end it: \`npm run tenants -- operations cancel ${id}\``
+        : '';
   return new TenantryError(
     'operation_running',
     `Another operation is changing ${slug}: ${kind}, ${step ?? 'starting'}. Wait until it has ended${sooner}; how it stands: \`npm run tenants -- ${look}\`.`,

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
+import { askToCancel } from '../lifecycle/cancel.ts';
 import type { Operation } from '../lifecycle/operations.ts';
 import { beginExport, beginImport } from '../lifecycle/transfer.ts';
 import type { TenantId } from '../tenant/tenant.ts';
@@ -76,4 +77,29 @@ async function transfer(
       input: {},
     });
   return { operation: await showOperation(admin, operationId) };
+}
+
+/** What ends another kind earlier, or says what does now. */
+const otherWays: Partial<Record<Operation['kind'], string>> = {
+  move: 'move status',
+  offboard: 'why',
+  migrate: 'migrate halt',
+  batch: 'move halt',
+};
+
+/**
+ * Its step ends it within seconds; an import that is at a statement, after that.
+ * @throws TenantryError `unknown_operation`, `wrong_status`
+ */
+export async function cancelTransfer(admin: Admin, operationId: string): Promise<OperationView> {
+  const { kind, tenant, state } = await showOperation(admin, operationId);
+  const other = otherWays[kind];
+  if (kind !== 'export' && kind !== 'import')
+    throw new TenantryError(
+      'wrong_status',
+      `Only an export or an import is cancelled so.${other ? ` For this one: npm run tenants -- ${[other, tenant].filter(Boolean).join(' ')}` : ''}`,
+    );
+  if (!(await withCatalog(admin, (catalog) => askToCancel(catalog, operationId))))
+    throw new TenantryError('wrong_status', `This ${kind} is ${state} already.`);
+  return showOperation(admin, operationId);
 }

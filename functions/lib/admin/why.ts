@@ -132,6 +132,7 @@ function explain(
 function standing({ phase, pausedAt, windowEndsAt, operation: { step } }: MoveView): string {
   if (pausedAt !== null) return 'Its move is paused, and its changes are being noted.';
   if (phase === 'switched') return `It was moved, and can be moved back until ${moment(windowEndsAt!)}.`;
+  if (phase !== 'moving') return `Its move is ${phase}, and the home that it has left is being removed.`;
   return `Its move is under way: ${step ?? 'no step has begun yet'}.`;
 }
 

@@ -8,6 +8,7 @@ import { importTables } from '../transfer/import.ts';
 import { importRefused, type Manifest, readManifest, writeManifest } from '../transfer/manifest.ts';
 import { partBegins } from '../transfer/parts.ts';
 import { openStore } from '../transfer/store.ts';
+import { requireWanted } from './cancel.ts';
 import { type ControlPlane, endpointOf } from './control-plane.ts';
 import {
   beginOperation,
@@ -84,76 +85,111 @@ export const beginImport = (
   });
 };
 
+/** Does a step's work, which asks whether it is wanted still: when an operator has cancelled the operation, it ends so. */
+async function unlessCancelled(
+  catalog: ControlConnection,
+  { operationId, kind, input }: TransferOperation,
+  work: (wanted: () => Promise<void>) => Promise<void>,
+): Promise<void> {
+  try {
+    await work(() => requireWanted(catalog, operationId));
+  } catch (error) {
+    if (error instanceof TenantryError && error.code === 'operation_cancelled') {
+      const left =
+        kind === 'import'
+          ? 'Nothing of it was taken.'
+          : `What it has written is at ${input.url}, without a manifest.`;
+      await endOperation(catalog, operationId, { state: 'cancelled', reason: `${error.message} ${left}` });
+    }
+    throw error;
+  }
+}
+
 /**
  * The steps of `export-tenant.asl.json` and `import-tenant.asl.json`, and the one of `offboard-tenant.asl.json` that
  * exports. Each may run twice, in parallel with itself, or die at any line.
  */
 export const transferSteps = {
   /** @throws TenantryError `unfinished` until every table is written; `export_refused` */
-  async exportTenant({ plane, now, partBytes }, catalog, { operationId, kind, tenant, input, result }) {
-    const home = await homeInUse(catalog, tenant);
-    if (kind === 'offboard' && (input.url === undefined || home === undefined)) return;
-    // What an earlier offboarding has begun to remove it has exported before.
-    if (kind === 'offboard' && (await removalHasBegun(catalog, tenant))) return;
-    if (input.url === undefined || home === undefined)
-      throw exportRefused('The tenant has no home to export.');
-    const store = openStore(input.url);
-    const there = await readManifest(store);
-    if (there?.operation === operationId) return;
-    if (there !== undefined)
-      throw exportRefused(`There is an export at ${input.url} already. Choose another place, or remove it.`);
-    let done = (result.tables ?? []) as readonly WrittenPart[];
-    const record = (tables: readonly WrittenPart[]) => {
-      done = [...tables];
-      return report(catalog, operationId, { url: input.url, tables });
-    };
-    const begins = await partBegins(endpointOf(plane, home), operationId, home.homeId);
-    const until = now() + exportsFor;
-    const { isDone, schemaVersion } = await withConnection(endpointOf(plane, home), (connection) =>
-      exportTables(
-        connection,
-        { ...home, keys: plane.keys },
-        { store, done, until, record, begins, partBytes, now },
-      ),
-    );
-    if (!isDone)
-      throw new TenantryError('unfinished', `${done.length} files are written, and there are more.`);
-    // Before there is a manifest: a run that finds one does nothing.
-    await begins?.forget();
-    await writeManifest(store, {
-      format: 'tenantry-export/1',
-      tenant: { id: tenant, slug: input.slug },
-      operation: operationId,
-      exportedAt: new Date(now()).toISOString(),
-      schemaVersion,
-      tables: done.map(({ more: _, ...table }) => table),
-    });
-    await report(catalog, operationId, { url: input.url, tables: done });
-  },
+  exportTenant: ({ plane, now, partBytes }, catalog, operation) =>
+    unlessCancelled(catalog, operation, async (wanted) => {
+      const { operationId, kind, tenant, input, result } = operation;
+      const home = await homeInUse(catalog, tenant);
+      if (kind === 'offboard' && (input.url === undefined || home === undefined)) return;
+      // What an earlier offboarding has begun to remove it has exported before.
+      if (kind === 'offboard' && (await removalHasBegun(catalog, tenant))) return;
+      if (input.url === undefined || home === undefined)
+        throw exportRefused('The tenant has no home to export.');
+      const store = openStore(input.url);
+      const there = await readManifest(store);
+      if (there?.operation === operationId) return;
+      if (there !== undefined)
+        throw exportRefused(
+          `There is an export at ${input.url} already. Choose another place, or remove it.`,
+        );
+      await wanted();
+      let done = (result.tables ?? []) as readonly WrittenPart[];
+      const record = (tables: readonly WrittenPart[]) => {
+        done = [...tables];
+        return report(catalog, operationId, { url: input.url, tables });
+      };
+      const begins = await partBegins(endpointOf(plane, home), operationId, home.homeId);
+      const until = now() + exportsFor;
+      const { isDone, schemaVersion } = await withConnection(endpointOf(plane, home), (connection) =>
+        exportTables(
+          connection,
+          { ...home, keys: plane.keys },
+          { store, done, until, record, wanted, begins, partBytes, now },
+        ),
+      );
+      if (!isDone)
+        throw new TenantryError('unfinished', `${done.length} files are written, and there are more.`);
+      // Before there is a manifest: a run that finds one does nothing.
+      await begins?.forget();
+      await writeManifest(store, {
+        format: 'tenantry-export/1',
+        tenant: { id: tenant, slug: input.slug },
+        operation: operationId,
+        exportedAt: new Date(now()).toISOString(),
+        schemaVersion,
+        tables: done.map(({ more: _, ...table }) => table),
+      });
+      await report(catalog, operationId, { url: input.url, tables: done });
+    }),
 
   /** All of it in one transaction of the home. @throws TenantryError `import_refused` */
-  async importTenant({ plane, now }, catalog, { operationId, tenant, input }) {
-    const home = await homeInUse(catalog, tenant);
-    if (home === undefined || input.url === undefined)
-      throw importRefused('The tenant has no home to take rows.');
-    const store = openStore(input.url);
-    const manifest = await readManifest(store);
-    if (manifest === undefined)
-      throw importRefused(
-        `There is no manifest.json at ${input.url}. An export is in a folder of its own there, which its operation names.`,
+  importTenant: ({ plane, now }, catalog, operation) =>
+    unlessCancelled(catalog, operation, async (wanted) => {
+      const { operationId, tenant, input } = operation;
+      const home = await homeInUse(catalog, tenant);
+      if (home === undefined || input.url === undefined)
+        throw importRefused('The tenant has no home to take rows.');
+      const store = openStore(input.url);
+      const manifest = await readManifest(store);
+      if (manifest === undefined)
+        throw importRefused(
+          `There is no manifest.json at ${input.url}. An export is in a folder of its own there, which its operation names.`,
+        );
+      if (manifest.tenant !== undefined && manifest.tenant.id !== tenant && !input.otherTenant)
+        throw importRefused(
+          `These are the rows of the tenant ${manifest.tenant.slug}. If they shall become this one's, say --other-tenant.`,
+        );
+      const rows = { ...home, keys: plane.keys };
+      const imported = await withConnection(endpointOf(plane, home), (connection) =>
+        importTables(
+          connection,
+          rows,
+          store,
+          manifest,
+          operationId,
+          { until: now() + importsFor, wanted },
+          now,
+        ),
       );
-    if (manifest.tenant !== undefined && manifest.tenant.id !== tenant && !input.otherTenant)
-      throw importRefused(
-        `These are the rows of the tenant ${manifest.tenant.slug}. If they shall become this one's, say --other-tenant.`,
-      );
-    const rows = { ...home, keys: plane.keys };
-    const imported = await withConnection(endpointOf(plane, home), (connection) =>
-      importTables(connection, rows, store, manifest, operationId, now() + importsFor, now),
-    );
-    // Done before, and its record was lost: the manifest says what it was.
-    const counted = imported ?? rowsOf(manifest);
-    await report(catalog, operationId, { url: input.url, rows: counted });
-  },
+      // Done before, and its record was lost: the manifest says what it was.
+      const counted = imported ?? rowsOf(manifest);
+      await report(catalog, operationId, { url: input.url, rows: counted });
+    }),
 
   async finish(_, catalog, { operationId }) {
     await endOperation(catalog, operationId, { state: 'done' });

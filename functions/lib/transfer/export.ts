@@ -1,7 +1,7 @@
 import { type ControlConnection, identifier, literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { type HomeTable, homeTables, maintaining, type RowsOf } from '../isolation/rows.ts';
-import { type ExportedTable, fileOf, hashing } from './manifest.ts';
+import { type ExportedTable, fileOf, hashing, whileWanted } from './manifest.ts';
 import type { Key, PartBegins } from './parts.ts';
 import type { Store } from './store.ts';
 
@@ -19,6 +19,8 @@ export interface Exporting {
   /** After this time no other part is begun, ms. */
   readonly until: number;
   record(done: readonly WrittenPart[]): Promise<void>;
+  /** @throws when nobody wants it any more */
+  wanted(): Promise<void>;
   readonly begins: PartBegins | undefined;
   readonly partBytes?: number | undefined;
   readonly now?: () => number;
@@ -32,7 +34,7 @@ export interface Exporting {
 export async function exportTables(
   connection: ControlConnection,
   rows: RowsOf,
-  { store, done, until, record, begins, partBytes = usualPart, now = Date.now }: Exporting,
+  { store, done, until, record, wanted, begins, partBytes = usualPart, now = Date.now }: Exporting,
 ): Promise<{ isDone: boolean; schemaVersion: string }> {
   const snapshot = Math.max(0, ...done.map((table) => table.snapshot ?? 0)) + 1;
   const finished = [...done];
@@ -50,9 +52,10 @@ export async function exportTables(
       for (let more = true; more; part += 1) {
         // At least one a run, so that it comes to an end.
         if (finished.length > done.length && now() >= until) return { isDone: false, schemaVersion };
+        await wanted();
         const to = size === undefined ? undefined : await beginOfNext(connection, table, rows, from, size);
         const file = fileOf(table.name, part);
-        const entry = await exportPart(connection, table, rows, store, { file, from, to });
+        const entry = await exportPart(connection, table, rows, store, { file, from, to, wanted });
         more = to !== undefined;
         // Before it is said that this part is written: what follows must be known then.
         if (to !== undefined) await begins!.keep(table.name, part + 1, to);
@@ -110,14 +113,19 @@ async function exportPart(
   { name, table, columns, key }: TransferTable,
   { tenant }: RowsOf,
   store: Store,
-  { file, from, to }: { file: string; from: Key | undefined; to: Key | undefined },
+  {
+    file,
+    from,
+    to,
+    wanted,
+  }: { file: string; from: Key | undefined; to: Key | undefined } & Pick<Exporting, 'wanted'>,
 ): Promise<ExportedTable> {
   let sha256 = '';
   const list = columns.map(({ column }) => identifier(column)).join(', ');
   // In shared tables row security lets through this tenant's rows alone, whatever the condition says.
   const select = `select ${list} from ${table} where tenant_id = '${tenant}' ${bound(key, '>=', from)} ${bound(key, '<', to)}`;
   const rows = await connection.copyTo(`copy (${select}) to stdout (format csv, header)`, async (bytes) => {
-    const hashed = hashing(bytes);
+    const hashed = hashing(whileWanted(bytes, wanted));
     await store.write(file, hashed.bytes);
     sha256 = hashed.sha256();
   });

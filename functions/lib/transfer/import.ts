@@ -1,4 +1,3 @@
-import type { Readable } from 'node:stream';
 import { type ControlConnection, identifier } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
@@ -7,7 +6,7 @@ import { type RowsOf, takeContext } from '../isolation/rows.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { type TransferTable, tablesOf } from './export.ts';
 import { raiseIdentities } from './identities.ts';
-import { type ExportedTable, hashing, importRefused, type Manifest } from './manifest.ts';
+import { type ExportedTable, hashing, importRefused, type Manifest, whileWanted } from './manifest.ts';
 import type { Store } from './store.ts';
 import { resting, triggersOf } from './triggers.ts';
 
@@ -24,8 +23,8 @@ export async function importTables(
   store: Store,
   { schemaVersion, tables }: Manifest,
   operationId: string,
-  /** All of it has to be done by then, ms. */
-  until: number,
+  /** All of it has to be done by then, ms; `wanted` throws when nobody wants it any more. */
+  { until, wanted }: { readonly until: number; readonly wanted: () => Promise<void> },
   now = Date.now,
 ): Promise<Record<string, number> | undefined> {
   const home = { schema: rows.schema, ownsTables: isolations[rows.strategy].ownsTables };
@@ -60,6 +59,7 @@ export async function importTables(
     await connection.query('set local role none');
     /** So that a statement ends before the function does. */
     const inTime = async () => {
+      await wanted();
       const left = until - now();
       if (left <= 0) throw tooLarge();
       await connection.query(`set local statement_timeout = ${left}`);
@@ -68,7 +68,7 @@ export async function importTables(
     const readUntil = (now() + until) / 2;
     for (const [index, { given, table }] of pairs.entries()) {
       at = given;
-      await stage(connection, index, given, table, store, () => now() >= readUntil);
+      await stage(connection, index, given, table, store, { isLate: () => now() >= readUntil, wanted });
     }
     at = undefined;
     await connection.query('set local role tenancy_owner');
@@ -92,6 +92,7 @@ export async function importTables(
     // Whoever changes a table that has got rows waits for us; before that it may have been changed.
     await requireVersion(connection, schemaVersion);
     await raiseIdentities(connection, rows.schema, tables);
+    await wanted();
     await connection.query('commit');
     return Object.fromEntries(counted);
   } catch (error) {
@@ -126,7 +127,7 @@ async function stage(
   { columns, file, rows, sha256, table }: ExportedTable,
   { columns: known }: TransferTable,
   store: Store,
-  isLate: () => boolean,
+  { isLate, wanted }: { isLate: () => boolean; wanted: () => Promise<void> },
 ): Promise<void> {
   const bytes = await store.read(file);
   if (bytes === undefined) throw importRefused(`The file ${file} is missing.`);
@@ -137,7 +138,7 @@ async function stage(
   ]);
   const definition = columns.map((column) => `${identifier(column)} ${types.get(column)}`).join(', ');
   await connection.query(`create temporary table import_${index} (${definition}) on commit drop`);
-  const hashed = hashing(onTime(bytes, isLate));
+  const hashed = hashing(onTime(whileWanted(bytes, wanted), isLate));
   const list = columns.map(identifier).join(', ');
   const count = await connection.copyFrom(
     `copy pg_temp.import_${index} (${list}) from stdin (format csv, header match)`,
@@ -158,7 +159,7 @@ const tooLarge = (cause?: unknown) =>
   );
 
 /** Sooner than at the end of the time: what has been read until then has to be written too. @throws TenantryError `import_refused` */
-async function* onTime(bytes: Readable, isLate: () => boolean) {
+async function* onTime(bytes: AsyncIterable<unknown>, isLate: () => boolean) {
   for await (const chunk of bytes) {
     if (isLate()) throw tooLarge();
     yield chunk;

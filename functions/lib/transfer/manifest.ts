@@ -95,6 +95,18 @@ const faultsOf = ({ issues }: z.ZodError) =>
     .map(({ path, message }) => `${path.join('.')}: ${message}`)
     .join('; ');
 
+/** Passes bytes on, and asks once a second whether anybody still wants them. */
+export async function* whileWanted(bytes: AsyncIterable<unknown>, wanted: () => Promise<void>) {
+  let asked = Date.now();
+  for await (const chunk of bytes) {
+    if (Date.now() - asked >= 1_000) {
+      await wanted();
+      asked = Date.now();
+    }
+    yield chunk;
+  }
+}
+
 /** Passes bytes on and knows their SHA-256 at their end. */
 export function hashing(bytes: AsyncIterable<unknown>): { bytes: Readable; sha256: () => string } {
   const hash = createHash('sha256');

@@ -459,7 +459,10 @@ it('refuses rows of a version that the home had when their reading began', async
   const rows = { ...home, keys: leaving.world.plane.keys };
   await expect(
     withConnection(place.admin, (connection) =>
-      importTables(connection, rows, meanwhile, manifestOf(path), randomUUID(), Date.now() + 60_000),
+      importTables(connection, rows, meanwhile, manifestOf(path), randomUUID(), {
+        until: Date.now() + 60_000,
+        wanted: async () => {},
+      }),
     ),
   ).rejects.toMatchObject({ code: 'import_refused', message: expect.stringContaining('has 9999-meanwhile') });
 });

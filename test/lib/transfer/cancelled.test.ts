@@ -1,0 +1,94 @@
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { auditOperations } from '../../../functions/lib/health/upkeep.ts';
+import { askToCancel } from '../../../functions/lib/lifecycle/cancel.ts';
+import type { Operation } from '../../../functions/lib/lifecycle/operations.ts';
+import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
+import {
+  beginExport,
+  beginImport,
+  transferOperation,
+  transferSteps,
+} from '../../../functions/lib/lifecycle/transfer.ts';
+import { FunctionError } from '../../../infra/local/lambda/environment.ts';
+import { runProductMachine } from '../../support/machine.ts';
+import { strategies, type TestTenant } from '../../support/world.ts';
+import { type Leaving, startLeaving } from '../lifecycle/leaving.ts';
+
+/** What ends an export or an import without its having failed. */
+let leaving: Leaving;
+let base: string;
+beforeAll(async () => {
+  leaving = await startLeaving();
+  base = mkdtempSync(join(tmpdir(), 'tenantry-cancelled-'));
+});
+afterAll(async () => {
+  await leaving?.world.close();
+  rmSync(base, { recursive: true, force: true });
+});
+
+let number = 0;
+const folder = () => join(base, `n${++number}`);
+const begun = ({ operation }: { operation: Operation }) => operation.operationId;
+
+const exportOf = ({ id, slug }: TestTenant, path: string) =>
+  leaving.catalog((catalog) => beginExport(catalog, id, { slug, to: pathToFileURL(path).href })).then(begun);
+const importInto = ({ id, slug }: TestTenant, path: string) => {
+  const request = { slug, from: pathToFileURL(path).href, otherTenant: true };
+  return leaving.catalog((catalog) => beginImport(catalog, id, request)).then(begun);
+};
+const step = (event: StepEvent) =>
+  runStep({ plane: leaving.world.plane, now: Date.now }, event, transferOperation, transferSteps);
+const runMachine = async (kind: 'export' | 'import', operation: string) => {
+  const input = { operation, input: {} };
+  const invoke = (_: string, payload: unknown) =>
+    step(payload as StepEvent).catch(({ name, message, stack }: Error) => {
+      throw new FunctionError(name, message, stack);
+    });
+  return (await runProductMachine(`${kind}-tenant`, { input, clockFactor: 1e-3, invoke })).status;
+};
+async function exported(tenant: TestTenant): Promise<string> {
+  await leaving.fill(tenant.id);
+  const path = folder();
+  const operation = await exportOf(tenant, path);
+  await runMachine('export', operation);
+  return join(path, operation);
+}
+const notes = async ({ id }: TestTenant) =>
+  (await (await leaving.databaseOf(id)).query('select from notes')).rowCount;
+const failed = () => leaving.catalog(auditOperations).then(({ failed }) => failed);
+
+describe.each(strategies)('%s', (strategy) => {
+  it.each(['export', 'import'] as const)('an operator cancels an %s', async (kind) => {
+    const tenant = await leaving.world.addTenant(strategy);
+    const target = await leaving.world.addTenant(strategy);
+    const path = await exported(tenant);
+    const before = await leaving.everything();
+    const operation = await (kind === 'export' ? exportOf(tenant, path) : importInto(target, path));
+    expect(await leaving.catalog((catalog) => askToCancel(catalog, operation))).toBe(true);
+    expect(await runMachine(kind, operation)).toBe('SUCCEEDED');
+    expect(await leaving.read(operation)).toMatchObject({
+      state: 'cancelled',
+      reason: expect.stringMatching(/^An operator has cancelled it\. (What it has|Nothing of it was)/),
+    });
+    expect(await leaving.everything()).toEqual(before);
+    expect(existsSync(join(path, operation))).toBe(false);
+    expect(await notes(target)).toBe(0);
+    expect(await failed()).toBe(0);
+    expect(await leaving.catalog((catalog) => askToCancel(catalog, operation))).toBe(false);
+  });
+
+  it('an import whose rows are there already when it is cancelled is done', async () => {
+    const target = await leaving.world.addTenant(strategy);
+    const path = await exported(await leaving.world.addTenant(strategy));
+    const operation = await importInto(target, path);
+    // Its answer is lost, and the machine runs it again.
+    await step({ operation, step: 'importTenant', input: {} });
+    await leaving.catalog((catalog) => askToCancel(catalog, operation));
+    expect(await runMachine('import', operation)).toBe('SUCCEEDED');
+    expect(await leaving.read(operation)).toMatchObject({ state: 'done', result: { rows: { notes: 2 } } });
+  });
+});
