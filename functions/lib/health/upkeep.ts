@@ -16,7 +16,7 @@ const secretsAtOnce = 300;
 const silentMinutes = 20;
 const shown = 20;
 
-/** Operations that failed for good, and such that nobody works on any more. */
+/** Operations that failed for good, and such that nobody works on any more; not imports whose files were refused. */
 export async function auditOperations(
   catalog: ControlConnection,
 ): Promise<{ failed: number; findings: HealthFinding[] }> {
@@ -33,7 +33,8 @@ export async function auditOperations(
        from (select distinct on (kind, tenant_id) * from catalog.operations order by kind, tenant_id, started_at desc) o
        left join catalog.tenants t using (tenant_id)
       -- An offboarding may fail when its tenant is gone already, at its own check.
-      where (coalesce(t.status, '') <> 'offboarded' or o.kind = 'offboard') and (o.state = 'failed' or o.state = 'running'
+      where (coalesce(t.status, '') <> 'offboarded' or o.kind = 'offboard') and (o.state = 'failed' and o.result -> 'refused' is null
+             or o.state = 'running'
              -- A paused move has no execution.
              and not exists (select from catalog.moves m where m.operation_id = o.operation_id and m.paused_at is not null)
              -- An offboarding waits for its grace period first.

@@ -23,6 +23,7 @@ const takesBack: ReadonlySet<string> = new Set([
   'abandon',
   'halt',
   'recordFailure',
+  'recordRefusal',
   'cancel',
   'removeLeftInstance',
   'giveUp',

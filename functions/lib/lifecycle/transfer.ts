@@ -195,6 +195,12 @@ export const transferSteps = {
     await endOperation(catalog, operationId, { state: 'done' });
   },
 
+  /** What the files are is for whoever has brought them to mend, and nobody is woken for it. */
+  async recordRefusal(_, catalog, { operationId }, failure) {
+    await report(catalog, operationId, { refused: true });
+    await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
+  },
+
   async recordFailure(_, catalog, { operationId }, failure) {
     await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
   },

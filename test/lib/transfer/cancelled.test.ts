@@ -91,4 +91,18 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await runMachine('import', operation)).toBe('SUCCEEDED');
     expect(await leaving.read(operation)).toMatchObject({ state: 'done', result: { rows: { notes: 2 } } });
   });
+
+  it('files that an import refuses are no failure of ours', async () => {
+    const path = await exported(await leaving.world.addTenant(strategy));
+    rmSync(join(path, 'notes.csv'));
+    const target = await leaving.world.addTenant(strategy);
+    const operation = await importInto(target, path);
+    expect(await runMachine('import', operation)).toBe('SUCCEEDED');
+    expect(await leaving.read(operation)).toMatchObject({
+      state: 'failed',
+      failedStep: 'importTenant',
+      reason: 'The file notes.csv is missing.',
+    });
+    expect(await failed()).toBe(0);
+  });
 });
