@@ -106,9 +106,12 @@ function namedForStates(cause: unknown): unknown {
   const error = isLost(cause)
     ? new RetryableError('unavailable', 'A database went away during this step.', 2, { cause })
     : mayPass(cause)
-      ? new RetryableError('busy', `A database refused this step for now (SQLSTATE ${cause.code}).`, 5, {
-          cause,
-        })
+      ? new RetryableError(
+          'busy',
+          `A database refused this step for now${cause.code === '53100' ? ', because its disk is full' : ''} (SQLSTATE ${cause.code}).`,
+          5,
+          { cause },
+        )
       : cause;
   if (error instanceof TenantryError)
     error.name = error.code.replace(/(^|_)([a-z])/g, (_, _underscore, letter: string) =>
