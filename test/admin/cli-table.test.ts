@@ -42,3 +42,8 @@ describe('a table', () => {
     expect(card({})).toBe('');
   });
 });
+
+it('shows a column without a name in which nothing stands', () => {
+  expect(table(['tenant', ''], [['acme', '']], 80)).toContain('acme');
+  expect(card({ reason: '' })).toContain('reason');
+});

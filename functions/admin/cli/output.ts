@@ -75,7 +75,7 @@ function fitting(rows: readonly (readonly string[])[], columns: number | undefin
   const widths: number[] = [];
   for (const row of rows)
     row.forEach((cell, column) => {
-      widths[column] = Math.max(widths[column] ?? 0, ...cell.split('\n').map(({ length }) => length));
+      widths[column] = Math.max(widths[column] ?? 1, ...cell.split('\n').map(({ length }) => length));
     });
   // Beside its text each has a border and two spaces.
   let excess = widths.reduce((sum, width) => sum + width + 3, 1) - (columns || Number.POSITIVE_INFINITY);
