@@ -35,9 +35,8 @@ export async function auditOperations(
       -- An offboarding may fail when its tenant is gone already, at its own check.
       where (coalesce(t.status, '') <> 'offboarded' or o.kind = 'offboard') and (o.state = 'failed' and o.result -> 'refused' is null
              or o.state = 'running'
-             -- A paused move has no execution.
+             -- A paused move has no execution. An offboarding waits for its grace period first.
              and not exists (select from catalog.moves m where m.operation_id = o.operation_id and m.paused_at is not null)
-             -- An offboarding waits for its grace period first.
              and o.started_at < now() - make_interval(mins => $1, secs => coalesce((o.input ->> 'graceSeconds')::float8, 0))
              and not exists (select from catalog.operation_steps s where s.operation_id = o.operation_id
                                 and greatest(s.started_at, s.finished_at) > now() - make_interval(mins => $1)))
@@ -49,7 +48,8 @@ export async function auditOperations(
       state === 'failed'
         ? `failed at ${step}: ${reason}`
         : `is running, but nothing has happened for ${silentMinutes} minutes`;
-    const run = slug === null ? `npm run tenants -- operations ${id}` : `npm run tenants -- why ${slug}`;
+    const saysWhy = slug !== null && kind !== 'export' && kind !== 'import';
+    const run = `npm run tenants -- ${saysWhy ? `why ${slug}` : `operations ${id}`}`;
     return finding('operations', strategy ? [strategy] : [], `${kind} ${slug ?? id}`, text, run);
   });
   return { failed: rows.filter(({ state }) => state === 'failed').length, findings };

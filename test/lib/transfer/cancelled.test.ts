@@ -106,3 +106,15 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await failed()).toBe(0);
   });
 });
+
+it('an export that failed is told with the command that says why', async () => {
+  const tenant = await leaving.world.addTenant('rls');
+  const operation = await exportOf(tenant, folder());
+  const failure = { Error: 'Error', Cause: '{"errorMessage": "the disk is full"}' };
+  await step({ operation, step: 'recordFailure', input: { failedStep: 'exportTenant', failure } });
+  const { findings } = await leaving.catalog(auditOperations);
+  expect(findings.find(({ object }) => object === `export ${tenant.slug}`)).toMatchObject({
+    finding: 'failed at exportTenant: the disk is full',
+    remedy: `npm run tenants -- operations ${operation}`,
+  });
+});
