@@ -23,6 +23,12 @@ export class Firewall extends Construct {
       scope: 'REGIONAL',
       defaultAction: { allow: {} },
       visibilityConfig: visibility(this.name),
+      // What a log's redacted fields leave: an entry also says by which values a rule has counted.
+      dataProtectionConfig: {
+        dataProtections: [
+          { field: { fieldType: 'SINGLE_HEADER', fieldKeys: ['authorization'] }, action: 'SUBSTITUTION' },
+        ],
+      },
       customResponseBodies: {
         [tooMany]: {
           contentType: 'APPLICATION_JSON',

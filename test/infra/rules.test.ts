@@ -359,6 +359,10 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       expect(VisibilityConfig.SampledRequestsEnabled).toBe(false);
     const { RedactedFields } = assembly.only('AWS::WAFv2::LoggingConfiguration', /./).properties;
     expect(JSON.stringify(RedactedFields)).toMatch(/authorization.*QueryString/);
+    // Of what is blocked the log tells the values that were counted, too: here the token.
+    expect(properties.DataProtectionConfig.DataProtections).toEqual([
+      { Field: { FieldType: 'SINGLE_HEADER', FieldKeys: ['authorization'] }, Action: 'SUBSTITUTION' },
+    ]);
     expect(assembly.only('AWS::WAFv2::WebACLAssociation', /./).properties.ResourceArn).toMatch(/\/stages\//);
   });
 
