@@ -83,7 +83,7 @@ const schema = z.strictObject({
         .default('10.40.0.0/16'),
       /**
        * The two zones of that VPC, e.g. ["us-east-1b", "us-east-1c"]; absent: the region's first two. RDS Proxy is not in
-       * every zone: DEPLOYING.md says where to look.
+       * every zone: DEPLOYING.md says where to look. Decide before the first deployment: servers stay in their zones.
        */
       zones: z
         .array(z.string().regex(/^[a-z]{2}(-[a-z]+)+-\d[a-z]$/, 'must be a zone’s name, e.g. us-east-1b'))
