@@ -1,4 +1,12 @@
-import { CustomResource, Duration, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
+import {
+  CrossStackReferences,
+  CustomResource,
+  Duration,
+  ReferenceStrength,
+  RemovalPolicy,
+  Stack,
+  Validations,
+} from 'aws-cdk-lib';
 import { PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Architecture, CfnFunction, type IFunction, Runtime } from 'aws-cdk-lib/aws-lambda';
 import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
@@ -42,6 +50,8 @@ export class Installation extends Construct {
       serviceTimeout: Duration.minutes(20),
       properties: { ...props.versions },
     });
+    // Another pair changes it, and CloudFormation changes no export that is in use.
+    CrossStackReferences.of(this.resource).produce(ReferenceStrength.WEAK);
     this.apiKeyJwks = this.resource.getAttString('ApiKeyJwks');
     // The house's defaults, where the library's construct has no setting for them.
     for (const child of provider.node.findAll())

@@ -1,4 +1,4 @@
-import { Aws, CfnOutput, Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
+import { Aws, CfnOutput, Duration, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
 import {
   AccessLogFormat,
   DomainName,
@@ -86,6 +86,8 @@ export class McpApi extends Construct {
         },
       },
     });
+    // Also with a domain: setting one later takes it from the stacks that import it, and these are deployed after this one.
+    Stack.of(this).exportValue(this.api.restApiId);
     this.stage = this.api.deploymentStage;
     addExecutionLog(this, this.api, stageName, settings.logRetentionDays);
     // CDK's own output names an address without /mcp, and one that is closed when there is a domain.

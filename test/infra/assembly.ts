@@ -13,6 +13,11 @@ export interface Resource {
 
 type Json = Record<string, unknown>;
 
+interface Output {
+  readonly Value: unknown;
+  readonly Export?: { readonly Name: string };
+}
+
 const pseudo: Record<string, string> = {
   'AWS::Region': 'eu-west-1',
   'AWS::AccountId': '111122223333',
@@ -60,6 +65,16 @@ export class Assembly {
     const found = this.of(type).filter((resource) => id.test(resource.id));
     if (found.length !== 1) throw new Error(`${found.length} resources ${type} ${id}`);
     return found[0]!;
+  }
+
+  /** Each argument of this intrinsic function, wherever a template has it. */
+  calls(name: string): readonly unknown[] {
+    const found: unknown[] = [];
+    JSON.stringify(this.#templates, (key, value) => {
+      if (key === name) found.push(value);
+      return value;
+    });
+    return found;
   }
 
   outputs(): Readonly<Record<string, string>> {
@@ -129,6 +144,12 @@ export class Assembly {
         const { StackName, OutputName } = argument as Record<string, string>;
         const outputs = this.#templates[StackName!]!.Outputs as Record<string, { Value: unknown }>;
         return this.#resolve(outputs[OutputName!]!.Value, StackName!);
+      }
+      case 'Fn::ImportValue': {
+        for (const [producer, { Outputs }] of Object.entries(this.#templates))
+          for (const { Export, Value } of Object.values((Outputs ?? {}) as Record<string, Output>))
+            if (Export?.Name === argument) return this.#resolve(Value, producer);
+        throw new Error(`No stack exports ${argument}.`);
       }
       default:
         throw new Error(`The tests do not know ${name}.`);

@@ -428,3 +428,19 @@ it('puts the network of its own into the zones that the settings name, and else 
   expect(zonesOf({})).toEqual(['a', 'b']);
   expect(zonesOf({ zones: ['us-east-1b', 'us-east-1d'] })).toEqual(['us-east-1b', 'us-east-1d']);
 });
+
+it('imports what a stack takes from another: CloudFormation asks anew for each value that is read otherwise, one a second', () => {
+  const assembly = new Assembly(synthesize());
+  expect(assembly.calls('Fn::ImportValue').length).toBeGreaterThan(100);
+  expect(assembly.calls('Fn::GetStackOutput')).toEqual([
+    expect.objectContaining({ OutputName: expect.stringContaining('ApiKeyJwks') }),
+  ]);
+});
+
+it('exports what others import until they are deployed again, when settings of a running deployment change', () => {
+  const imported = new Assembly(synthesize()).calls('Fn::ImportValue');
+  const exported = new Assembly(synthesize(variants['another region, with a domain and issuers']))
+    .calls('Export')
+    .map((name) => (name as { Name: string }).Name);
+  expect(exported).toEqual(expect.arrayContaining([...new Set(imported)]));
+});
