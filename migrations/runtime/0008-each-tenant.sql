@@ -1,9 +1,13 @@
 -- A migration's statements in the tables that tenants share: what they must not carry from one tenant to another. Run as
 -- tenancy_keeper.
 
--- Whose rows the owner's maintenance policy lets a migration or move touch: see 0003. For all of them asks one statement alone, the
--- server's own check of a foreign key that is added or validated: an ALTER TABLE may compute columns and checks too, by functions
--- that look rows up. The stack says who asks; its second line is that statement, whatever the server's language.
+-- Has no rows: how often it was read tells how often rows were refused, also where that error was caught.
+create table tenancy.refusals ();
+
+-- Whose rows the owner's maintenance policy lets a migration or move touch: see 0003. The server's own check of a foreign key (it is
+-- added, validated, or a column of it gets another type) asks for all, and nothing that runs beside it: an ALTER TABLE may compute columns
+-- and checks too, by functions that look rows up. The stack says who asks, whatever the server's language: its second line is that
+-- statement, its third the one that the check is for.
 create or replace function tenancy.maintained_tenants() returns uuid[]
 language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -19,14 +23,12 @@ begin
   end if;
   if part[4]::uuid <> '00000000-0000-0000-0000-000000000000' then
     return array[part[4]::uuid];
-  elsif asked = 'all' then
-    get diagnostics stack = pg_context;
-    if split_part(stack, E'\n', 2) ~ '^[^"]*.SELECT fk\."' then
-      return array(select h.tenant_id from tenancy.homes h);
-    end if;
-    asked := '';
   end if;
-  if coalesce(asked, '') = '' then
+  get diagnostics stack = pg_context;
+  if split_part(stack, E'\n', 2) ~ '^[^"]*.SELECT fk\."' and split_part(stack, E'\n', 3) ~* '^[^"]*.\s*alter\s' then
+    return array(select h.tenant_id from tenancy.homes h);
+  elsif coalesce(asked, '') = '' then
+    perform from tenancy.refusals;
     raise exception 'rows of tenants are reached for none of them' using errcode = 'TN011';
   end if;
   return array[asked::uuid];
@@ -100,16 +102,16 @@ grant execute on function tenancy.prepare_tables(name, boolean, boolean), tenanc
 
 grant create on schema tenancy to tenancy_owner;
 select set_config('role', 'tenancy_owner', true);
+drop procedure tenancy.run_for_all(text);
 -- For nobody: what reaches rows fails, also where its error is caught, and the rest of a block would be taken for done.
 create procedure tenancy.run_for_nobody(statement text, home_schema name)
 language plpgsql security definer as $$
 declare
-  -- Whoever is asked for rows reads the keys first.
-  asked constant bigint := pg_catalog.pg_stat_get_xact_blocks_fetched('tenancy.keys'::pg_catalog.regclass);
+  refused constant bigint := pg_catalog.pg_stat_get_xact_numscans('tenancy.refusals'::pg_catalog.regclass);
 begin
   perform tenancy.prepare_tables(home_schema, true, false);
   execute statement;
-  if pg_catalog.pg_stat_get_xact_blocks_fetched('tenancy.keys'::pg_catalog.regclass) operator(pg_catalog.>) asked then
+  if pg_catalog.pg_stat_get_xact_numscans('tenancy.refusals'::pg_catalog.regclass) operator(pg_catalog.>) refused then
     raise exception 'rows of tenants are reached for none of them' using errcode = 'TN011';
   end if;
 end
@@ -117,10 +119,8 @@ $$;
 create procedure tenancy.fire_triggers(deferred text)
 language plpgsql security definer as $$
 begin
-  if deferred is not null then
-    execute pg_catalog.concat('set constraints ', deferred, ' immediate');
-    execute pg_catalog.concat('set constraints ', deferred, ' deferred');
-  end if;
+  execute pg_catalog.concat('set constraints ', deferred, ' immediate');
+  execute pg_catalog.concat('set constraints ', deferred, ' deferred');
 end
 $$;
 create or replace procedure tenancy.run_for_each(statement text, home_schema name)
@@ -132,16 +132,21 @@ declare
   made bigint;
 begin
   perform tenancy.prepare_tables(home_schema, true, true);
+  made := tenancy.rows_changed('pg_catalog.pg_class'::pg_catalog.regclass);
   foreach tenant in array tenancy.tenants_in(home_schema) loop
     -- One that has put itself off in its own tenant's turn is for nobody.
-    call tenancy.fire_triggers(deferred);
-    made := tenancy.rows_changed('pg_catalog.pg_class'::pg_catalog.regclass);
+    if deferred is not null then
+      call tenancy.fire_triggers(deferred);
+    end if;
     perform pg_catalog.set_config('tenancy.maintained', tenant, true), pg_catalog.set_config('tenancy.tenant', tenant, true);
     execute statement;
-    call tenancy.fire_triggers(deferred);
+    if deferred is not null then
+      call tenancy.fire_triggers(deferred);
+    end if;
     perform pg_catalog.set_config('tenancy.maintained', '', true), pg_catalog.set_config('tenancy.tenant', '', true);
     if tenancy.rows_changed('pg_catalog.pg_class'::pg_catalog.regclass) operator(pg_catalog.<>) made then
       perform tenancy.prepare_tables(home_schema, true, true);
+      made := tenancy.rows_changed('pg_catalog.pg_class'::pg_catalog.regclass);
     end if;
   end loop;
   if tenancy.rows_without_tenant(home_schema) operator(pg_catalog.>) written then

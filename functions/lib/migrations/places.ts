@@ -24,7 +24,7 @@ export function beginningOf(statement: string): string {
 export interface PlacedStatement {
   readonly sql: string;
   /** In tables that tenants share; for nobody: it reaches no rows. */
-  readonly runs: 'for each' | 'for each if needed' | 'for all' | 'for nobody';
+  readonly runs: 'for each' | 'for each if needed' | 'for nobody';
   /** It writes rows, and makes no table. */
   readonly writes: boolean;
   at(): string;
@@ -49,8 +49,5 @@ function runsOf(bare: string): PlacedStatement['runs'] {
   // Rows that are written as constants are nobody's: tenants that come later would not have them.
   if (/^(update|delete|merge|with|insert\b[\s\S]*\bselect)\b/i.test(bare)) return 'for each';
   if (/^(do|call)\b/i.test(bare)) return 'for each if needed';
-  // What validates foreign keys.
-  if (/^alter\s+table\b[\s\S]*\b(references|validate\s+constraint|attach\s+partition)\b/i.test(bare))
-    return 'for all';
   return 'for nobody';
 }

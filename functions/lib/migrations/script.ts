@@ -83,8 +83,6 @@ function fenced(sql: string, runs: PlacedStatement['runs'] | 'once', home: Home)
       return `call tenancy.run_statement(${statement})`;
     case 'for nobody':
       return `call tenancy.run_for_nobody(${statement}, ${literal(home.schema)})`;
-    case 'for all':
-      return `call tenancy.run_for_all(${statement})`;
     case 'for each':
       return `call tenancy.run_for_each(${statement}, ${literal(home.schema)})`;
     case 'for each if needed':

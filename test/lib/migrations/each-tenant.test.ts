@@ -252,6 +252,43 @@ describe('shared tables', () => {
     );
   });
 
+  it.each([
+    ['a statement', '{}'],
+    ['a block that makes it once', 'do $$ begin {} end $$'],
+    [
+      'a block that makes it for the first of them',
+      "do $$ begin if not exists (select from pg_constraint where conname = 'k') then {} end if; update notes set amount = amount; end $$",
+    ],
+  ])('check a new foreign key over all of them, in %s', async (_, form) => {
+    const key =
+      'alter table links add constraint k foreign key (tenant_id, note_id) references notes (tenant_id, note_id);';
+    await run(
+      'create table links (tenant_id uuid not null, note_id uuid not null, primary key (tenant_id, note_id))',
+    );
+    const everybodys = [world.tenants.rls.a, world.tenants.rls.b].map((tenant) => world.database(tenant));
+    for (const db of everybodys) await db.query('insert into links (note_id) values (gen_random_uuid())');
+    for (const db of everybodys) {
+      await expect(run(form.replace('{}', key))).rejects.toMatchObject({
+        message: expect.stringContaining('violates foreign key'),
+      });
+      await db.query('delete from links');
+    }
+    await run(form.replace('{}', key));
+    await run('alter table links drop constraint k; drop table links');
+  });
+
+  it('let columns of a foreign key get another type', async () => {
+    await run(
+      `create table parents (tenant_id uuid not null, id integer not null, primary key (tenant_id, id));
+       create table children (tenant_id uuid not null, id integer not null, parent integer not null, primary key (tenant_id, id),
+         foreign key (tenant_id, parent) references parents (tenant_id, id));
+       insert into parents (tenant_id, id) select distinct tenant_id, 1 from notes; insert into children (tenant_id, id, parent) select tenant_id, 1, id from parents;`,
+    );
+    await run(
+      'alter table parents alter column id type bigint; alter table children alter column parent type bigint; drop table children; drop table parents',
+    );
+  });
+
   it('find a table open to nobody, in the file that opens it', async () => {
     await expect(
       run(
