@@ -277,6 +277,16 @@ describe('shared tables', () => {
     await run('alter table links drop constraint k; drop table links');
   });
 
+  it('take no query of a file’s own for the server’s check of a foreign key', async () => {
+    await world.database(world.tenants.rls.a).query("insert into notes (body) values ('looked at')");
+    await expect(
+      run(
+        `create function looks() returns bigint language plpgsql as 'declare n bigint; begin SELECT fk."amount" into n from notes fk limit 1; return n; end';
+         select looks()`,
+      ),
+    ).rejects.toMatchObject({ message: expect.stringContaining('for none of them') });
+  });
+
   it('let columns of a foreign key get another type', async () => {
     await run(
       `create table parents (tenant_id uuid not null, id integer not null, primary key (tenant_id, id));
