@@ -26,6 +26,7 @@ const canaryMigration = parseMigration(
      primary key (tenant_id, canary_id)
    );
    create index on canaries (tenant_id, amount);
+   create table narrow (tenant_id uuid not null, word text not null, primary key (tenant_id, word));
    create view canary_words as select tenant_id, words from canaries;`,
 );
 
@@ -61,6 +62,7 @@ export async function plantSecrets(world: World, tenant: TestTenant): Promise<vo
         ],
       );
     await tx.query('insert into notes (body, amount) values ($1, $2)', [secret(), digits(14)]);
+    await tx.query('insert into narrow (word) values ($1)', [secret()]);
     const item = randomUUID();
     await tx.query(
       `insert into items (item_id, sku, name, category, location, unit, price_cents)
