@@ -48,12 +48,12 @@ export function scriptOf(pending: readonly Pending[], now: number): Step[] {
         ...all.flatMap((statement, index): Step[] => {
           const { sql, at, runs, writes } = statement;
           if (areShared)
-            return [{ ...own(fenced(sql, runs, target.home)), at, catches: runs === 'for each if needed' }];
+            return [{ ...own(inTurns(sql, runs, target.home)), at, catches: runs === 'for each if needed' }];
           const mayWrite = writes || runs === 'for each if needed';
           return [
             // Rows that a file writes name no tenant: a table that it has made gets its default before.
             ...(mayWrite && mayHaveMade(all[index - 1]) ? [{ ...own(prepare(target.home)), at }] : []),
-            { ...own(fenced(sql, 'once', target.home)), at },
+            { ...own(fenced(sql)), at },
           ];
         }),
         ...endOf(target.home, file).map(own),
@@ -69,26 +69,24 @@ const last: PlacedStatement = {
   at: () => atEnd,
 };
 
-const prepare = (home: Home): string =>
-  fenced(`select tenancy.prepare_tables(${literal(home.schema)}, false, false)`, 'once', home);
+/** Where it can leave neither role nor transaction, whatever it calls. */
+const fenced = (sql: string): string => `call tenancy.run_statement(${literal(sql)})`;
+
+const procedures: Readonly<Record<PlacedStatement['runs'], string>> = {
+  'for each': 'run_for_each',
+  'for each if needed': 'run_for_each_if_needed',
+  'for nobody': 'run_for_nobody',
+};
 
 /**
- * Where it can leave neither role nor transaction, whatever it calls. In shared tables one statement would reach all tenants'
- * rows: a join by key, a function or a trigger would give one tenant what is another's.
+ * The same in shared tables, where one statement would reach all tenants' rows: a join by key, a function or a trigger would
+ * give one tenant what is another's.
  */
-function fenced(sql: string, runs: PlacedStatement['runs'] | 'once', home: Home): string {
-  const statement = literal(sql);
-  switch (runs) {
-    case 'once':
-      return `call tenancy.run_statement(${statement})`;
-    case 'for nobody':
-      return `call tenancy.run_for_nobody(${statement}, ${literal(home.schema)})`;
-    case 'for each':
-      return `call tenancy.run_for_each(${statement}, ${literal(home.schema)})`;
-    case 'for each if needed':
-      return `call tenancy.run_for_each_if_needed(${statement}, ${literal(home.schema)})`;
-  }
-}
+const inTurns = (sql: string, runs: PlacedStatement['runs'], home: Home): string =>
+  `call tenancy.${procedures[runs]}(${literal(sql)}, ${literal(home.schema)})`;
+
+const prepare = (home: Home): string =>
+  fenced(`select tenancy.prepare_tables(${literal(home.schema)}, false, false)`);
 
 function settingsFor(
   { home, databaseId, keys }: MigrationTarget,
@@ -116,11 +114,7 @@ function settingsFor(
 
 /** Fenced too: a file may have put a trigger where the migrator writes. */
 const endOf = (home: Home, { name, sets, checksum, makesReferenceTables }: MigrationFile): string[] => [
-  fenced(
-    `insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}')`,
-    'once',
-    home,
-  ),
+  fenced(`insert into "${home.schema}"._migrations (name, checksum) values ('${name}', '${checksum}')`),
   ...sets.map((setting) => `reset ${setting}`),
   ...(makesReferenceTables ? [`select tenancy.protect_reference('${home.schema}', '${home.login}')`] : []),
 ];
