@@ -4,6 +4,7 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
+import { canBeCancelled } from '../lifecycle/cancel.ts';
 import { adminEndpoint } from '../lifecycle/control-plane.ts';
 import { type Operation, readOperation } from '../lifecycle/operations.ts';
 import { resume, suspend } from '../lifecycle/suspend.ts';
@@ -191,7 +192,7 @@ function inTheWay(
   const sooner =
     move?.phase === 'switched'
       ? `, or give up its way back: \`npm run tenants -- move complete ${slug}\``
-      : kind === 'export' || kind === 'import'
+      : canBeCancelled(kind)
         ? `, or end it: \`npm run tenants -- operations cancel ${id}\``
         : '';
   return new TenantryError(

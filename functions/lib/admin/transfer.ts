@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
-import { askToCancel } from '../lifecycle/cancel.ts';
+import { askToCancel, canBeCancelled } from '../lifecycle/cancel.ts';
 import type { Operation } from '../lifecycle/operations.ts';
 import { beginExport, beginImport } from '../lifecycle/transfer.ts';
 import type { TenantId } from '../tenant/tenant.ts';
@@ -94,7 +94,7 @@ const otherWays: Partial<Record<Operation['kind'], string>> = {
 export async function cancelTransfer(admin: Admin, operationId: string): Promise<OperationView> {
   const { kind, tenant, state } = await showOperation(admin, operationId);
   const other = otherWays[kind];
-  if (kind !== 'export' && kind !== 'import')
+  if (!canBeCancelled(kind))
     throw new TenantryError(
       'wrong_status',
       `Only an export or an import is cancelled so.${other ? ` For this one: npm run tenants -- ${[other, tenant].filter(Boolean).join(' ')}` : ''}`,
