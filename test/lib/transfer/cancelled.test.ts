@@ -1,5 +1,4 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -17,21 +16,16 @@ import { FunctionError } from '../../../infra/local/lambda/environment.ts';
 import { runProductMachine } from '../../support/machine.ts';
 import { strategies, type TestTenant } from '../../support/world.ts';
 import { type Leaving, startLeaving } from '../lifecycle/leaving.ts';
+import { folders } from './folders.ts';
 
 /** What ends an export or an import without its having failed. */
 let leaving: Leaving;
-let base: string;
 beforeAll(async () => {
   leaving = await startLeaving();
-  base = mkdtempSync(join(tmpdir(), 'tenantry-cancelled-'));
 });
-afterAll(async () => {
-  await leaving?.world.close();
-  rmSync(base, { recursive: true, force: true });
-});
+afterAll(() => leaving?.world.close());
 
-let number = 0;
-const folder = () => join(base, `n${++number}`);
+const folder = folders('cancelled');
 const begun = ({ operation }: { operation: Operation }) => operation.operationId;
 
 const exportOf = ({ id, slug }: TestTenant, path: string) =>

@@ -1,7 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import { createReadStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { createReadStream, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -21,21 +20,16 @@ import { startAwsEmulator } from '../../../infra/local/emulator/server.ts';
 import { strategies, type TestTenant } from '../../support/world.ts';
 import { type Leaving, startLeaving, steps } from '../lifecycle/leaving.ts';
 import { patiently } from '../lifecycle/support.ts';
+import { folders } from './folders.ts';
 
 /** What leaves a tenant's home as files, and what comes in as files, in every strategy. */
 let leaving: Leaving;
-let base: string;
 beforeAll(async () => {
   leaving = await startLeaving();
-  base = mkdtempSync(join(tmpdir(), 'tenantry-transfer-'));
 });
-afterAll(async () => {
-  await leaving?.world.close();
-  rmSync(base, { recursive: true, force: true });
-});
+afterAll(() => leaving?.world.close());
 
-let number = 0;
-const folder = () => join(base, `n${++number}`);
+const folder = folders('transfer');
 const address = (path: string) => pathToFileURL(path).href;
 
 const runOnce = (operation: string, step: string, now = Date.now, input = {}, more = {}) =>
