@@ -10,7 +10,7 @@ import type { LegacyExtension } from './legacy.ts';
 import type { ModernExtension } from './modern.ts';
 import { probeTool } from './probe.ts';
 import { type Refusal, refusalResponse, rpc, tenantRefusals } from './refusal.ts';
-import { createRegistry } from './registry.ts';
+import { createRegistry, type ToolList } from './registry.ts';
 import type { Tool } from './tool.ts';
 import { faultFields } from './tool-error.ts';
 
@@ -109,12 +109,12 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
           ? await (await import('./modern.ts')).serve(request, message, exchange, info, extend?.modern)
           : await (await import('./legacy.ts')).serve(request, message, exchange, info, extend?.legacy);
 
-      const { called, refusal } = exchange;
+      const { called, listed, refusal } = exchange;
       if (called) record(called.outcome, called.tool, called.rows);
       else if (response.status >= 400) record('protocol_refused', undefined, 0);
       if (refusal) return refusalResponse(refusal, id);
       if (!response.headers.has('cache-control')) response.headers.set('cache-control', 'no-store');
-      return response;
+      return listed ? await withTools(response, listed) : response;
     } catch (error) {
       const refusal = refusalFor(error);
       if (refusal === internal) log('error', 'a request failed', { requestId, ...faultFields(error) });
@@ -129,6 +129,20 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
       for (const [name, value] of Object.entries(readableBy(origin))) response.headers.set(name, value);
     return response;
   };
+}
+
+const noTools = '"tools":[]';
+
+/** The protocol server's answer with the list that it has not written. In a text of the client's the quotes are escaped. */
+async function withTools(response: Response, { json }: ToolList): Promise<Response> {
+  const body = await response.text();
+  const [before, ...after] = body.split(noTools);
+  if (after.length !== 1)
+    throw new TypeError('The protocol server answered with another list than it was given.');
+  return new Response(
+    Buffer.concat([Buffer.from(`${before}"tools":`), json, Buffer.from(after[0]!)]),
+    response,
+  );
 }
 
 /**

@@ -1,7 +1,14 @@
 import { probeScope, productAuth } from '../auth/principal.ts';
 import { type Caller, failed, type Log, runTool, type ToolResult } from './call.ts';
 import { type Refusal, tenantRefusals } from './refusal.ts';
-import { fitsSchema, mayUse, type RegisteredTool, type Registry, type ToolDescriptor } from './registry.ts';
+import {
+  fitsSchema,
+  mayUse,
+  type RegisteredTool,
+  type Registry,
+  type ToolDescriptor,
+  type ToolList,
+} from './registry.ts';
 
 export interface CallParams {
   readonly name: string;
@@ -11,9 +18,13 @@ export interface CallParams {
 /** What the tools mean for one request; the protocol families turn it into their own messages. */
 export interface Exchange {
   readonly tools: readonly ToolDescriptor[];
+  /** The tools as the protocol server shall list them: none, because their JSON is put into its answer as it is. */
+  list(): readonly [];
   call(params: CallParams): Promise<ToolResult>;
   /** Whether the registry, and not an extension, answers for this name. */
   has(name: unknown): boolean;
+  /** Set when the answer is a list. */
+  listed?: ToolList;
   /** For the log; undefined until a tool was called. */
   called?: { readonly tool: string | undefined; readonly outcome: string; readonly rows: number };
   /** Set when the answer has to be this refusal, whatever the protocol server says. */
@@ -44,12 +55,19 @@ export function createExchange(
   log: Log,
   insufficientScope: (needed: readonly string[]) => Refusal,
 ): Exchange {
+  // Clients of the modern family ask for a scope they lack when they are refused; the older ones can't, and only see what they may use.
+  const visible = () =>
+    family === 'modern'
+      ? registry.list(caller.tenant.schemaVersion)
+      : registry.listFor(caller.granted, caller.tenant.schemaVersion);
   const exchange: Exchange = {
-    // Clients of the modern family ask for a scope they lack when they are refused; the older ones can't, and only see what they may use.
-    tools:
-      family === 'modern'
-        ? registry.list(caller.tenant.schemaVersion)
-        : registry.listFor(caller.granted, caller.tenant.schemaVersion),
+    get tools() {
+      return visible().tools;
+    },
+    list() {
+      exchange.listed = visible();
+      return [];
+    },
     has: (name) => registry.find(name) !== undefined,
     async call(params) {
       const found = offered(registry.find(params.name), caller);

@@ -45,7 +45,7 @@ export async function serve(
   server.setRequestHandler(ListToolsRequestSchema, ({ params }) => {
     if (params?.cursor !== undefined)
       throw new McpError(ErrorCode.InvalidParams, 'The list has one page: send no cursor.');
-    return { tools: exchange.tools } as unknown as ListToolsResult;
+    return { tools: exchange.list() } as unknown as ListToolsResult;
   });
   server.setRequestHandler(
     CallToolRequestSchema,

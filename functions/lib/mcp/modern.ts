@@ -40,7 +40,7 @@ export function serve(
       server.setRequestHandler('tools/list', listParams, ({ cursor }) => {
         if (cursor !== undefined)
           throw new ProtocolError(ProtocolErrorCode.InvalidParams, 'The list has one page: send no cursor.');
-        return { tools: exchange.tools } as never;
+        return { tools: exchange.list() } as never;
       });
       server.setRequestHandler('tools/call', ({ params }) => exchange.call(params));
       extension?.register(server, exchange);

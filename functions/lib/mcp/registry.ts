@@ -17,6 +17,12 @@ export interface ToolDescriptor {
   };
 }
 
+/** What a caller is shown, and the same as JSON: writing a hundred tools anew would be most of what an answer costs. */
+export interface ToolList {
+  readonly tools: readonly ToolDescriptor[];
+  readonly json: Buffer;
+}
+
 type JsonSchema = { readonly type: 'object'; readonly [key: string]: unknown };
 
 export interface RegisteredTool {
@@ -30,19 +36,19 @@ export interface RegisteredTool {
 export interface Registry {
   find(name: unknown): RegisteredTool | undefined;
   /** Those that work with the home's schema; all of these, for clients that can ask for the scopes they lack. */
-  list(schemaVersion: string | null): readonly ToolDescriptor[];
+  list(schemaVersion: string | null): ToolList;
   /** Of these, what the scopes allow. */
-  listFor(granted: ReadonlySet<string>, schemaVersion: string | null): readonly ToolDescriptor[];
+  listFor(granted: ReadonlySet<string>, schemaVersion: string | null): ToolList;
 }
 
 const toolName = /^[a-z][a-z0-9_]{0,63}$/;
-/** Distinct scope sets kept; each holds references only. */
-const maxLists = 256;
+/** Distinct scope sets kept: of a hundred tools, a hundred kilobytes each. */
+const maxLists = 64;
 
 /** Everything about the tools that does not depend on a request, computed once. */
 export function createRegistry(tools: readonly Tool[], internal: readonly Tool[] = []): Registry {
   const byName = new Map<string, RegisteredTool>();
-  const list: ToolDescriptor[] = [];
+  const described: ToolDescriptor[] = [];
   for (const tool of [...internal, ...tools]) {
     const isInternal = internal.includes(tool);
     if (!toolName.test(tool.name))
@@ -55,17 +61,17 @@ export function createRegistry(tools: readonly Tool[], internal: readonly Tool[]
     for (const number of [tool.schema?.from, tool.schema?.to])
       if (number !== undefined && !/^\d{4}$/.test(number))
         throw new TypeError(`Tool "${tool.name}": its schema "${number}" is not a migration's four digits.`);
-    if (!isInternal) list.push(describe(tool, input));
+    if (!isInternal) described.push(describe(tool, input));
   }
 
   const known = [...new Set(tools.flatMap((tool) => tool.scopes))].sort();
   const dependsOnSchema = tools.some(({ schema }) => schema !== undefined);
-  const lists = new LRUCache<string, readonly ToolDescriptor[]>({ max: maxLists });
+  const lists = new LRUCache<string, ToolList>({ max: maxLists });
 
   return {
     find: (name) => (typeof name === 'string' ? byName.get(name) : undefined),
     list: (schemaVersion) =>
-      dependsOnSchema ? remembered(`${schemaVersion}`, ({ tool }) => fitsSchema(tool, schemaVersion)) : list,
+      remembered(dependsOnSchema ? `${schemaVersion}` : '', ({ tool }) => fitsSchema(tool, schemaVersion)),
     listFor(granted, schemaVersion) {
       const scopes = known.filter((scope) => granted.has(scope)).join(' ');
       const key = dependsOnSchema ? `${scopes} ${schemaVersion}` : `${scopes} `;
@@ -73,13 +79,14 @@ export function createRegistry(tools: readonly Tool[], internal: readonly Tool[]
     },
   };
 
-  function remembered(key: string, shows: (tool: RegisteredTool) => boolean): readonly ToolDescriptor[] {
-    let visible = lists.get(key);
-    if (!visible) {
-      visible = list.filter(({ name }) => shows(byName.get(name)!));
-      lists.set(key, visible);
+  function remembered(key: string, shows: (tool: RegisteredTool) => boolean): ToolList {
+    let list = lists.get(key);
+    if (!list) {
+      const tools = described.filter(({ name }) => shows(byName.get(name)!));
+      list = { tools, json: Buffer.from(JSON.stringify(tools)) };
+      lists.set(key, list);
     }
-    return visible;
+    return list;
   }
 }
 
