@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { setImmediate } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Move, type MoveWish, readMove, wishMove } from '../../../functions/lib/catalog/moves.ts';
 import { presentHome } from '../../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
@@ -212,6 +212,9 @@ export interface Writers {
   stop(): Promise<void>;
 }
 
+/** Between two writes of one agent. Without it most of the machine's time would go into them, and not into what they disturb. */
+const PAUSE_MS = 5;
+
 /** Agents that write through the real data path, each write with a key of its own, repeated until it is acknowledged. */
 export function startWriters(world: World, tenant: Pick<TestTenant, 'principal'>, count = 3): Writers {
   const access = world.access({ maxConnections: count });
@@ -234,10 +237,10 @@ export function startWriters(world: World, tenant: Pick<TestTenant, 'principal'>
         } catch (error) {
           errors.push(error);
           if (stopped && attempt > 5) break;
-          // What is refused without a word to a server takes no time: others have to have their turn.
-          await setImmediate();
+          await sleep(PAUSE_MS);
         }
       }
+      await sleep(PAUSE_MS);
     }
   });
   return {
