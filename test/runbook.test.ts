@@ -1,10 +1,9 @@
-import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { checks } from '../functions/lib/health/findings.ts';
 import { metricNames } from '../functions/lib/health/metrics.ts';
 import { alarms } from '../infra/alarms.ts';
+import { expectCommands, help } from './support/command-line.ts';
 
 /** What the alarms link to. */
 const anchors = alarms.map(({ name }) => name as string);
@@ -17,17 +16,6 @@ const sections = new Map(
     .slice(1)
     .map((text) => [anchorOf(text.slice(0, text.indexOf('\n'))), text]),
 );
-const helps = new Map<string, Promise<string>>();
-function help(...commands: string[]): Promise<string> {
-  const args = ['functions/admin/cli/main.ts', ...commands, '--help'];
-  const key = commands.join(' ');
-  if (!helps.has(key))
-    helps.set(
-      key,
-      promisify(execFile)(process.execPath, args).then(({ stdout }) => stdout),
-    );
-  return helps.get(key)!;
-}
 
 describe('every alarm', () => {
   it('has its section, and every section its alarm', () => {
@@ -53,9 +41,7 @@ describe('what it names', () => {
     for (const text of named) {
       const words = text.split(' ');
       const commands = words.slice(0, words.findIndex((word) => /^[<-]/.test(word)) >>> 0);
-      // Each word is a command of the one before.
-      for (const [depth, command] of commands.entries())
-        expect(await help(...commands.slice(0, depth)), text).toMatch(new RegExp(`^ {2}${command}\\b`, 'm'));
+      await expectCommands(commands, text);
       const about = await help(...commands);
       for (const word of words.slice(commands.length))
         if (word.startsWith('--')) expect(about, text).toContain(word);

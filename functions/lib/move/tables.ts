@@ -144,6 +144,6 @@ export function requireSameTables(source: readonly MovedTable[], target: readonl
   if (differing.length > 0)
     throw new TenantryError(
       'move_refused',
-      `The two homes have different tables: ${differing.join(', ')}. Run \`npm run tenants -- drift\`, then migrate.`,
+      `The two homes have different tables: ${differing.join(', ')}. Run \`npm run tenants -- migrate drift\`, then migrate.`,
     );
 }
