@@ -55,7 +55,7 @@ export async function exportTables(
         await wanted();
         const to = size === undefined ? undefined : await beginOfNext(connection, table, rows, from, size);
         const file = fileOf(table.name, part);
-        const entry = await exportPart(connection, table, rows, store, { file, from, to, wanted });
+        const entry = await exportPart(connection, table, rows, store, { file, from, to, wanted, now });
         more = to !== undefined;
         // Before it is said that this part is written: what follows must be known then.
         if (to !== undefined) await begins!.keep(table.name, part + 1, to);
@@ -118,14 +118,20 @@ async function exportPart(
     from,
     to,
     wanted,
-  }: { file: string; from: Key | undefined; to: Key | undefined } & Pick<Exporting, 'wanted'>,
+    now,
+  }: {
+    file: string;
+    from: Key | undefined;
+    to: Key | undefined;
+    now: () => number;
+  } & Pick<Exporting, 'wanted'>,
 ): Promise<ExportedTable> {
   let sha256 = '';
   const list = columns.map(({ column }) => identifier(column)).join(', ');
   // In shared tables row security lets through this tenant's rows alone, whatever the condition says.
   const select = `select ${list} from ${table} where tenant_id = '${tenant}' ${bound(key, '>=', from)} ${bound(key, '<', to)}`;
   const rows = await connection.copyTo(`copy (${select}) to stdout (format csv, header)`, async (bytes) => {
-    const hashed = hashing(whileWanted(bytes, wanted));
+    const hashed = hashing(whileWanted(bytes, wanted, now));
     await store.write(file, hashed.bytes);
     sha256 = hashed.sha256();
   });

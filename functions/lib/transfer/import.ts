@@ -68,7 +68,7 @@ export async function importTables(
     const readUntil = (now() + until) / 2;
     for (const [index, { given, table }] of pairs.entries()) {
       at = given;
-      await stage(connection, index, given, table, store, { isLate: () => now() >= readUntil, wanted });
+      await stage(connection, index, given, table, store, { wanted, now, until: readUntil });
     }
     at = undefined;
     await connection.query('set local role tenancy_owner');
@@ -127,7 +127,7 @@ async function stage(
   { columns, file, rows, sha256, table }: ExportedTable,
   { columns: known }: TransferTable,
   store: Store,
-  { isLate, wanted }: { isLate: () => boolean; wanted: () => Promise<void> },
+  { wanted, now, until }: { wanted: () => Promise<void>; now: () => number; until: number },
 ): Promise<void> {
   const bytes = await store.read(file);
   if (bytes === undefined) throw importRefused(`The file ${file} is missing.`);
@@ -138,7 +138,7 @@ async function stage(
   ]);
   const definition = columns.map((column) => `${identifier(column)} ${types.get(column)}`).join(', ');
   await connection.query(`create temporary table import_${index} (${definition}) on commit drop`);
-  const hashed = hashing(onTime(whileWanted(bytes, wanted), isLate));
+  const hashed = hashing(onTime(whileWanted(bytes, wanted, now), () => now() >= until));
   const list = columns.map(identifier).join(', ');
   const count = await connection.copyFrom(
     `copy pg_temp.import_${index} (${list}) from stdin (format csv, header match)`,

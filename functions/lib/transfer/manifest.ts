@@ -96,12 +96,16 @@ const faultsOf = ({ issues }: z.ZodError) =>
     .join('; ');
 
 /** Passes bytes on, and asks once a second whether anybody still wants them. */
-export async function* whileWanted(bytes: AsyncIterable<unknown>, wanted: () => Promise<void>) {
-  let asked = Date.now();
+export async function* whileWanted(
+  bytes: AsyncIterable<unknown>,
+  wanted: () => Promise<void>,
+  now: () => number,
+) {
+  let asked = now();
   for await (const chunk of bytes) {
-    if (Date.now() - asked >= 1_000) {
+    if (now() - asked >= 1_000) {
       await wanted();
-      asked = Date.now();
+      asked = now();
     }
     yield chunk;
   }
