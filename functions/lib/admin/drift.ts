@@ -1,11 +1,11 @@
 import { isMigrated } from '../catalog/migration-plan.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
-import { isolations } from '../isolation/isolation.ts';
+import { owningStrategies } from '../isolation/isolation.ts';
 import { adminEndpoint } from '../lifecycle/control-plane.ts';
 import { type Drift, driftOf } from '../migrations/drift.ts';
 import { type MigrationTarget, sharedHome } from '../migrations/migrator.ts';
-import { type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
+import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { findTenant } from './tenants.ts';
 
@@ -60,7 +60,6 @@ async function placedHomes(
   tenant: TenantId | undefined,
   after: string,
 ): Promise<PlacedHome[]> {
-  const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
   const { rows } = await catalog.query(
     `select * from (
        select concat_ws('/', h.cluster_id, h.database_name, h.home_id) as key, t.slug, h.home_id, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
@@ -74,7 +73,7 @@ async function placedHomes(
           and ($2::uuid is null or exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
                                             where t.tenant_id = $2 and h.cluster_id = c.cluster_id and not h.strategy = any ($1)))
      ) h where key > $3 order by key limit $4`,
-    [owning, tenant ?? null, after, pageSize],
+    [owningStrategies, tenant ?? null, after, pageSize],
   );
   return rows.map((row) => ({
     key: row.key,

@@ -1,5 +1,5 @@
 import type { ControlConnection } from '../database/connect.ts';
-import { isolations } from '../isolation/isolation.ts';
+import { owningStrategies } from '../isolation/isolation.ts';
 import { type HomeState, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
 import { canarySlugs } from './canaries.ts';
 
@@ -43,8 +43,6 @@ export interface Picture {
   readonly homes: readonly OwnedHome[];
 }
 
-const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
-
 export async function readPicture(catalog: ControlConnection, after: string, size: number): Promise<Picture> {
   const used = await catalog.query<{ strategy: Strategy }>(
     `select distinct h.strategy from catalog.homes h join catalog.tenants t using (tenant_id) where h.state <> 'moved' and t.slug <> all ($1)`,
@@ -54,11 +52,14 @@ export async function readPicture(catalog: ControlConnection, after: string, siz
     `select cluster_id as "clusterId", kind, host as "callHost", port as "callPort", admin_host as host, admin_port as port, database_name as database, database_id as "databaseId"
        from catalog.clusters order by kind desc, created_at`,
   );
-  const canaries = await catalog.query<OwnedHome>(ownedHomes('t.slug = any ($2)'), [owning, canarySlugs]);
+  const canaries = await catalog.query<OwnedHome>(ownedHomes('t.slug = any ($2)'), [
+    owningStrategies,
+    canarySlugs,
+  ]);
   // From there to the end, and on from the beginning.
   const sample = await catalog.query<OwnedHome>(
     `${ownedHomes('t.slug <> all ($2)')} order by h.home_id <= $3, h.home_id limit $4`,
-    [owning, canarySlugs, after, size],
+    [owningStrategies, canarySlugs, after, size],
   );
   return {
     strategies: strategies.filter((strategy) => used.rows.some((row) => row.strategy === strategy)),

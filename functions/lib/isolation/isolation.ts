@@ -1,7 +1,7 @@
 import type { Route } from '../catalog/route.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
-import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
+import { type Placement, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
 import type { Credentials } from './credentials.ts';
 import { database } from './database.ts';
 import { rls } from './rls.ts';
@@ -75,3 +75,6 @@ export interface Isolation {
 }
 
 export const isolations: Readonly<Record<Strategy, Isolation>> = { rls, schema, database };
+
+/** Those whose homes have tables of their own. */
+export const owningStrategies = strategies.filter((strategy) => isolations[strategy].ownsTables);

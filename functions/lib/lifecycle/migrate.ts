@@ -11,10 +11,10 @@ import {
 import { passOver } from '../catalog/migration-targets.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
-import { isolations } from '../isolation/isolation.ts';
+import { owningStrategies } from '../isolation/isolation.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
 import { filesUpTo, newestState, type Release, schemaStates } from '../migrations/release.ts';
-import { strategies, type TenantId } from '../tenant/tenant.ts';
+import type { TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
 import { slotsFor, work } from './migrate-work.ts';
@@ -82,8 +82,7 @@ export async function plannedFor(
       `There is no migration ${version}. The newest is ${newestState(release).version}.`,
     );
   await requireUnedited(catalog, release);
-  const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
-  return { owning, states, ...states[files.length - 1]!, canaries, percent, files };
+  return { owning: owningStrategies, states, ...states[files.length - 1]!, canaries, percent, files };
 }
 
 /** Within a run each slot's worker takes turns with itself only. */

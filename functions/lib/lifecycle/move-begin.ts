@@ -5,8 +5,8 @@ import { recordMove } from '../catalog/moves.ts';
 import type { ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
-import { isolations } from '../isolation/isolation.ts';
-import { type Placement, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
+import { isolations, owningStrategies } from '../isolation/isolation.ts';
+import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
 import { ownOf } from './leaving-homes.ts';
 import type { MoveInput } from './move.ts';
 import { beginRecorded, type Operation, operationOfKey } from './operations.ts';
@@ -111,7 +111,7 @@ export interface Room {
 
 export const readRoom = async (catalog: ControlConnection): Promise<Room> => ({
   clusters: await sharedClusters(catalog),
-  homes: await countHomes(catalog, owning),
+  homes: await countHomes(catalog, owningStrategies),
 });
 
 /** Its present home, and where it goes. @throws TenantryError `wrong_status`, `move_refused`, `tenant_not_served` */
@@ -153,7 +153,6 @@ export function destinationOf(
   return { source, own, clusterId: there.clusterId };
 }
 
-const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
 /** Logins of their own that one server was tried with. */
 const homesPerCluster = 2_000;
 

@@ -6,14 +6,14 @@ import type { ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, identifier, withConnection } from '../database/connect.ts';
 import { openCopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
-import { isolations } from '../isolation/isolation.ts';
+import { isolations, owningStrategies } from '../isolation/isolation.ts';
 import { unindexedKeys } from '../move/clean-up.ts';
 import { nearlyDrawn, requireRoom } from '../move/identities.ts';
 import { tooMany } from '../move/limits.ts';
 import { reading } from '../move/side.ts';
 import { readTables, requireNotInherited } from '../move/tables.ts';
 import { requireQuiet } from '../move/triggers.ts';
-import { type Strategy, strategies } from '../tenant/tenant.ts';
+import type { Strategy } from '../tenant/tenant.ts';
 import { type ControlPlane, endpointOf } from './control-plane.ts';
 import {
   type Destination,
@@ -72,7 +72,7 @@ export async function planMove(
   blocks.push(...seen.blocks);
   const { destination } = tried(candidate, request, room);
   if (destination !== undefined) blocks.push(...(await connectionsIn(plane, catalog, destination)));
-  const past = await pastMoves(catalog, to, owning);
+  const past = await pastMoves(catalog, to, owningStrategies);
   const own = isolations[to].place(placement);
   const instanceSeconds = own === 'instance' ? instanceTakes : 0;
   const rowsInAll = seen.tables.reduce((sum, { rows }) => sum + rows, 0);
@@ -100,8 +100,6 @@ const basisOf = ({ moves, rowsPerSecond, pauseMs }: PastMoves): string => {
       : `time by the last ${moves} ${moves === 1 ? 'move' : 'moves'} of this kind`;
   return `${speed}; ${pauseMs === null ? 'no move has switched here yet' : 'pause by the last moves'}`;
 };
-
-const owning = strategies.filter((strategy) => isolations[strategy].ownsTables);
 
 /** What the catalog alone knows to be in its way. */
 export function blocksOf(candidate: MoveCandidate, request: Omit<PlanRequest, 'slug'>, room: Room): string[] {
