@@ -87,7 +87,7 @@ async function open(
   home: ReachableHome,
 ): Promise<boolean> {
   const hold = { home, connection, mover: randomUUID() };
-  const isFenced = (await claim(hold, move.operationId)).state === 'fenced';
+  const isFenced = (await claim(hold, move.operationId)) === 'fenced';
   const to = await openState(catalog, move);
   const { state: operation } = await readOperation(catalog, move.operationId);
   if (isFenced && (move.phase === 'switched' || move.phase === 'reversed'))

@@ -1,8 +1,9 @@
 import { RetryableError, TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { carrying } from './carry.ts';
+import { requireHold } from './hold.ts';
 import type { Keys } from './rows.ts';
-import { reading, type Side, superseded, writing } from './side.ts';
+import { reading, type Side, writing } from './side.ts';
 import { landing } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
@@ -99,15 +100,12 @@ export async function catchUpInPieces(sides: Sides, atMost = PIECE): Promise<voi
 export const tooFast = () =>
   new RetryableError('busy', 'The tenant writes faster than its changes can be carried over.', 30);
 
-async function forget({ connection, home, mover }: Side, entries: readonly Entry[]): Promise<void> {
+async function forget(side: Side, entries: readonly Entry[]): Promise<void> {
+  const { connection } = side;
   for (let first = 0; first < entries.length; first += DELETED_AT_ONCE) {
     const ids = entries.slice(first, first + DELETED_AT_ONCE).map(({ id }) => id);
     await asRole(connection, 'tenancy_keeper', async () => {
-      const { rowCount } = await connection.query(
-        'select from tenancy.homes where home_id = $1 and mover = $2 for share',
-        [home.homeId, mover],
-      );
-      if (rowCount !== 1) throw superseded();
+      await requireHold(side);
       await connection.query('delete from tenancy.changes where change_id = any ($1::bigint[])', [ids]);
     });
   }

@@ -116,9 +116,10 @@ export async function unindexedKeys(
 }
 
 /** What was captured and nobody will carry over. @throws TenantryError `operation_ended`: it may be the next move's */
-export const forgetChanges = ({ connection, home, mover }: Side) =>
-  asRole(connection, 'tenancy_keeper', async () => {
-    await requireHold({ connection, home, mover });
+export const forgetChanges = (side: Side) =>
+  asRole(side.connection, 'tenancy_keeper', async () => {
+    const { connection, home } = side;
+    await requireHold(side);
     await connection.query('delete from tenancy.changes where tenant_id = $1 and schema_name = $2', [
       home.tenant,
       home.schema,

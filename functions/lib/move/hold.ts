@@ -10,22 +10,18 @@ const LOCK_MS = 20;
 /** How long the tenant's own long calls may keep the mover from its lock, ms. */
 const PATIENCE_MS = 60_000;
 
-export interface HeldHome {
-  readonly state: HomeState;
-  readonly epoch: number;
-}
-
 /**
  * This attempt is now the one that may work on the home; it waits for the last transaction of the one before.
+ * @returns the home's state
  * @throws TenantryError `operation_running`: another move has it, or `internal`: it is not there
  */
-export async function claim({ connection, home, mover }: Hold, move: string): Promise<HeldHome> {
+export async function claim({ connection, home, mover }: Hold, move: string): Promise<HomeState> {
   return asRole(connection, 'tenancy_keeper', async () => {
-    const { rows } = await connection.query<{ state: HomeState; epoch: string }>(
-      `update tenancy.homes set move_id = $2, mover = $3 where home_id = $1 and (move_id is null or move_id = $2) returning state, epoch`,
+    const { rows } = await connection.query<{ state: HomeState }>(
+      `update tenancy.homes set move_id = $2, mover = $3 where home_id = $1 and (move_id is null or move_id = $2) returning state`,
       [home.homeId, move, mover],
     );
-    if (rows[0] !== undefined) return { state: rows[0].state, epoch: Number(rows[0].epoch) };
+    if (rows[0] !== undefined) return rows[0].state;
     const { rows: there } = await connection.query('select from tenancy.homes where home_id = $1', [
       home.homeId,
     ]);
