@@ -24,7 +24,7 @@ const AIM_MS = 2_000;
 export async function deleteRows(
   side: Side,
   tables: readonly MovedTable[],
-  until: () => boolean,
+  isOver: () => boolean,
 ): Promise<boolean> {
   const pace = new Pace(side.connection);
   let size = FIRST;
@@ -40,7 +40,7 @@ export async function deleteRows(
           size = Math.max(10, Math.round(Math.min(MOST, size * 2, fitting)));
           return count;
         });
-        if (some > 0 && until()) return true;
+        if (some > 0 && isOver()) return true;
       }
     }
     const isLast = deleted === 0;

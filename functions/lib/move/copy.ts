@@ -20,10 +20,14 @@ const unflushed = 'set local synchronous_commit = off';
  * range. What changes meanwhile is in the log.
  * @returns whether there is more to do
  */
-export async function copyRows(sides: Sides, until: () => boolean, rangeRows = RANGE_ROWS): Promise<boolean> {
+export async function copyRows(
+  sides: Sides,
+  isOver: () => boolean,
+  rangeRows = RANGE_ROWS,
+): Promise<boolean> {
   const pace = new Pace(sides.source.connection);
   for (const [index, table] of sides.tables.entries())
-    while (!(await pace.after(() => copyRange(sides, table, index, rangeRows)))) if (until()) return true;
+    while (!(await pace.after(() => copyRange(sides, table, index, rangeRows)))) if (isOver()) return true;
   return false;
 }
 
