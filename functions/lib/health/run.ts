@@ -136,7 +136,7 @@ async function look(
       { proof: { strategies: picture.strategies, name: 'catalog', tally } },
     ),
     part('tenants', () => auditTenants(catalog)),
-    part('moves', () => auditMoves(watch, catalog)),
+    part('moves', () => auditMoves(watch, catalog, now)),
     part('operations', async () => {
       const { failed, findings } = await auditOperations(catalog);
       counts.failed = failed;

@@ -59,8 +59,9 @@ export async function auditOperations(
 export async function auditMoves(
   { plane }: Pick<Watch, 'plane'>,
   catalog: ControlConnection,
+  now: number,
 ): Promise<HealthFinding[]> {
-  const released = await releaseFences(plane, catalog);
+  const released = await releaseFences(plane, catalog, now);
   return released.map(({ slug, reason }) =>
     finding(
       'operations',

@@ -27,6 +27,7 @@ const ROUTES_KNOWN_MS = 60_000;
 export async function releaseFences(
   plane: Omit<ControlPlane, 'keys'>,
   catalog: ControlConnection,
+  now = Date.now(),
 ): Promise<{ slug: string; reason: string | undefined }[]> {
   const { rows } = await catalog.query<{ id: string; slug: string; ended: boolean }>(
     `select m.operation_id as id, t.slug, o.state <> 'running' as ended from catalog.moves m join catalog.operations o using (operation_id)
@@ -40,7 +41,7 @@ export async function releaseFences(
   const found: { slug: string; reason: string | undefined }[] = [];
   for (const { id, slug, ended } of rows)
     try {
-      if (await releaseFence(plane, catalog, id, ended)) found.push({ slug, reason: undefined });
+      if (await releaseFence(plane, catalog, id, ended, now)) found.push({ slug, reason: undefined });
     } catch (error) {
       // Its server is away: the other tenants' turn, and this one's in a minute.
       found.push({ slug, reason: (error as Error).message });
@@ -53,6 +54,7 @@ async function releaseFence(
   catalog: ControlConnection,
   operationId: string,
   ended: boolean,
+  now: number,
 ): Promise<boolean> {
   const { tenant } = (await readMove(catalog, operationId))!;
   const home = await presentHome(catalog, tenant);
@@ -71,7 +73,7 @@ async function releaseFence(
       const move = (await readMove(catalog, operationId))!;
       return (
         (await presentHome(catalog, tenant)).homeId === home.homeId &&
-        (await open(plane, catalog, connection, move, home))
+        (await open(plane, catalog, connection, move, home, now))
       );
     } finally {
       await catalog.query(`select pg_advisory_unlock(${lock.sql})`, lock.values);
@@ -85,13 +87,14 @@ async function open(
   connection: ControlConnection,
   move: Move,
   home: ReachableHome,
+  now: number,
 ): Promise<boolean> {
   const hold = { home, connection, mover: randomUUID() };
   const isFenced = (await claim(hold, move.operationId)) === 'fenced';
   const to = await openState(catalog, move);
   const { state: operation } = await readOperation(catalog, move.operationId);
   if (isFenced && (move.phase === 'switched' || move.phase === 'reversed'))
-    await closeOther(plane, catalog, move, home);
+    await closeOther(plane, catalog, move, home, now);
   if (operation === 'running' && (move.phase === 'moving' || move.phase === 'switched')) {
     if (!isFenced) return false;
     // It goes on from here: what changes meanwhile is carried over too.
@@ -109,6 +112,7 @@ async function closeOther(
   catalog: ControlConnection,
   move: Move,
   home: ReachableHome,
+  now: number,
 ): Promise<void> {
   const other = await findHome(catalog, home.homeId === move.sourceHome ? move.targetHome : move.sourceHome);
   if (other === undefined) return;
@@ -120,7 +124,7 @@ async function closeOther(
     });
   } catch (error) {
     // A server that does not come back must not keep writers out: by then nobody goes by a route to it.
-    if (!(error instanceof ConnectFailure) || Date.now() - Number(move.switchedAt) < ROUTES_KNOWN_MS)
-      throw error;
+    const isKnown = now - Number(move.switchedAt) < ROUTES_KNOWN_MS;
+    if (!(error instanceof ConnectFailure) || isKnown) throw error;
   }
 }

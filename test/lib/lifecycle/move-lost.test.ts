@@ -4,9 +4,14 @@ import { recordCluster } from '../../../functions/lib/catalog/clusters.ts';
 import { completeUncompared } from '../../../functions/lib/catalog/moves.ts';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
 import { loginSecretName } from '../../../functions/lib/isolation/credentials.ts';
+import { releaseFences } from '../../../functions/lib/lifecycle/move-fence.ts';
+import { withSide } from '../../../functions/lib/lifecycle/move-sides.ts';
+import { fence } from '../../../functions/lib/move/hold.ts';
 import { startWorld, type TestTenant, type World } from '../../support/world.ts';
 import {
   begin,
+  homeOf,
+  moverOf,
   moveState,
   notes,
   operationState,
@@ -77,6 +82,24 @@ it('is completed without it when the operator says so, and tells what may be lef
   });
   expect(await isKnown(tenant)).toBe(false);
   expect((await notes(world, tenant)).size).toBe(10);
+}, 60_000);
+
+it('keeps writers out no longer than calls may still go there', async () => {
+  const tenant = await tenantWithNotes(world, 'database', 10);
+  const operation = await begin(world, tenant.slug, 'schema');
+  await untilSwitched(world, operation);
+  // As a mover leaves it that dies right after the catalog has decided.
+  const home = await homeOf(world, tenant);
+  await withSide(moverOf(world), { operationId: operation }, home, randomUUID(), (side) => fence(side));
+  await lose(tenant);
+  const look = async (afterMs: number) => {
+    const now = Date.now() + afterMs;
+    const found = await world.asProvisioner('catalog', (catalog) => releaseFences(world.plane, catalog, now));
+    return found.filter(({ slug }) => slug === tenant.slug);
+  };
+  expect(await look(0)).toEqual([{ slug: tenant.slug, reason: 'no connection' }]);
+  expect(await look(61_000)).toEqual([{ slug: tenant.slug, reason: undefined }]);
+  expect(await look(61_000)).toEqual([]);
 }, 60_000);
 
 it('of a move that was given up over it, the next one leaves it be', async () => {
