@@ -6,6 +6,7 @@ import {
   type Role,
 } from 'aws-cdk-lib/aws-iam';
 import type { Construct } from 'constructs';
+import { instanceName, tenantTag } from '../../functions/lib/aws/rds.ts';
 import { type Right, servicesOf } from '../rights.ts';
 
 /** Where a deployment's things are; what comes later than the databases is not there for the functions before it. */
@@ -34,11 +35,8 @@ export interface Places {
 /** Logins of the data plane: the shared one, a home's own, and the one that may only look up routes. No control-plane login matches. */
 const dataLogins = ['tenancy_app', 't_*', 'tenancy_catalog_reader'] as const;
 
-/** As `functions/lib/aws/rds.ts` names them, by their home: what an account has named `tenantry-…` besides is not ours. */
-const dedicatedName = `tenantry-${'?'.repeat(32)}`;
-
-/** The mark of every dedicated instance: without it nothing is created, changed or deleted. */
-const tenantTag = 'tenantry:tenant';
+/** Of any home: what an account has named `tenantry-…` besides is not ours. */
+const dedicatedName = instanceName('?'.repeat(32));
 
 type Statement = PolicyStatementProps & { actions: string[]; resources: string[] };
 

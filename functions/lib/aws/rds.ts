@@ -57,7 +57,8 @@ export interface KnownInstance {
 export const instanceName = (homeId: string) => `tenantry-${homeId.replaceAll('-', '')}`;
 
 const master = 'tenantry_master';
-const tenantTag = 'tenantry:tenant';
+/** The mark of every dedicated instance: nothing without it is created, changed or deleted. */
+export const tenantTag = 'tenantry:tenant';
 /** RDS takes no final snapshot of what is in one of these. */
 const noSnapshot = /^(failed|incompatible-restore|incompatible-network)$/;
 /** No status from here leads to `available` by itself. */
