@@ -1,4 +1,4 @@
-import { metricNames } from '../functions/lib/health/metrics.ts';
+import { type MetricName, metricNames } from '../functions/lib/health/metrics.ts';
 import type { rateRules } from './constructs/firewall.ts';
 
 /** What wakes somebody. Each has its section in RUNBOOK.md, under its name: what it means and what to run. */
@@ -17,7 +17,7 @@ export type AlarmName =
 
 /** Where an alarm's figure comes from: the product's own metrics, or AWS's of one of the things deployed. */
 export type Source =
-  | { readonly own: (typeof metricNames)[keyof typeof metricNames] }
+  | { readonly own: MetricName }
   | { readonly proxy: string }
   /** Of calls alone, not of `/health`, which says 503 by itself. */
   | { readonly call: string }

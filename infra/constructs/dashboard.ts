@@ -11,7 +11,12 @@ import {
 } from 'aws-cdk-lib/aws-cloudwatch';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import { Construct } from 'constructs';
-import { metricNames, namespace, strategyDimension } from '../../functions/lib/health/metrics.ts';
+import {
+  type MetricName,
+  metricNames,
+  namespace,
+  strategyDimension,
+} from '../../functions/lib/health/metrics.ts';
 import { strategies } from '../../functions/lib/tenant/tenant.ts';
 import { overNodes } from '../alarms.ts';
 import { type Alarms, metricOf, type Watched } from './alarms.ts';
@@ -32,10 +37,8 @@ export class Dashboard extends Construct {
     super(scope, id);
     const { watched, mcp, cluster } = props;
     const minute = { periodMinutes: 1 };
-    const own = (
-      name: (typeof metricNames)[keyof typeof metricNames],
-      statistic: 'Sum' | 'Maximum' = 'Maximum',
-    ) => metricOf({ own: name }, watched, { statistic, ...minute });
+    const own = (name: MetricName, statistic: 'Sum' | 'Maximum' = 'Maximum') =>
+      metricOf({ own: name }, watched, { statistic, ...minute });
     const proxy = (name: string) => metricOf({ proxy: name }, watched, overNodes);
     const api = (name: string, statistic: 'Sum' | 'p99') =>
       metricOf({ api: name }, watched, { statistic, ...minute });

@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { connectionLimit } from '../isolation/connection-limit.ts';
+import type { Check } from './findings.ts';
 
 /** One row of an audit; `login` says whose wall it is, null: everybody's in that database or on that server. */
 export interface AuditRow {
-  readonly check: string;
+  readonly check: Check;
   readonly login: string | null;
   readonly object: string;
   readonly finding: string;

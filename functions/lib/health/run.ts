@@ -130,7 +130,7 @@ async function look(
         const rows = await auditDatabase(catalog, []);
         return [
           ...functions.findings,
-          ...rows.map((row) => finding(row.check as Check, all, row.object, row.finding, row.remedy)),
+          ...rows.map((row) => finding(row.check, all, row.object, row.finding, row.remedy)),
         ];
       },
       { proof: { strategies: picture.strategies, name: 'catalog', tally } },

@@ -8,7 +8,7 @@ import { type Strategy, strategies } from '../tenant/tenant.ts';
 import { auditDatabase, auditGrants } from './audit-database.ts';
 import { type AuditRow, auditServer, sessionLocks } from './audit-server.ts';
 import type { ConnectionFacts } from './budget.ts';
-import { type Check, finding, type HealthFinding, type Risk } from './findings.ts';
+import { finding, type HealthFinding, type Risk } from './findings.ts';
 import { homesIn, type OwnedHome, type Picture, type Server } from './picture.ts';
 import { compareHomes, compareIds, compareNames } from './reality.ts';
 import { auditFunctions, auditKeys, auditPass, type Passes, type Runtimes } from './runtime.ts';
@@ -133,7 +133,7 @@ async function compareConnections(
 }
 
 const ofRow = ({ check, object, finding: text, remedy }: AuditRow, of: readonly Strategy[]) =>
-  finding(check as Check, of, object, text, remedy);
+  finding(check, of, object, text, remedy);
 
 /** The audit speaks to whoever writes a migration; at night it is a running system that has to be mended. */
 function ofTables(
