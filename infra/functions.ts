@@ -127,7 +127,7 @@ export const functions = [
     inVpc: true,
     plane: 'control',
     may: ['operate-shared-cluster', 'operate-dedicated-instances', 'read-context-key', 'call-mcp'],
-    // Eight workers, each with the catalog and one home, and a step of the machine beside them.
+    // Four workers, as many that were thought dead and are not, each with the catalog and one home, and a step beside them.
     connections: 20,
   },
   {
