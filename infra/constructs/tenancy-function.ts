@@ -10,7 +10,6 @@ import {
   Tracing,
 } from 'aws-cdk-lib/aws-lambda';
 import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
-
 import { Construct } from 'constructs';
 import type { FunctionRow } from '../functions.ts';
 import type { Settings } from '../settings.ts';

@@ -30,7 +30,6 @@ const startsMoves = ({ may }: FunctionRow) => may.includes('start-moves');
 export class ControlStack extends Stack {
   readonly lambdas = new Map<string, IFunction>();
   readonly machines = new Map<string, Machine>();
-  readonly adminApi: AdminApi;
   private readonly exports: ExportBucket;
 
   constructor(scope: Construct, id: string, props: ControlStackProps) {
@@ -46,7 +45,7 @@ export class ControlStack extends Stack {
     for (const row of batches) this.add(row, props);
     for (const file of machineFiles.filter(isBatch)) this.addMachine(file, props);
     for (const row of rows.filter(startsOperations)) this.add(row, props);
-    this.adminApi = new AdminApi(this, 'AdminApi', {
+    new AdminApi(this, 'AdminApi', {
       admin: this.lambdas.get('admin')!,
       retention: settings.logRetentionDays,
     });

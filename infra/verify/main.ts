@@ -11,16 +11,13 @@ const outputsFile = 'cdk-outputs.json';
 /** `npm run verify:aws`: asks a deployment what only a deployment can show. Exit code 1 when something does not hold. */
 const outputs = existsSync(outputsFile) ? JSON.parse(readFileSync(outputsFile, 'utf8')) : {};
 const { url, key, narrowKey, proxy, region } = readVerifySettings(outputs);
-const verdicts = await verify(
-  {
-    url,
-    key,
-    narrowKey,
-    fetch,
-    proxyMaximum: proxy === undefined ? undefined : (metric, since) => maximum(proxy, metric, since),
-  },
-  (_name) => {},
-);
+const verdicts = await verify({
+  url,
+  key,
+  narrowKey,
+  fetch,
+  proxyMaximum: proxy === undefined ? undefined : (metric, since) => maximum(proxy, metric, since),
+});
 const table = new Table({
   head: ['check', 'outcome', 'seen'],
   style: { head: [] },
