@@ -1,5 +1,5 @@
 import { whyLeftOut } from '../catalog/migration-runs.ts';
-import { readOperation } from '../lifecycle/operations.ts';
+import { readOperation, silentMinutes } from '../lifecycle/operations.ts';
 import type { ProvisionInput } from '../lifecycle/provision.ts';
 import type { TenantStatus } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
@@ -21,8 +21,6 @@ export interface Why {
   readonly operation: OperationWithSteps | null;
 }
 
-/** Longer than any step's own timeout: whoever ran the operation is gone. */
-const silentMs = 20 * 60_000;
 const tenants = 'npm run tenants --';
 
 /** @throws TenantryError `unknown_tenant` */
@@ -92,7 +90,7 @@ function explain(
     case 'provisioning': {
       if (running === undefined) return { why: 'It was recorded, and nothing works on it.', run: [again] };
       const minutes = Math.floor((now - Date.parse(running.activeAt)) / 60_000);
-      if (now - Date.parse(running.activeAt) > silentMs)
+      if (minutes >= silentMinutes)
         return {
           why: `It is being provisioned, but nothing has happened for ${minutes} minutes.`,
           run: [again, watch],

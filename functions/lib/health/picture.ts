@@ -1,5 +1,6 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { owningStrategies } from '../isolation/isolation.ts';
+import { silentMinutes } from '../lifecycle/operations.ts';
 import { type HomeState, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
 import { canarySlugs } from './canaries.ts';
 
@@ -74,9 +75,10 @@ export async function readBusy(catalog: ControlConnection): Promise<ReadonlySet<
   const { rows } = await catalog.query<{ tenant: string | null; home: string | null }>(
     // One that waits (an offboarding does, for weeks) or is dead changes nothing now.
     `select o.tenant_id as tenant, o.input ->> 'homeId' as home from catalog.operations o
-      where o.state = 'running' and (o.started_at > now() - interval '20 minutes' or exists (
+      where o.state = 'running' and (o.started_at > now() - make_interval(mins => $1) or exists (
               select from catalog.operation_steps s where s.operation_id = o.operation_id
-                 and greatest(s.started_at, s.finished_at) > now() - interval '20 minutes'))`,
+                 and greatest(s.started_at, s.finished_at) > now() - make_interval(mins => $1)))`,
+    [silentMinutes],
   );
   return new Set(rows.flatMap(({ tenant, home }) => [tenant, home].filter((id) => id !== null)));
 }

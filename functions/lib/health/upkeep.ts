@@ -4,6 +4,7 @@ import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { holdsPair } from '../lifecycle/keys.ts';
 import { releaseFences } from '../lifecycle/move-fence.ts';
+import { silentMinutes } from '../lifecycle/operations.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { canarySlugs } from './canaries.ts';
 import { finding, type HealthFinding } from './findings.ts';
@@ -12,8 +13,6 @@ import type { Watch } from './watch.ts';
 
 /** More names than this are looked at in sixteenths, one a run. */
 const secretsAtOnce = 300;
-/** Nobody works on an operation in which nothing has happened for so long: longer than any step may take. */
-const silentMinutes = 20;
 const shown = 20;
 
 /** Operations that failed for good, and such that nobody works on any more; not imports whose files were refused. */

@@ -27,6 +27,9 @@ export interface StepRecord {
   readonly finishedAt: Date | undefined;
 }
 
+/** Nobody works on an operation in which nothing has happened for so long: longer than any step may take. */
+export const silentMinutes = 20;
+
 export interface NewOperation {
   readonly kind: Operation['kind'];
   /** None: it is about all of them. */
