@@ -17,9 +17,9 @@ export interface AdminWorld {
   world: World;
   admin: Admin;
   publicKey: Awaited<ReturnType<typeof newSigningKey>>['publicKey'];
-  /** What the state machine was asked for; it does not run. */
   /** What was not the caller's. */
   faults: unknown[];
+  /** What the state machine was asked for; it does not run. */
   started: { machine: string; name: string; input: unknown }[];
   ask(
     method: string,
