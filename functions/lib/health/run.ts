@@ -2,6 +2,7 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import { catalogEndpoint } from '../lifecycle/control-plane.ts';
 import { catalogDatabase } from '../migrations/install.ts';
+import { auditInstances, auditSecrets, auditSigningKeys } from './account.ts';
 import { auditDatabase } from './audit-database.ts';
 import { auditUntried, findCanaries, type Pair, provisionCanary } from './canaries.ts';
 import { type Check, checks, finding, type HealthFinding, type HealthState, stateOf } from './findings.ts';
@@ -11,15 +12,7 @@ import { type Picture, readPicture } from './picture.ts';
 import { isSampled, lastInARow, placesOf, proofOf, stillThere } from './places.ts';
 import { type HealthReport, type Next, readNext, saveRecord } from './record.ts';
 import { auditFunctions, type Runtimes } from './runtime.ts';
-import {
-  auditInstances,
-  auditMoves,
-  auditOperations,
-  auditQuarantine,
-  auditSecrets,
-  auditSigningKeys,
-  auditTenants,
-} from './upkeep.ts';
+import { auditMoves, auditOperations, auditQuarantine, auditTenants } from './upkeep.ts';
 import { type Visit, visit } from './visit.ts';
 import { tryWalls } from './walls.ts';
 import { inParallel, part, reasonOf, takingTurns, type Watch, within } from './watch.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect, it } from 'vitest';
 import { instanceName } from '../../../functions/lib/aws/rds.ts';
-import { auditInstances } from '../../../functions/lib/health/upkeep.ts';
+import { auditInstances } from '../../../functions/lib/health/account.ts';
 
 const clusterId = randomUUID();
 const place = { host: 'db.example', port: 5432 };

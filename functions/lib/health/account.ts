@@ -1,0 +1,165 @@
+import { instanceName, type KnownInstance } from '../aws/rds.ts';
+import type { ControlConnection } from '../database/connect.ts';
+import { loginSecretName } from '../isolation/credentials.ts';
+import { isolations } from '../isolation/isolation.ts';
+import { holdsPair } from '../lifecycle/keys.ts';
+import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import { finding, type HealthFinding } from './findings.ts';
+import { type Picture, readBusy, type Server } from './picture.ts';
+import type { Watch } from './watch.ts';
+
+/** More names than this are looked at in sixteenths, one a run. */
+const secretsAtOnce = 300;
+
+/** Dedicated instances beside the catalog's clusters. Nothing here wakes one: a stopped one is told by its status. */
+export function auditInstances(
+  { servers, busy }: Pick<Picture, 'servers' | 'busy'>,
+  instances: readonly KnownInstance[],
+): { findings: HealthFinding[]; away: Set<string> } {
+  const findings: HealthFinding[] = [];
+  const away = new Set<string>();
+  // One that failed may have no address any more, and is its tenant's all the same.
+  const isOf = ({ clusterId, ...server }: Server, { identifier, host, port }: KnownInstance) =>
+    (host === server.host && port === server.port) || identifier === instanceName(clusterId);
+  for (const server of servers.filter(({ kind }) => kind === 'dedicated')) {
+    const instance = instances.find((known) => isOf(server, known));
+    if (instance !== undefined && serving.test(instance.status)) continue;
+    away.add(server.clusterId);
+    if (busy.has(server.clusterId)) continue;
+    const object = `instance ${instance?.identifier ?? `at ${server.host}`}`;
+    const text = instance ? `is ${instance.status}: its tenant is not served` : 'is not there';
+    findings.push(
+      finding('instances', ['database'], object, text, 'start it, if nobody has stopped it on purpose'),
+    );
+  }
+  for (const instance of instances) {
+    const { identifier, status, tenant } = instance;
+    if (tenant === undefined || busy.has(tenant) || status === 'deleting') continue;
+    if (servers.some((server) => isOf(server, instance))) continue;
+    findings.push(
+      finding(
+        'orphans',
+        [],
+        `instance ${identifier}`,
+        `is tenant ${tenant}'s, but the catalog knows no cluster there`,
+        'delete it, when you know what it is from',
+      ),
+    );
+  }
+  return { findings, away };
+}
+
+/** Statuses in which an instance answers. */
+const serving =
+  /^(available|backing-up|configuring-.*|modifying|maintenance|storage-.*|upgrading|renaming|resetting-master-credentials)$/;
+
+/** Tenants' secrets beside the homes that need them; no value is read. */
+export async function auditSecrets(
+  { plane, secrets }: Pick<Watch, 'plane' | 'secrets'>,
+  catalog: ControlConnection,
+  { busy, servers }: Pick<Picture, 'busy' | 'servers'>,
+  part: number,
+): Promise<HealthFinding[]> {
+  const { rows } = await catalog.query<{
+    homeId: string;
+    tenant: TenantId;
+    slug: string;
+    strategy: Strategy;
+    schema: string;
+    login: string;
+    epoch: number;
+    clusterId: string;
+    kind: 'shared' | 'dedicated';
+  }>(
+    `select h.home_id as "homeId", h.tenant_id as tenant, t.slug, h.strategy, h.schema_name as schema, h.login, h.epoch::int, c.cluster_id as "clusterId", c.kind
+       from catalog.homes h join catalog.tenants t using (tenant_id) join catalog.clusters c using (cluster_id)
+      where h.strategy <> 'rls' and h.state <> 'moved'`,
+  );
+  const wanted = new Map<string, (typeof rows)[number]>();
+  for (const home of rows) {
+    const secret = isolations[home.strategy].secret(home, home, plane.loginsUse);
+    if (secret) wanted.set(secret.name, home);
+  }
+  const findings: HealthFinding[] = [];
+  const prefixes = ['mcp-tenant-db/', ...(plane.loginsUse === 'secret' ? ['tenancy-login/'] : [])];
+  for (const whole of prefixes) {
+    let prefix = whole;
+    let names = await secrets.list(prefix, secretsAtOnce);
+    if (names.length === secretsAtOnce) {
+      prefix = `${whole}${part.toString(16)}`;
+      names = await secrets.list(prefix, 16 * secretsAtOnce);
+      // Not even a sixteenth fits: what is missing can't be told from what was cut off.
+      if (names.length === 16 * secretsAtOnce) continue;
+    }
+    const there = new Set(names);
+    const missing = [...wanted].filter(
+      ([name, { tenant }]) => name.startsWith(prefix) && !there.has(name) && !busy.has(tenant),
+    );
+    const busyNow = missing.length > 0 ? await readBusy(catalog) : busy;
+    for (const [name, { slug, strategy, tenant }] of missing) {
+      // Begun since the catalog was read, or made since the names were.
+      if (busyNow.has(tenant) || (await secrets.list(name, 1)).length > 0) continue;
+      findings.push(
+        finding(
+          'secrets',
+          [strategy],
+          `secret ${name} of ${slug}`,
+          'is not there: new connections fail',
+          `npm run tenants -- why ${slug}`,
+        ),
+      );
+    }
+    const strangers = names.filter(
+      (name) => !wanted.has(name) && !isOfCluster(name, servers) && ![...busy].some((id) => holds(name, id)),
+    );
+    const begun = strangers.length > 0 ? await begunMeanwhile(catalog) : [];
+    for (const name of strangers) {
+      if (begun.some((id) => holds(name, id))) continue;
+      findings.push(
+        finding(
+          'orphans',
+          [],
+          `secret ${name}`,
+          'is there, but no home needs it',
+          'delete it, when you know what it is from',
+        ),
+      );
+    }
+  }
+  return findings;
+}
+
+/** The pair that signs API keys: those that are out go on without it, another one can't be made. */
+export async function auditSigningKeys(
+  { secrets, readSigningKeys }: Pick<Watch, 'secrets' | 'readSigningKeys'>,
+  secret: string,
+): Promise<HealthFinding[]> {
+  // One that is to be deleted is listed no more, and to read it fails.
+  const text = (await secrets.list(secret, 1)).length === 0 ? undefined : await readSigningKeys();
+  if (text !== undefined && (await holdsPair(text))) return [];
+  const [what, remedy] =
+    text === undefined
+      ? ['is not there', 'restore it within its recovery window']
+      : ['holds no pair that signs and verifies', 'restore its version before, or deploy another pair'];
+  return [finding('signing_keys', [], `secret ${secret}`, `${what}: no API key can be made`, remedy, 'none')];
+}
+
+const isOfCluster = (name: string, servers: readonly Server[]) =>
+  ['catalog', ...servers.map(({ clusterId }) => clusterId)].some((id) =>
+    ['tenancy_provisioner', 'tenancy_app', 'tenancy_catalog_reader'].some(
+      (login) => name === loginSecretName(id, login),
+    ),
+  );
+const holds = (name: string, id: string) => name.includes(id) || name.includes(id.replaceAll('-', ''));
+
+/** Homes and tenants of what may have begun since the catalog was read: it leaves its name there before it makes a secret. */
+async function begunMeanwhile(catalog: ControlConnection): Promise<string[]> {
+  const { rows } = await catalog.query<{ id: string }>(
+    `select unnest(array[home_id, tenant_id])::text as id from catalog.homes
+      where state in ('provisioning', 'moved') or created_at > now() - interval '2 minutes'
+     union
+     select unnest(array[input ->> 'homeId', tenant_id::text]) from catalog.operations
+      where state = 'running' or finished_at > now() - interval '2 minutes'`,
+  );
+  return rows.flatMap(({ id }) => id ?? []);
+}
