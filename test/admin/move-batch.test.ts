@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { auditOperations } from '../../functions/lib/health/upkeep.ts';
 import { type Batcher, batchOperation, batchSteps } from '../../functions/lib/lifecycle/move-batch.ts';
 import { endOperation, readOperation } from '../../functions/lib/lifecycle/operations.ts';
 import { runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
@@ -227,14 +228,38 @@ describe('a batch of moves', () => {
     expect(stopped.tenants.at(-1).reason).toBe('The batch stops at its first failure.');
 
     onMove = async () => void (await ask('POST', '/moves/halt', {}));
+    const failures = () => it_.world.asProvisioner('catalog', auditOperations);
+    const failedBefore = (await failures()).failed;
     const halted = await began({ concurrency: 1 });
-    await run(halted.operation.id);
+    expect(await run(halted.operation.id)).toBe('SUCCEEDED');
     const { body } = await ask('GET', '/moves/latest');
+    expect(body.operation).toMatchObject({
+      state: 'cancelled',
+      failedStep: null,
+      reason: `An operator has halted the batch. 2 of 3 tenants were not moved: npm run tenants -- move batch ${halted.operation.id}`,
+    });
+    // The one that stopped at a failure counted until then.
+    expect((await failures()).failed).toBe(failedBefore - 1);
     expect(body.counts).toMatchObject({ moved: 1, skipped: 2 });
     expect(body.tenants.map(({ reason }: { reason: string | null }) => reason)).toContain(
       'An operator has halted the batch.',
     );
     expect(rest.map((tenant) => stateOf(body, tenant))).toEqual(['skipped', 'skipped']);
+    // Its last answer was lost, or another execution comes late: both find that nothing is left to do.
+    expect(await run(halted.operation.id)).toBe('SUCCEEDED');
+    const failure = { Error: 'ExecutionEnded', Cause: '{"errorMessage":"planned"}' };
+    expect(await step(halted.operation.id, 'giveUp', { failedStep: 'advance', failure })).toMatchObject({
+      cancelled: true,
+    });
+  });
+
+  it('is cancelled, not failed, when it was halted and then its machine ended', async () => {
+    await tenants(2);
+    const { operation } = await began({ concurrency: 1 });
+    await ask('POST', '/moves/halt', {});
+    const failure = { Error: 'ExecutionEnded', Cause: '{"errorMessage":"planned"}' };
+    await run(operation.id, undefined, { failedStep: 'advance', failure });
+    expect((await ask('GET', '/moves/latest')).body.operation.state).toBe('cancelled');
   });
 
   it('waits for a migration run, and is given up with what it has when its machine ends', async () => {

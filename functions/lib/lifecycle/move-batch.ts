@@ -95,9 +95,9 @@ export const batchSteps = {
     const until = batcher.clock() + TURN_MS;
     for (;;) {
       const isHeldUp = await beginMoves(batcher, catalog, operation);
-      const { counts } = await batchOf(catalog, operationId);
-      if (counts.waiting + counts.moving === 0) {
-        await endBatch(catalog, operationId, counts);
+      const batch = await batchOf(catalog, operationId);
+      if (batch.counts.waiting + batch.counts.moving === 0) {
+        await endBatch(catalog, batch);
         return { more: false, seconds: 1 };
       }
       if (isHeldUp) return { more: true, seconds: pauseOf(batcher, operation) };
@@ -111,12 +111,9 @@ export const batchSteps = {
     const { step, reason } = failureOf(failure);
     await followMoves(catalog, operationId);
     await skipWaiting(catalog, operationId, reason);
-    await endOperation(
-      catalog,
-      operationId,
-      { state: 'failed', step, reason },
-      (await readBatch(catalog, operationId))?.counts,
-    );
+    const batch = await readBatch(catalog, operationId);
+    if (batch?.isHalted) return endBatch(catalog, batch);
+    await endOperation(catalog, operationId, { state: 'failed', step, reason }, batch?.counts);
   },
 } as const satisfies Record<string, Step<Batcher, BatchOperation>>;
 
@@ -139,20 +136,23 @@ async function beginMoves(
   }
 }
 
-async function endBatch(
-  catalog: ControlConnection,
-  operationId: string,
-  counts: Batch['counts'],
-): Promise<void> {
-  const left = counts.failed + counts.skipped;
+/** What an operator has halted is no failure, whatever was left: that of a single move is told by its own operation. */
+async function endBatch(catalog: ControlConnection, { operationId, isHalted, counts }: Batch): Promise<void> {
+  const all = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const left = all - counts.moved;
   if (left === 0) return endOperation(catalog, operationId, { state: 'done' }, counts);
-  const reason = `${left} of ${left + counts.moved} tenants were not moved: npm run tenants -- move batch ${operationId}`;
-  return endOperation(catalog, operationId, { state: 'failed', step: 'advance', reason }, counts);
+  const reason = `${left} of ${all} tenants were not moved: npm run tenants -- move batch ${operationId}`;
+  const end = isHalted
+    ? ({ state: 'cancelled', reason: `${halted} ${reason}` } as const)
+    : ({ state: 'failed', step: 'advance', reason } as const);
+  return endOperation(catalog, operationId, end, counts);
 }
+
+const halted = 'An operator has halted the batch.';
 
 /** Why no other move is begun. */
 function endOf({ isHalted, stopsOnFailure, counts }: Batch): string | undefined {
-  if (isHalted) return 'An operator has halted the batch.';
+  if (isHalted) return halted;
   if (stopsOnFailure && counts.failed > 0) return 'The batch stops at its first failure.';
   return undefined;
 }

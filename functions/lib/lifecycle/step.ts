@@ -17,7 +17,7 @@ interface Caught {
   readonly Cause?: string;
 }
 
-/** Steps that end an operation as failed: when it has, there is nothing left to do for them. */
+/** Steps that end an operation that is not done: when it has ended so, there is nothing left to do for them. */
 const takesBack: ReadonlySet<string> = new Set([
   'compensate',
   'abandon',
@@ -82,11 +82,9 @@ export async function runStep<
         read(catalog, event.operation),
       ]);
       if (operation.state === 'done') return nothingLeft('done');
-      if (operation.state === 'failed') {
-        if (takesBack.has(event.step)) return nothingLeft('failed');
+      if (operation.state !== 'running' && takesBack.has(event.step)) return nothingLeft(operation.state);
+      if (operation.state === 'failed')
         throw new TenantryError('operation_ended', 'This operation has failed already. Start a new one.');
-      }
-      if (operation.state === 'cancelled' && event.step === 'cancel') return nothingLeft('cancelled');
       if (operation.state === 'cancelled')
         throw new TenantryError('operation_cancelled', 'This operation has been undone.');
       const work = () => step(made, catalog, operation, event.input);
