@@ -170,7 +170,7 @@ describe('npm run tenants', () => {
     await json('create taker --tier pro --wait');
     const from = written.result.url;
     const refused = await tenants(`import taker --from ${from}`);
-    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('--other-tenant')]);
+    expect([refused.code, refused.stderr]).toEqual([3, expect.stringContaining('--other-tenant')]);
     const taken = await json(`import taker --from ${from} --other-tenant`);
     expect([taken.state, taken.result.rows.items]).toEqual(['done', items]);
     const left = await json('offboard taker --grace 0 --yes --wait');

@@ -78,6 +78,15 @@ export const followOperation = (client: AdminClient, output: Output, operationId
     return { text: `${step}, ${elapsed(operation)}`, news: step };
   });
 
+/** @throws CommandFailure when the operation has failed, was refused or cancelled; one that still runs is none of these */
+export function requireDone({ kind, state, failedStep, reason, result }: OperationView, whatNext = ''): void {
+  const failed = [`Failed at ${failedStep}: ${reason}`, whatNext].filter(Boolean).join('\n');
+  if (state === 'failed' && result.refused) throw new CommandFailure(3, `${kind}_refused`, failed);
+  if (state === 'failed') throw new CommandFailure(1, 'operation_failed', failed);
+  if (state === 'cancelled')
+    throw new CommandFailure(1, 'operation_cancelled', reason ?? 'It was cancelled.');
+}
+
 function stepOf({ steps }: OperationWithSteps): string {
   const current = steps.at(-1);
   if (current === undefined) return 'starting';
@@ -145,6 +154,6 @@ export async function watchOperations(client: AdminClient, output: Output): Prom
 
 function line(operation: OperationView): string {
   const { kind, tenant, state, step, failedStep, reason } = operation;
-  const where = state === 'failed' ? `at ${failedStep}: ${reason}` : (step ?? 'starting');
+  const where = state === 'failed' ? `at ${failedStep}: ${reason}` : (reason ?? step ?? 'starting');
   return `${new Date().toISOString().slice(11, 19)}  ${kind} ${tenant ?? ''}  ${state}  ${where}  ${elapsed(operation)}`;
 }

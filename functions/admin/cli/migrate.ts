@@ -3,7 +3,7 @@ import type { DriftPage } from '../../lib/admin/drift.ts';
 import type { PlanView } from '../../lib/admin/migration-plan.ts';
 import type { PinView, RunView } from '../../lib/admin/migrations.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { follow, type Progress } from './follow.ts';
+import { follow, type Progress, requireDone } from './follow.ts';
 import { duration, json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -32,7 +32,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
       const refused = body.rehearsals.filter(({ outcome }) => outcome === 'refused');
       if (refused.length > 0)
         throw new CommandFailure(
-          1,
+          3,
           'migration_refused',
           [...Map.groupBy(refused, ({ reason }) => reason)]
             .map(([reason, of]) => {
@@ -139,12 +139,7 @@ async function finish(client: AdminClient, output: Output, begun: RunView, waits
   const followed = { path: `/migrations/${begun.operation.id}`, command: 'migrate status' };
   const run = waits ? await follow(client, output, followed, progressOf) : begun;
   output.print(output.json ? json(run) : runText(run));
-  if (run.operation.state === 'failed')
-    throw new CommandFailure(
-      1,
-      'operation_failed',
-      `The run halted at ${run.operation.failedStep}: ${run.operation.reason}\nWhen that is mended: npm run tenants -- migrate resume`,
-    );
+  requireDone(run.operation, 'When that is mended: npm run tenants -- migrate resume');
   const broken = run.rings.reduce((sum, { quarantined }) => sum + quarantined, 0);
   if (run.operation.state === 'done' && broken > 0)
     output.note(

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { BatchPlan, BatchView } from '../../lib/admin/move-batch.ts';
-import { type AdminClient, CommandFailure } from './connection.ts';
-import { follow, type Progress } from './follow.ts';
+import type { AdminClient } from './connection.ts';
+import { follow, type Progress, requireDone } from './follow.ts';
 import { duration, json, type Output, table } from './output.ts';
 
 /** `move --tier …`: what is not said has the API's default. */
@@ -45,8 +45,8 @@ async function finish(client: AdminClient, output: Output, begun: BatchView, wai
   };
   const batch = waits ? await follow(client, output, followed, progressOf) : begun;
   output.print(output.json ? json(batch) : batchText(batch));
-  const { id, state, reason } = batch.operation;
-  if (state === 'failed') throw new CommandFailure(1, 'operation_failed', `${reason}`);
+  const { id, state } = batch.operation;
+  requireDone(batch.operation);
   if (state === 'running')
     output.note(`It goes on by itself: npm run tenants -- move batch ${id} [--wait], or move halt.`);
 }

@@ -4,7 +4,7 @@ import type { MoveView } from '../../lib/admin/move.ts';
 import type { MovePlan } from '../../lib/lifecycle/move-plan.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { follow, type Progress } from './follow.ts';
+import { follow, type Progress, requireDone } from './follow.ts';
 import { batchCommands, moveTier } from './move-batch.ts';
 import { card, duration, json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
@@ -103,14 +103,8 @@ async function finish(client: AdminClient, output: Output, begun: MoveView, wait
   const followed = { path: tenantPath(begun.tenant, '/move'), command: `move status ${begun.tenant}` };
   const move = waits ? await follow(client, output, followed, progressOf) : begun;
   output.print(output.json ? json(move) : moveCard(move));
-  const { state, failedStep, reason } = move.operation;
   const livesInNewHome = move.phase === 'switched' || move.phase === 'completed';
-  if (state === 'failed')
-    throw new CommandFailure(
-      1,
-      'operation_failed',
-      `Failed at ${failedStep}: ${reason}\nThe tenant lives in its ${livesInNewHome ? 'new' : 'first'} home.`,
-    );
+  requireDone(move.operation, `The tenant lives in its ${livesInNewHome ? 'new' : 'first'} home.`);
   hint(output, move);
 }
 

@@ -4,7 +4,7 @@ import { moment } from '../../lib/admin/moment.ts';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { TenantView } from '../../lib/admin/tenants.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { askAgain, followOperation } from './follow.ts';
+import { askAgain, followOperation, requireDone } from './follow.ts';
 import { card, json, type Output } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -34,14 +34,7 @@ export function offboardCommand(program: Command, client: AdminClient, output: (
           ? left.tenant
           : await askAgain<TenantView>(client, output(), tenantPath(slug));
       output().print(output().json ? json({ tenant, operation }) : leftCard(tenant, operation));
-      if (operation.state === 'failed')
-        throw new CommandFailure(
-          1,
-          'operation_failed',
-          `Failed at ${operation.failedStep}: ${operation.reason}\nThe tenant stays closed. To go on: npm run tenants -- offboard ${slug}`,
-        );
-      if (operation.state === 'cancelled')
-        throw new CommandFailure(1, 'operation_cancelled', operation.reason ?? 'It was undone.');
+      requireDone(operation, `The tenant stays closed. To go on: npm run tenants -- offboard ${slug}`);
       if (operation.state === 'running')
         output().note(
           tenant.graceEndsAt !== null && Date.parse(tenant.graceEndsAt) > Date.now()

@@ -2,8 +2,8 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Command } from 'commander';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
-import { type AdminClient, CommandFailure } from './connection.ts';
-import { followOperation } from './follow.ts';
+import type { AdminClient } from './connection.ts';
+import { followOperation, requireDone } from './follow.ts';
 import { json, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
@@ -16,10 +16,7 @@ export function transferCommands(program: Command, client: AdminClient, output: 
         ? await followOperation(client, output(), operation.id)
         : operation;
     output().print(output().json ? json(ended) : rowsTable(ended));
-    if (ended.state === 'failed')
-      throw new CommandFailure(1, 'operation_failed', `Failed at ${ended.failedStep}: ${ended.reason}`);
-    if (ended.state === 'cancelled')
-      throw new CommandFailure(1, 'operation_cancelled', ended.reason ?? 'It was cancelled.');
+    requireDone(ended);
     if (ended.state === 'running')
       output().note(
         `It is on its way: npm run tenants -- operations ${ended.id}; to end it: operations cancel ${ended.id}`,

@@ -1,0 +1,44 @@
+import { Command } from 'commander';
+import { describe, expect, it } from 'vitest';
+import type { AdminClient } from '../../functions/admin/cli/connection.ts';
+import { requireDone } from '../../functions/admin/cli/follow.ts';
+import { migrateCommands } from '../../functions/admin/cli/migrate.ts';
+import { createOutput } from '../../functions/admin/cli/output.ts';
+import type { OperationView } from '../../functions/lib/admin/operations.ts';
+
+/** 1 failed, 3 refused: scripts tell by it whether what they have asked for has to be changed. */
+describe('a command’s exit code', () => {
+  const ended = (state: object) => () =>
+    requireDone(
+      { kind: 'import', failedStep: null, reason: null, result: {}, ...state } as OperationView,
+      'Next.',
+    );
+
+  it.each([
+    ['failed', { state: 'failed', failedStep: 'copy', reason: 'Why.' }, 1, 'Failed at copy: Why.\nNext.'],
+    ['refused', { state: 'failed', result: { refused: true } }, 3, 'Failed at'],
+    ['cancelled', { state: 'cancelled', reason: 'An operator.' }, 1, 'An operator.'],
+  ])('of an operation that was %s', (_, state, exitCode, message) => {
+    expect(ended(state)).toThrow(
+      expect.objectContaining({ exitCode, message: expect.stringContaining(message) }),
+    );
+  });
+
+  it.each(['running', 'done'])('of one that is %s is 0', (state) => {
+    expect(ended({ state })).not.toThrow();
+  });
+
+  it('of a plan whose files would be refused is that of what is refused', async () => {
+    const refused = { strategy: 'rls', outcome: 'refused', reason: '0002.sql, line 1: no.' };
+    const post = async () => ({ status: 200, body: { version: '0002', total: 0, rehearsals: [refused] } });
+    const program = new Command();
+    migrateCommands(program, { post } as unknown as AdminClient, () => ({
+      ...createOutput(true),
+      print() {},
+    }));
+    await expect(program.parseAsync(['migrate', 'plan'], { from: 'user' })).rejects.toMatchObject({
+      exitCode: 3,
+      message: expect.stringContaining('0002.sql, line 1'),
+    });
+  });
+});
