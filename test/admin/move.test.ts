@@ -214,7 +214,10 @@ describe('moves over the admin API', () => {
       why: expect.stringMatching(/suspended it.*Its move is paused.*fails.*before the tenant is resumed/),
       run: ['npm run tenants -- resume rls-b', ...ways],
     });
+    const warned = (await ask('GET', '/tenants/rls-b/move')).body.whileSuspended;
+    expect(warned).toMatch(/fails should it come to the switch.*npm run tenants -- resume rls-b$/);
     await ask('POST', '/tenants/rls-b/resume', {});
+    expect((await ask('GET', '/tenants/rls-b/move')).body.whileSuspended).toBe(null);
     // Nothing happens in it for hours, and nothing is wrong with that.
     const watched = await it_.world.asProvisioner('catalog', async (catalog) => {
       await catalog.query('begin');
@@ -254,6 +257,10 @@ describe('moves over the admin API', () => {
     await runMove(it_.world, id, async ({ step }) => {
       if (step !== 'follow') return;
       expect(code(await ask('POST', '/tenants/rls-b/move/pause', {}))).toEqual([409, 'wrong_status']);
+      await ask('POST', '/tenants/rls-b/suspend', {});
+      const { whileSuspended } = (await ask('GET', '/tenants/rls-b/move')).body;
+      expect(whileSuspended).toMatch(/moved back only once.*npm run tenants -- resume rls-b$/);
+      await ask('POST', '/tenants/rls-b/resume', {});
       await ask('POST', '/tenants/rls-b/move/complete', { withoutComparison: true });
     });
     expect((await ask('GET', '/tenants/rls-b/move')).body).toMatchObject({

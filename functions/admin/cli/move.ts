@@ -94,6 +94,7 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
     command.action(async (slug: string, asked: { withoutComparison?: true }) => {
       const { body } = await client.post<MoveView>(tenantPath(slug, `/move/${verb}`), asked);
       output().print(output().json ? json(body) : done);
+      if (body.whileSuspended !== null) output().note(body.whileSuspended);
       output().note(`npm run tenants -- move status ${slug}`);
     });
   }
@@ -140,6 +141,7 @@ function moveCard({
   to,
   phase,
   wanted,
+  whileSuspended,
   pausedAt,
   switchedAt,
   windowEndsAt,
@@ -158,6 +160,7 @@ function moveCard({
     step: operation.failedStep ?? operation.step,
     reason: operation.reason,
     wanted,
+    suspended: whileSuspended,
     'paused since': pausedAt && moment(pausedAt),
     switched: switchedAt && moment(switchedAt),
     'writers waited': pauseMs === null ? null : `${Math.round(pauseMs)} ms`,

@@ -105,6 +105,9 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
           {},
         );
         output().print(output().json ? json(body) : `${slug} is ${body.tenant.status}.`);
+        const { operation } = body.tenant;
+        if (verb === 'suspend' && operation?.kind === 'move' && operation.state === 'running')
+          output().note(`What becomes of its move: npm run tenants -- move status ${slug}`);
         if (body.result === 'pending')
           throw new CommandFailure(
             1,

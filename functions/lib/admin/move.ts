@@ -43,6 +43,8 @@ export interface MoveView {
   readonly phase: Move['phase'];
   /** What was asked for and is not done yet. */
   readonly wanted: MoveWish | null;
+  /** What becomes of it while the tenant is suspended; null: the tenant is not. */
+  readonly whileSuspended: string | null;
   /** Since when nothing is copied, until it is resumed or cancelled. */
   readonly pausedAt: string | null;
   readonly switchedAt: string | null;
@@ -118,6 +120,8 @@ export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
       to: row.to_strategy,
       phase: move.phase,
       wanted: (row.state === 'running' && move.wanted) || null,
+      whileSuspended:
+        row.state === 'running' && row.status === 'suspended' ? whileSuspended(slug, move.phase) : null,
       pausedAt: move.pausedAt?.toISOString() ?? null,
       switchedAt: move.switchedAt?.toISOString() ?? null,
       windowEndsAt: move.phase === 'switched' ? end!.toISOString() : null,
@@ -174,6 +178,14 @@ export async function goOnMoving(admin: Admin, slug: string): Promise<MoveView> 
   return showMove(admin, slug);
 }
 
+/** Its copies go on; what changes where the tenant lives needs it active, because nobody could try the next home. */
+const whileSuspended = (slug: string, phase: Move['phase']): string | null =>
+  phase === 'moving'
+    ? `The tenant is suspended: the move fails should it come to the switch before that is undone: npm run tenants -- resume ${slug}`
+    : phase === 'switched'
+      ? `The tenant is suspended: it can be moved back only once that is undone: npm run tenants -- resume ${slug}`
+      : null;
+
 const ended = (slug: string) => `No move of ${slug} is under way.`;
 const beforeSwitch = (slug: string) =>
   `${slug} still lives in its first home: wait for the switch, or cancel the move.`;
@@ -200,8 +212,8 @@ const refusals: Record<MoveWish, (slug: string, phase: Move['phase']) => string>
 async function lastMove(catalog: ControlConnection, slug: string) {
   const { tenant_id } = await findTenant(catalog, slug);
   const { rows } = await catalog.query(
-    `select m.*, o.state, o.result ->> 'notRemoved' as not_removed, o.input ->> 'strategy' as to_strategy, o.input ->> 'from' as from_strategy
-       from catalog.moves m join catalog.operations o using (operation_id)
+    `select m.*, t.status, o.state, o.result ->> 'notRemoved' as not_removed, o.input ->> 'strategy' as to_strategy, o.input ->> 'from' as from_strategy
+       from catalog.moves m join catalog.operations o using (operation_id) join catalog.tenants t on t.tenant_id = m.tenant_id
       where m.tenant_id = $1 order by o.started_at desc limit 1`,
     [tenant_id],
   );

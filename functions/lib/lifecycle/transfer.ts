@@ -14,6 +14,7 @@ import {
   beginOperation,
   endOperation,
   type Operation,
+  readOperation,
   report,
   type TenantOperation,
   tenantOperationOf,
@@ -95,10 +96,15 @@ async function unlessCancelled(
     await work(() => requireWanted(catalog, operationId));
   } catch (error) {
     if (error instanceof TenantryError && error.code === 'operation_cancelled') {
+      const { result } = await readOperation(catalog, operationId);
+      const files = ((result.tables ?? []) as readonly WrittenPart[]).map(({ file }) => file);
+      // No function may delete where exports are: they are the last of tenants that were offboarded.
       const left =
         kind === 'import'
           ? 'Nothing of it was taken.'
-          : `What it has written is at ${input.url}, without a manifest.`;
+          : files.length === 0
+            ? 'It had written nothing.'
+            : `Without a manifest no import takes what it has written. Remove it yourself, at ${input.url}: ${files.join(', ')}`;
       await endOperation(catalog, operationId, { state: 'cancelled', reason: `${error.message} ${left}` });
     }
     throw error;

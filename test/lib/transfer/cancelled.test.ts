@@ -1,4 +1,4 @@
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -66,13 +66,35 @@ describe.each(strategies)('%s', (strategy) => {
     expect(await runMachine(kind, operation)).toBe('SUCCEEDED');
     expect(await leaving.read(operation)).toMatchObject({
       state: 'cancelled',
-      reason: expect.stringMatching(/^An operator has cancelled it\. (What it has|Nothing of it was)/),
+      reason: expect.stringMatching(/^An operator has cancelled it\. (It had written n|N)othing/),
     });
     expect(await leaving.everything()).toEqual(before);
     expect(existsSync(join(path, operation))).toBe(false);
     expect(await notes(target)).toBe(0);
     expect(await failed()).toBe(0);
     expect(await leaving.catalog((catalog) => askToCancel(catalog, operation))).toBe(false);
+  });
+
+  it('an export that is cancelled after its first file names what it leaves', async () => {
+    const tenant = await leaving.world.addTenant(strategy);
+    await leaving.fill(tenant.id);
+    const path = folder();
+    const operation = await exportOf(tenant, path);
+    // Its time is up after each file, and then somebody has had enough.
+    let ms = 0;
+    const now = () => (ms += 8 * 60_000);
+    const event = { operation, step: 'exportTenant', input: {} };
+    const one = { plane: leaving.world.plane, now };
+    await expect(runStep(one, event, transferOperation, transferSteps)).rejects.toThrow(
+      '1 files are written',
+    );
+    await leaving.catalog((catalog) => askToCancel(catalog, operation));
+    expect(await runMachine('export', operation)).toBe('SUCCEEDED');
+    const [file, ...others] = readdirSync(join(path, operation));
+    expect(others).toEqual([]);
+    expect((await leaving.read(operation)).reason).toBe(
+      `An operator has cancelled it. Without a manifest no import takes what it has written. Remove it yourself, at ${pathToFileURL(join(path, operation)).href}: ${file}`,
+    );
   });
 
   it('an import whose rows are there already when it is cancelled is done', async () => {
