@@ -135,6 +135,8 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
       if (at === atEnd) return notPutOff;
       return 'write it as an `update`, `delete`, `merge` or `insert … select` of its own, or in a DO block: those run once for each tenant; rows that tenants to come shall have too are what `-- shared` is for';
     case 'TN012':
+      if (/^set_config/.test(message))
+        return 'keep a tenant’s value in a variable of one DO block, or in a table with tenant_id; set what is the same for all in a statement of its own';
       return 'declare `tenant_id uuid not null` in it too, also when the file drops it at its end; leave its value to the default';
     case '25001':
     case '2D000':

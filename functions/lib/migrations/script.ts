@@ -3,7 +3,7 @@ import { everyTenant, type MasterKeys, signContext } from '../isolation/context.
 import { type Home, isolations } from '../isolation/isolation.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { type PlacedStatement, statementsOf } from './places.ts';
-import { atEnd } from './refused.ts';
+import { atEnd, refused } from './refused.ts';
 
 export interface MigrationTarget {
   readonly home: Home;
@@ -47,6 +47,12 @@ export function scriptOf(pending: readonly Pending[], now: number): Step[] {
         ...settingsFor(target, file, now).map(own),
         ...all.flatMap((statement, index): Step[] => {
           const { sql, at, runs, writes } = statement;
+          if (areShared && opensTables.test(sql))
+            throw refused(
+              file.name,
+              `takes row security away in a block or function${at()}`,
+              'leave it out: there a migration reaches one tenant’s rows after the other’s, as it is',
+            );
           if (areShared)
             return [{ ...own(inTurns(sql, runs, target.home)), at, catches: runs === 'for each if needed' }];
           const mayWrite = writes || runs === 'for each if needed';
@@ -61,6 +67,9 @@ export function scriptOf(pending: readonly Pending[], now: number): Step[] {
     }),
   );
 }
+
+/** By a statement of its own it is put back before the next one; here the same block could reach all tenants’ rows. */
+const opensTables = /^(?!alter\s+table\b)[\s\S]*\b(disable|no\s+force)\s+row\s+level\s+security\b/i;
 
 const last: PlacedStatement = {
   sql: 'set constraints all immediate',

@@ -113,6 +113,24 @@ describe.each(strategies)('%s: a backfill gives each tenant its own', (strategy)
       "do 'declare p record; begin for p in select * from people_x loop update orders_x set name = p.name where person = p.id; end loop; end'",
     ],
     [
+      'a policy of the file’s own',
+      `create policy everybody on people_x using (true);
+       update orders_x o set name = (select string_agg(name, ',') from people_x p where p.id = o.person);
+       drop policy everybody on people_x`,
+    ],
+    [
+      'a block under policies of files before it',
+      `create policy everybody on people_x using (true); create policy everybody on orders_x using (true);
+       next file do 'begin update orders_x o set name = (select string_agg(name, $$,$$) from people_x p where p.id = o.person); end';
+       next file drop policy everybody on people_x; drop policy everybody on orders_x`,
+    ],
+    [
+      'a block whose query begins like the server’s own check of a key',
+      `do $$ declare names text; begin SELECT fk."name" || ',' || string_agg(p.name, ',')
+           into names from people_x fk join people_x p using (id) where fk.id = 1 group by fk.name;
+         update orders_x set name = split_part(names, ',', 1); end $$`,
+    ],
+    [
       'a procedure',
       'call fill_x()',
       "create procedure fill_x() language sql as 'update orders_x o set name = p.name from people_x p where p.id = o.person'",

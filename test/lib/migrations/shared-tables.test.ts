@@ -142,6 +142,28 @@ describe('shared tables', () => {
     );
   });
 
+  it('refuse to pass a value on in a setting, and take constants there', async () => {
+    await expect(
+      run("do $$ begin perform set_config('my.first', (select max(body) from notes), true); end $$"),
+    ).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(
+        /set_config runs for one tenant .*at line 1 .*a variable of one DO block/,
+      ),
+    });
+    await run(
+      "do $$ begin perform set_config('my.name', 'here', true); end $$; update notes set amount = amount",
+    );
+  });
+
+  it.each(['disable', 'no force'])('refuse a block with `%s row level security`', async (change) => {
+    const sql = `do $$ begin alter table notes ${change} row level security; update notes set body = (select max(body) from notes); end $$`;
+    await expect(run(`${sql};`)).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(/takes row security away in a block or function, at line 1/),
+    });
+  });
+
   it('give no row to another tenant', async () => {
     const { a, b } = world.tenants.rls;
     await expect(run(`update notes set tenant_id = '${b.id}'`)).rejects.toMatchObject({

@@ -1,0 +1,119 @@
+-- What still carried one tenant's rows to another in a migration of the tables that they share. Run as tenancy_keeper.
+
+-- See 0008. The server's own check of a foreign key is one line, whatever it checks: by no more than how it begins, a query of a
+-- DO block was taken for it whose line ended there.
+create or replace function tenancy.maintained_tenants() returns uuid[]
+language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  context text := current_setting('tenancy.context', true);
+  part text[] := string_to_array(context, '.');
+  asked text := current_setting('tenancy.maintained', true);
+  stack text;
+begin
+  perform from tenancy.keys k
+   where k.key_id = part[2] and k.database_id::text = part[3] and tenancy.signed(context, k.inner_pad, k.outer_pad);
+  if not found or part[7] not in ('migrate', 'move') or part[9]::bigint < extract(epoch from now()) then
+    perform tenancy.refuse(context);
+  end if;
+  if part[4]::uuid <> '00000000-0000-0000-0000-000000000000' then
+    return array[part[4]::uuid];
+  end if;
+  get diagnostics stack = pg_context;
+  if split_part(stack, E'\n', 2) ~ '^[^"]*.SELECT fk\.".* LEFT OUTER JOIN .* pk ON \( pk\."' and split_part(stack, E'\n', 3) !~ '^[^"]*PL/pgSQL' then
+    return array(select h.tenant_id from tenancy.homes h);
+  elsif coalesce(asked, '') = '' then
+    perform from tenancy.refusals;
+    raise exception 'rows of tenants are reached for none of them' using errcode = 'TN011';
+  end if;
+  return array[asked::uuid];
+end
+$$;
+
+-- See 0008. And policies of a file's own.
+create or replace function tenancy.prepare_tables(home_schema name, shared boolean, in_turns boolean) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+  maintained constant text := 'tenant_id = any ((select tenancy.maintained_tenants())::uuid[])';
+  item record;
+  own_policy name;
+begin
+  for item in
+    select r.*, t.attnum is not null as has_tenant, coalesce(t.atthasdef, false) as has_default,
+           exists (select from pg_policy p where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' offset 0) as has_policy,
+           array(select p.polname from pg_policy p
+                  where p.polrelid = r.oid and p.polname not in ('tenancy_guard', 'tenancy_rows', 'tenancy_maintenance')
+                    and p.polroles <> array['tenancy_app'::regrole::oid] offset 0) as own_policies
+      from unnest(tenancy.home_relations(array[home_schema])) h(oid)
+     cross join lateral (
+           select oid, oid::regclass as name, relkind as kind, relrowsecurity and relforcerowsecurity as has_wall from pg_class
+            where oid = h.oid and relkind in ('r', 'p', 'm') and relname <> '_migrations' offset 0) r
+      left join lateral (
+           select attnum, atthasdef from pg_attribute
+            where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped offset 0) t on true
+  loop
+    if item.kind = 'm' then
+      if in_turns then
+        raise exception '% would carry rows from one tenant to the next', item.name using errcode = 'TN012';
+      end if;
+    elsif item.has_tenant then
+      if not item.has_default then
+        execute format('alter table %s alter column tenant_id set default nullif(current_setting(''tenancy.tenant'', true), '''')::uuid', item.name);
+      end if;
+      if shared and not item.has_wall then
+        execute format('alter table %s enable row level security, force row level security', item.name);
+      end if;
+      if shared and not item.has_policy then
+        execute format('create policy tenancy_maintenance on %s to tenancy_owner using (%s) with check (%s)', item.name, maintained, maintained);
+      end if;
+      -- A policy of the file's own would show its next statements the rows of all tenants. It is the owner's no more; if it is still
+      -- there at the file's end, the audit refuses it.
+      if shared then
+        foreach own_policy in array item.own_policies loop
+          execute format('alter policy %I on %s to tenancy_app', own_policy, item.name);
+        end loop;
+      end if;
+    end if;
+  end loop;
+end
+$$;
+
+-- See 0008. A setting keeps what one tenant's turn has left in it for the next one, and for the file's next statement.
+grant create on schema tenancy to tenancy_owner;
+select set_config('role', 'tenancy_owner', true);
+create or replace procedure tenancy.run_for_each(statement text, home_schema name)
+language plpgsql security definer as $$
+declare
+  deferred constant text := tenancy.deferred_triggers(home_schema);
+  written constant bigint := tenancy.rows_without_tenant(home_schema);
+  tenant text;
+  made bigint;
+begin
+  if statement operator(pg_catalog.~*) '\mset_config\M' then
+    raise exception 'set_config runs for one tenant after the other' using errcode = 'TN012';
+  end if;
+  perform tenancy.prepare_tables(home_schema, true, true);
+  made := tenancy.rows_changed('pg_catalog.pg_class'::pg_catalog.regclass);
+  foreach tenant in array tenancy.tenants_in(home_schema) loop
+    -- One that has put itself off in its own tenant's turn is for nobody.
+    if deferred is not null then
+      call tenancy.fire_triggers(deferred);
+    end if;
+    perform pg_catalog.set_config('tenancy.maintained', tenant, true), pg_catalog.set_config('tenancy.tenant', tenant, true);
+    execute statement;
+    if deferred is not null then
+      call tenancy.fire_triggers(deferred);
+    end if;
+    perform pg_catalog.set_config('tenancy.maintained', '', true), pg_catalog.set_config('tenancy.tenant', '', true);
+    if tenancy.rows_changed('pg_catalog.pg_class'::pg_catalog.regclass) operator(pg_catalog.<>) made then
+      perform tenancy.prepare_tables(home_schema, true, true);
+      made := tenancy.rows_changed('pg_catalog.pg_class'::pg_catalog.regclass);
+    end if;
+  end loop;
+  if tenancy.rows_without_tenant(home_schema) operator(pg_catalog.>) written then
+    raise exception 'rows are written for one tenant after the other into a table without tenant_id' using errcode = 'TN012';
+  end if;
+end
+$$;
+select set_config('role', 'tenancy_keeper', true);
+revoke create on schema tenancy from tenancy_owner;
