@@ -90,6 +90,27 @@ describe('npm run prove', () => {
     expect(JSON.parse(json(report))).toMatchObject({ leaked: 1 });
   });
 
+  it('takes no value of a row that it sent itself for a leak, however an error writes it', async () => {
+    const { keys } = world.plane;
+    const targets = await prepareTargets(keys, [await partyOf(world, world.tenants.schema.b)]);
+    try {
+      const findings = await prove({
+        keys,
+        attackers: [await partyOf(world, world.tenants.schema.a)],
+        targets: targets.map((target) => ({ ...target, tables: ['canaries'] })),
+        themes: [
+          {
+            ...writing,
+            attacks: writing.attacks.filter(({ name }) => name.startsWith('a row of the victim')),
+          },
+        ],
+      });
+      expect(findings.map(({ outcome, what }) => what ?? outcome)).toEqual(['held', 'held', 'held']);
+    } finally {
+      await closeTargets(targets);
+    }
+  });
+
   it('leaves nothing behind', async () => {
     expect(await traces()).toEqual(before);
   });

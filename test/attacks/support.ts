@@ -20,6 +20,7 @@ const canaryMigration = parseMigration(
      tags text[] not null,
      bytes bytea not null,
      at timestamptz not null,
+     stamped timestamp not null,
      day date not null,
      address inet not null,
      search tsvector generated always as (to_tsvector('simple', words)) stored,
@@ -46,8 +47,9 @@ export async function plantSecrets(world: World, tenant: TestTenant): Promise<vo
   await world.database(tenant).transaction(async (tx) => {
     for (let row = 0; row < 3; row += 1)
       await tx.query(
-        `insert into canaries (words, name, amount, price, ratio, facts, tags, bytes, at, day, address)
-         values ($1, $2, $3, $4, $5, $6, $7, decode($8, 'hex'), $9::timestamptz, current_date, $10)`,
+        `insert into canaries (words, name, amount, price, ratio, facts, tags, bytes, at, stamped, day, address)
+         values ($1, $2, $3, $4, $5, $6, $7, decode($8, 'hex'), $9::timestamptz,
+                 localtimestamp - random() * interval '30 years', current_date, $10)`,
         [
           secret(),
           secret(),

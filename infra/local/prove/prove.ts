@@ -3,7 +3,7 @@ import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
 import { type Aim, type Attack, type Theme, type Way, ways } from './attack.ts';
 import { attempt } from './attempt.ts';
 import { contextOf, forgeries, misfits, type Party } from './party.ts';
-import { relationOf, type Sample, sampleOf, tablesOf } from './tables.ts';
+import { relationOf, type Sample, sampleOf, spellingsOf, tablesOf } from './tables.ts';
 import { type Victim, watch } from './victim.ts';
 
 export interface Finding {
@@ -95,7 +95,9 @@ function betrayal(
   const row: object = statements.some((text) => text.includes(aim.victim.row))
     ? JSON.parse(sample.rows.get(table) ?? '{}')
     : {};
-  const sent = Object.values(row).map((value) => (typeof value === 'string' ? value : JSON.stringify(value)));
+  const sent = Object.values(row).flatMap((value) =>
+    spellingsOf(typeof value === 'string' ? value : JSON.stringify(value)),
+  );
   const said = [...statements, ...sent].join('\n');
   const marker = sample.markers.find((marker) => heard.includes(marker) && !said.includes(marker));
   if (marker !== undefined) return `it saw a value of ${party.name}: ${marker.slice(0, 40)}`;

@@ -70,11 +70,13 @@ export async function sampleOf(keys: MasterKeys, party: Party, tables: readonly 
         writable.map(({ attname }) => identifier(attname)),
       );
       for (const value of found.flatMap(({ values }) => values)) {
-        // As JSON writes it and as a table shows it.
         if (value?.length >= TELLING && value !== party.tenant)
-          markers.add(value).add(value.replace('T', ' '));
+          for (const shown of spellingsOf(value)) markers.add(shown);
       }
     }
     return { rows, columns, markers: [...markers] };
   });
 }
+
+/** A time is written in two ways: by JSON, and in tables and errors. */
+export const spellingsOf = (value: string): readonly string[] => [value, value.replace('T', ' ')];
