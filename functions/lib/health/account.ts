@@ -1,7 +1,7 @@
 import { instanceName, type KnownInstance } from '../aws/rds.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
-import { isolations } from '../isolation/isolation.ts';
+import { type Home, isolations } from '../isolation/isolation.ts';
 import { holdsPair } from '../lifecycle/keys.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import { finding, type HealthFinding } from './findings.ts';
@@ -55,78 +55,106 @@ const serving =
 
 /** Tenants' secrets beside the homes that need them; no value is read. */
 export async function auditSecrets(
-  { plane, secrets }: Pick<Watch, 'plane' | 'secrets'>,
+  watch: Pick<Watch, 'plane' | 'secrets'>,
   catalog: ControlConnection,
-  { busy, servers }: Pick<Picture, 'busy' | 'servers'>,
+  picture: Pick<Picture, 'busy' | 'servers'>,
   part: number,
 ): Promise<HealthFinding[]> {
-  const { rows } = await catalog.query<{
-    homeId: string;
-    tenant: TenantId;
-    slug: string;
-    strategy: Strategy;
-    schema: string;
-    login: string;
-    epoch: number;
-    clusterId: string;
-    kind: 'shared' | 'dedicated';
-  }>(
+  const wanted = await wantedSecrets(watch, catalog);
+  const findings: HealthFinding[] = [];
+  for (const whole of ['mcp-tenant-db/', ...(watch.plane.loginsUse === 'secret' ? ['tenancy-login/'] : [])]) {
+    const there = await secretsThere(watch, whole, part);
+    // Not even a sixteenth fits: what is missing can't be told from what was cut off.
+    if (there === undefined) continue;
+    findings.push(...(await missingSecrets(watch, catalog, wanted, there, picture)));
+    findings.push(...(await strangeSecrets(catalog, wanted, there, picture)));
+  }
+  return findings;
+}
+
+interface Needing {
+  readonly tenant: TenantId;
+  readonly slug: string;
+  readonly strategy: Strategy;
+}
+
+/** By their names, the secrets that homes need, and whose they are. */
+async function wantedSecrets(
+  { plane }: Pick<Watch, 'plane'>,
+  catalog: ControlConnection,
+): Promise<ReadonlyMap<string, Needing>> {
+  const { rows } = await catalog.query<
+    Home & { readonly slug: string; readonly clusterId: string; readonly kind: 'shared' | 'dedicated' }
+  >(
     `select h.home_id as "homeId", h.tenant_id as tenant, t.slug, h.strategy, h.schema_name as schema, h.login, h.epoch::int, c.cluster_id as "clusterId", c.kind
        from catalog.homes h join catalog.tenants t using (tenant_id) join catalog.clusters c using (cluster_id)
       where h.strategy <> 'rls' and h.state <> 'moved'`,
   );
-  const wanted = new Map<string, (typeof rows)[number]>();
+  const wanted = new Map<string, Needing>();
   for (const home of rows) {
     const secret = isolations[home.strategy].secret(home, home, plane.loginsUse);
     if (secret) wanted.set(secret.name, home);
   }
+  return wanted;
+}
+
+interface Listed {
+  readonly prefix: string;
+  readonly names: readonly string[];
+}
+
+/** Names that begin with `whole`, or, where they are many, with that and this run's digit; undefined: even those are too many. */
+async function secretsThere(
+  { secrets }: Pick<Watch, 'secrets'>,
+  whole: string,
+  part: number,
+): Promise<Listed | undefined> {
+  const all = await secrets.list(whole, secretsAtOnce);
+  if (all.length < secretsAtOnce) return { prefix: whole, names: all };
+  const prefix = `${whole}${part.toString(16)}`;
+  const names = await secrets.list(prefix, 16 * secretsAtOnce);
+  return names.length < 16 * secretsAtOnce ? { prefix, names } : undefined;
+}
+
+async function missingSecrets(
+  { secrets }: Pick<Watch, 'secrets'>,
+  catalog: ControlConnection,
+  wanted: ReadonlyMap<string, Needing>,
+  { prefix, names }: Listed,
+  { busy }: Pick<Picture, 'busy'>,
+): Promise<HealthFinding[]> {
+  const there = new Set(names);
+  const missing = [...wanted].filter(
+    ([name, { tenant }]) => name.startsWith(prefix) && !there.has(name) && !busy.has(tenant),
+  );
   const findings: HealthFinding[] = [];
-  const prefixes = ['mcp-tenant-db/', ...(plane.loginsUse === 'secret' ? ['tenancy-login/'] : [])];
-  for (const whole of prefixes) {
-    let prefix = whole;
-    let names = await secrets.list(prefix, secretsAtOnce);
-    if (names.length === secretsAtOnce) {
-      prefix = `${whole}${part.toString(16)}`;
-      names = await secrets.list(prefix, 16 * secretsAtOnce);
-      // Not even a sixteenth fits: what is missing can't be told from what was cut off.
-      if (names.length === 16 * secretsAtOnce) continue;
-    }
-    const there = new Set(names);
-    const missing = [...wanted].filter(
-      ([name, { tenant }]) => name.startsWith(prefix) && !there.has(name) && !busy.has(tenant),
-    );
-    const busyNow = missing.length > 0 ? await readBusy(catalog) : busy;
-    for (const [name, { slug, strategy, tenant }] of missing) {
-      // Begun since the catalog was read, or made since the names were.
-      if (busyNow.has(tenant) || (await secrets.list(name, 1)).length > 0) continue;
-      findings.push(
-        finding(
-          'secrets',
-          [strategy],
-          `secret ${name} of ${slug}`,
-          'is not there: new connections fail',
-          `npm run tenants -- why ${slug}`,
-        ),
-      );
-    }
-    const strangers = names.filter(
-      (name) => !wanted.has(name) && !isOfCluster(name, servers) && ![...busy].some((id) => holds(name, id)),
-    );
-    const begun = strangers.length > 0 ? await begunMeanwhile(catalog) : [];
-    for (const name of strangers) {
-      if (begun.some((id) => holds(name, id))) continue;
-      findings.push(
-        finding(
-          'orphans',
-          [],
-          `secret ${name}`,
-          'is there, but no home needs it',
-          'delete it, when you know what it is from',
-        ),
-      );
-    }
+  const busyNow = missing.length > 0 ? await readBusy(catalog) : busy;
+  for (const [name, { slug, strategy, tenant }] of missing) {
+    // Begun since the catalog was read, or made since the names were.
+    if (busyNow.has(tenant) || (await secrets.list(name, 1)).length > 0) continue;
+    const object = `secret ${name} of ${slug}`;
+    const why = `npm run tenants -- why ${slug}`;
+    findings.push(finding('secrets', [strategy], object, 'is not there: new connections fail', why));
   }
   return findings;
+}
+
+async function strangeSecrets(
+  catalog: ControlConnection,
+  wanted: ReadonlyMap<string, Needing>,
+  { names }: Listed,
+  { busy, servers }: Pick<Picture, 'busy' | 'servers'>,
+): Promise<HealthFinding[]> {
+  const strangers = names.filter(
+    (name) => !wanted.has(name) && !isOfCluster(name, servers) && ![...busy].some((id) => holds(name, id)),
+  );
+  const begun = strangers.length > 0 ? await begunMeanwhile(catalog) : [];
+  return strangers
+    .filter((name) => !begun.some((id) => holds(name, id)))
+    .map((name) => {
+      const remedy = 'delete it, when you know what it is from';
+      return finding('orphans', [], `secret ${name}`, 'is there, but no home needs it', remedy);
+    });
 }
 
 /** The pair that signs API keys: those that are out go on without it, another one can't be made. */
