@@ -59,7 +59,7 @@ async function withSteps(admin: Admin, operationId: string): Promise<OperationWi
       ...operation!,
       earlierSteps: (await countSteps(catalog, operationId)) - steps.length,
       steps: steps.map((record, at) => {
-        // Steps take turns; but those of a run, which works in several slots.
+        // Steps take turns, but for those of a run, which works in several slots.
         const isOver =
           operation!.state !== 'running' || (operation!.kind !== 'migrate' && at < steps.length - 1);
         const isLost = record.outcome === 'running' && isOver;

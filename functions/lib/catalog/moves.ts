@@ -126,8 +126,8 @@ export async function wishMove(catalog: Catalog, operationId: string, wish: Move
 }
 
 /**
- * Completes a move whose other home is lost: from here on nothing waits for that. So do moves of the tenant that were given
- * up: what they have left the next one removes. @returns false before the switch
+ * Completes a move whose other home is lost: from here on nothing waits for that home, nor for those of the tenant's moves
+ * that were given up, whose remains its next move removes. @returns false before the switch
  */
 export async function completeUncompared(catalog: Catalog, operationId: string): Promise<boolean> {
   const { rowCount } = await catalog.query(
@@ -215,7 +215,7 @@ export async function recordSwitch(
 /** What the last moves that switched were like. */
 export interface PastMoves {
   readonly pauseMs: number | null;
-  /** Into tables of the same kind, from the copy's begin to the switch; null: none was large enough to tell. */
+  /** Into tables of the same kind, from the start of the copy to the switch; null: none was large enough to tell. */
   readonly rowsPerSecond: number | null;
   /** Moves that tell of it. */
   readonly moves: number;

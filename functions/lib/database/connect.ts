@@ -13,9 +13,9 @@ export interface ControlConnection {
    * that fails stops none of the others.
    */
   query<R = Row>(text: string, values?: readonly unknown[]): Promise<QueryResult<R>>;
-  /** `copy … to stdout`, in pieces. @returns how many rows it were */
+  /** `copy … to stdout`, in pieces. @returns how many rows there were */
   copyTo(text: string, into: (bytes: Readable) => Promise<void>): Promise<number>;
-  /** `copy … from stdin`. @returns how many rows it were */
+  /** `copy … from stdin`. @returns how many rows there were */
   copyFrom(text: string, from: Readable): Promise<number>;
 }
 

@@ -21,7 +21,7 @@ const said = (answer: Answer) =>
 /**
  * Tries the walls between two canaries with `a`'s own login, as an injected statement would have it. Everything twice on
  * one connection: what the first round leaves behind must not open the second.
- * @throws ConnectFailure when a canary's database lets its own login not in
+ * @throws ConnectFailure when a canary's database does not let its own login in
  */
 export async function tryWalls(
   { plane }: Pick<Watch, 'plane'>,

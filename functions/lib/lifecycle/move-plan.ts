@@ -47,7 +47,7 @@ export interface MovePlan {
 type PlanRequest = Omit<MoveRequest, 'windowSeconds'>;
 
 /**
- * Rows a second from the copy's begin to the switch, compared in full on the way, for want of moves of one's own: 200,000 rows
+ * Rows a second from the start of the copy to the switch, compared in full on the way, for want of moves of one's own: 200,000 rows
  * of 130 bytes went into a schema at 43,000, on two cores that were busy with other things. Into shared tables rows are
  * written twice.
  */

@@ -89,7 +89,7 @@ async function keepingKeys(
   );
 }
 
-/** There or back. What the catalog says at the begin of an attempt is settled: earlier ones can't reach it any more (see `runStep`). */
+/** There or back. What the catalog says when an attempt begins is settled: earlier ones can't reach it any more (see `runStep`). */
 export async function turnOver(
   mover: Mover,
   catalog: ControlConnection,

@@ -86,7 +86,7 @@ export async function beginOperation(
   if (known) return { operation: known, isNew: false };
   throw new TenantryError(
     'wrong_status',
-    'The tenant has become another one’s work meanwhile. Look at it again.',
+    'The tenant has changed meanwhile and is not in a state for this any more. Look at it again.',
   );
 }
 

@@ -19,7 +19,7 @@ import { isStaged, stagedName } from './staging.ts';
 import type { MovedTable } from './tables.ts';
 
 /**
- * How the rows of these keys come over: what goes with the begin of the target's transaction, and what follows it. Every
+ * How the rows of these keys come over: what goes with the BEGIN of the target's transaction, and what follows it. Every
  * row is then the same on both sides, or `carry` throws.
  */
 export function carrying(

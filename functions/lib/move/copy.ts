@@ -75,7 +75,7 @@ function rangeAfter({ home }: Side, table: MovedTable, after: string | undefined
     ${after === undefined ? '' : `and row(${key}) > ${after}`} ${key === '' ? '' : `order by ${key}`} limit ${rangeRows}`;
 }
 
-/** After tenant_id, which is the same in all rows: compared too, it would keep the index from finding the range's begin. */
+/** After tenant_id, which is the same in all rows: compared too, it would keep the index from finding where the range begins. */
 const restOfKey = (table: MovedTable) => keyNames(table).slice(1);
 
 /** The key in a line of COPY's text, as PostgreSQL reads it in a statement: COPY takes no parameters. */

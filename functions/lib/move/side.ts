@@ -32,7 +32,7 @@ type Isolation = 'read committed' | 'repeatable read';
 
 /**
  * Rows of the home, as their owner, who in shared tables sees this tenant's alone. One snapshot, which changes nothing.
- * @param work gets what `first`, SQL that goes with the begin, has answered at its end
+ * @param work gets what `first`, SQL that goes with BEGIN, has answered at its end
  */
 export const reading = <T>(
   side: Side,

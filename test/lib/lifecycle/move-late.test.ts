@@ -60,7 +60,7 @@ it('a late end of a move leaves the log of the next one alone', async () => {
   });
 }, 60_000);
 
-/** With secrets that are not found before `until`: an attempt stands still at its begin, or once a login has its password. */
+/** With secrets that are not found before `until`: an attempt stands still at its start, or once a login has its password. */
 const stalling = (until: Promise<void>, at: 'find' | 'create'): Mover => {
   const mover = moverOf(world);
   const { secrets } = mover.plane;
