@@ -54,7 +54,6 @@ const mcpSettings = z
     /** Origins that may call from a browser, comma-separated; none by default. */
     ALLOWED_ORIGINS: list,
     ...database,
-    CATALOG_DATABASE: z.string().min(1).default('tenantry_catalog'),
     /** `four` where a proxy can't keep the statements of one Sync on one server connection. */
     DATABASE_ROUND_TRIPS: z.enum(['one', 'four']).default('one'),
     /** Connections of this environment over all pools; part of the connection budget. */
@@ -66,7 +65,7 @@ const mcpSettings = z
     isMadeAhead: env.AWS_LAMBDA_INITIALIZATION_TYPE === 'provisioned-concurrency',
     publicUrl: env.PUBLIC_URL,
     allowedOrigins: env.ALLOWED_ORIGINS,
-    catalog: { host: env.CATALOG_HOST, port: env.CATALOG_PORT, database: env.CATALOG_DATABASE },
+    catalog: { host: env.CATALOG_HOST, port: env.CATALOG_PORT },
     credentials: env.CREDENTIALS,
     contextKeySecret: env.CONTEXT_KEY_SECRET,
     tls: env.DATABASE_TLS,
@@ -304,13 +303,12 @@ const healthSettings = z
   .object({
     CATALOG_HOST: database.CATALOG_HOST,
     CATALOG_PORT: database.CATALOG_PORT,
-    CATALOG_DATABASE: z.string().min(1).default('tenantry_catalog'),
     CREDENTIALS: database.CREDENTIALS,
     DATABASE_TLS: database.DATABASE_TLS,
     AWS_REGION: database.AWS_REGION,
   })
   .transform((env) => ({
-    catalog: { host: env.CATALOG_HOST, port: env.CATALOG_PORT, database: env.CATALOG_DATABASE },
+    catalog: { host: env.CATALOG_HOST, port: env.CATALOG_PORT },
     credentials: env.CREDENTIALS,
     tls: env.DATABASE_TLS,
     region: env.AWS_REGION,

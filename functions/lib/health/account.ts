@@ -1,5 +1,6 @@
 import { instanceName, type KnownInstance } from '../aws/rds.ts';
 import type { ControlConnection } from '../database/connect.ts';
+import { catalogReader } from '../isolation/catalog-reader.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { holdsPair } from '../lifecycle/keys.ts';
@@ -173,10 +174,9 @@ export async function auditSigningKeys(
 }
 
 const isOfCluster = (name: string, servers: readonly Server[]) =>
-  ['catalog', ...servers.map(({ clusterId }) => clusterId)].some((id) =>
-    ['tenancy_provisioner', 'tenancy_app', 'tenancy_catalog_reader'].some(
-      (login) => name === loginSecretName(id, login),
-    ),
+  name === loginSecretName(catalogReader.clusterId, catalogReader.login) ||
+  servers.some(({ clusterId }) =>
+    ['tenancy_provisioner', 'tenancy_app'].some((login) => name === loginSecretName(clusterId, login)),
   );
 const holds = (name: string, id: string) => name.includes(id) || name.includes(id.replaceAll('-', ''));
 

@@ -7,12 +7,11 @@ import { openTenantDatabase } from '../database/tenant-database.ts';
 import type { CallLimits, FindPassage } from '../database/types.ts';
 import { renewed } from '../renewed.ts';
 import type { McpSettings } from '../settings.ts';
+import { readingCatalog } from './catalog-reader.ts';
 import { type MasterKeys, parseMasterKeys, signContext } from './context.ts';
 import { createCredentials } from './credentials.ts';
 import { isolations } from './isolation.ts';
 
-/** The catalog's own cluster, whose login's secret it is read with where logins don't use IAM. */
-const catalogCluster = 'catalog';
 /** A connection idle for longer is not used again, ms: RDS Proxy closes its end after 30 minutes. */
 const MAX_IDLE_MS = 29 * 60_000;
 /** How long a call waits for a connection of the budget, ms. */
@@ -47,20 +46,7 @@ export function createAccess({
     waitMs: WAIT_MS,
     clock,
   });
-  const { host, port, database } = settings.catalog;
-  const reader = { clusterId: catalogCluster, host, port, login: 'tenancy_catalog_reader' };
-  const catalog = createCatalog(
-    {
-      host,
-      port,
-      database,
-      login: reader.login,
-      password: (fresh) => credentials.password(reader, fresh),
-      tls: settings.tls,
-    },
-    pools,
-    clock,
-  );
+  const catalog = createCatalog(readingCatalog(settings, credentials), pools, clock);
   // Not only when a call is refused: the next current key seals cursors before anything here was signed with it.
   const masterKeys = renewed(
     async () => parseMasterKeys(await secrets.read(settings.contextKeySecret, true)),

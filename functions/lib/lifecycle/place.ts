@@ -3,6 +3,7 @@ import type { Cluster } from '../catalog/clusters.ts';
 import { withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import type { Endpoint } from '../database/types.ts';
+import { catalogReader } from '../isolation/catalog-reader.ts';
 import { loginSecretName, parseDatabaseSecret } from '../isolation/credentials.ts';
 import {
   catalogDatabase,
@@ -70,8 +71,8 @@ export async function mayConnect(endpoint: Endpoint): Promise<boolean> {
 /** The catalog, in the shared cluster once that has its roles. Safe to repeat. */
 export async function prepareCatalog(plane: ControlPlane): Promise<void> {
   const { clusterId, host, port } = plane.catalog;
-  const login = 'tenancy_catalog_reader';
-  const secret = { name: loginSecretName('catalog', login), password: true };
+  const { clusterId: holder, login } = catalogReader;
+  const secret = { name: loginSecretName(holder, login), password: true };
   const password =
     plane.loginsUse === 'secret'
       ? await keepLoginSecret(plane, secret, { host, port, dbname: catalogDatabase, username: login })
