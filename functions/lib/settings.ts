@@ -47,6 +47,9 @@ const database = {
 /** Extensions that tenant migrations build on, comma-separated: in every database that holds tenants, in a schema of their own. */
 const EXTENSIONS = list.pipe(z.array(z.string().regex(extensionName, 'must be the name of an extension')));
 
+/** Name of the secret with the pair that signs API keys. */
+const SIGNING_KEY_SECRET = z.string().min(1).default('tenancy/api-key-signing');
+
 const mcpSettings = z
   .object({
     /** The resource identifier: what tokens are issued for, e.g. https://mcp.example.com/mcp */
@@ -231,8 +234,7 @@ const adminSettings = z
     /** The endpoint's public URL: what API keys are for, and who issues them. */
     PUBLIC_URL: z.url(),
     API_KEY_ISSUER: z.string().min(1),
-    /** Name of the secret with the pair that signs API keys. */
-    SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
+    SIGNING_KEY_SECRET,
     /** Every scope that a tool asks for, comma-separated: a key can have no other. */
     SCOPES: list,
     /** OIDC issuers whose tokens are accepted, comma-separated. */
@@ -274,8 +276,7 @@ const canarySettings = z
     MCP_FUNCTION: z.string().min(1),
     /** ARN of the state machine that makes a canary where there is none. */
     PROVISION_MACHINE: machineArn,
-    /** Name of the secret with the pair that signs API keys: the canaries' own are made with it. */
-    SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
+    SIGNING_KEY_SECRET,
     ...endpointCanary,
     API_KEY_ISSUER: z.string().min(1),
     /** Name of the function that calls the public URL. */
@@ -322,7 +323,7 @@ const installSettings = z
     PROXY_PORT: port.default(5432),
     /** ARN of the secret in which RDS keeps the master's password. */
     MASTER_SECRET: z.string().min(1),
-    SIGNING_KEY_SECRET: z.string().min(1).default('tenancy/api-key-signing'),
+    SIGNING_KEY_SECRET,
     /** A higher one than the secret's has the pair that signs API keys replaced. */
     SIGNING_KEY_GENERATION: z.coerce.number().int().min(1).default(1),
   })
