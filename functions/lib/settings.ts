@@ -114,13 +114,6 @@ const authorizerSettings = z
     ),
   }));
 
-/** A state machine lives for a year at most, and the removal after it takes its time. */
-const graceSeconds = z.coerce
-  .number()
-  .int()
-  .min(0)
-  .max(300 * 86_400);
-
 /** What every function that operates tenants needs to know. */
 const controlPlane = {
   ...database,
@@ -211,8 +204,6 @@ const adminSettings = z
     BATCH_MACHINE: machineArn,
     /** ARN of the state machine that offboards. */
     OFFBOARD_MACHINE: machineArn,
-    /** How long an offboarding can be undone unless another time is asked for, s. */
-    OFFBOARD_GRACE_SECONDS: graceSeconds.default(7 * 86_400),
     /** What part of a state machine's waits they last: one machine's clock may run faster. */
     WAIT_FACTOR: z.coerce.number().gt(0).max(1).default(1),
     /** ARNs of the state machines that write a tenant's rows to files and take them from there. */
@@ -247,7 +238,6 @@ const adminSettings = z
     moveMachine: env.MOVE_MACHINE,
     batchMachine: env.BATCH_MACHINE,
     offboardMachine: env.OFFBOARD_MACHINE,
-    offboardGraceSeconds: env.OFFBOARD_GRACE_SECONDS,
     waitFactor: env.WAIT_FACTOR,
     exportMachine: env.EXPORT_MACHINE,
     importMachine: env.IMPORT_MACHINE,

@@ -56,7 +56,6 @@ export async function startAdmin(): Promise<AdminWorld> {
       moveMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:move-tenant',
       batchMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:batch-moves',
       offboardMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:offboard-tenant',
-      offboardGraceSeconds: 604_800,
       waitFactor: 1,
       exportMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:export-tenant',
       importMachine: 'arn:aws:states:eu-west-1:111122223333:stateMachine:import-tenant',

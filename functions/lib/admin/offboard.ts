@@ -12,14 +12,14 @@ import { type OperationView, operationViews, showOperation } from './operations.
 import { afterStalled, findTenant, runningOperation, showTenant, type TenantView } from './tenants.ts';
 
 export const offboarding = z.strictObject({
-  /** For so long `resume` undoes it, s; by default as the deployment says. */
+  /** For so long `resume` undoes it, s. A state machine lives for a year at most, and the removal after it takes its time. */
   graceSeconds: z
     .int()
     .min(0)
     .max(300 * 86_400)
-    .optional(),
+    .default(7 * 86_400),
   /** False: its rows go nowhere before they are removed. */
-  export: z.boolean().optional(),
+  export: z.boolean().default(true),
 });
 export type OffboardingBody = z.output<typeof offboarding>;
 
@@ -31,7 +31,7 @@ export type OffboardingBody = z.output<typeof offboarding>;
 export async function offboardTenant(
   admin: Admin,
   slug: string,
-  { graceSeconds = admin.settings.offboardGraceSeconds, export: isExported = true }: OffboardingBody,
+  { graceSeconds, export: isExported }: OffboardingBody,
   idempotencyKey: string | undefined,
 ): Promise<{ tenant: TenantView; operation: OperationView }> {
   const place = (tenant: TenantId) => `${admin.settings.exportUrl.replace(/\/+$/, '')}/${slug}-${tenant}`;
