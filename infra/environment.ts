@@ -141,4 +141,4 @@ export function environmentOf(row: FunctionRow, facts: DeploymentFacts): Record<
 }
 
 /** `provision-tenant` → `PROVISION_MACHINE`. */
-const machineVariable = (name: string) => `${name.split('-')[0]!.toUpperCase()}_MACHINE`;
+export const machineVariable = (name: string) => `${name.split('-')[0]!.toUpperCase()}_MACHINE`;

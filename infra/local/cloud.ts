@@ -5,6 +5,7 @@ import { ensureKeys, trustedKeys } from '../../functions/lib/lifecycle/keys.ts';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { readRelease } from '../../functions/lib/migrations/migrator.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
+import { scopesOf } from '../environment.ts';
 import { functions } from '../functions.ts';
 import {
   available,
@@ -48,7 +49,7 @@ export async function startCloud(
 ): Promise<Cloud> {
   const { folder, port, clockFactor } = settings;
   const publicUrl = `http://127.0.0.1:${port}/mcp`;
-  const scopes = [...new Set(tools.flatMap((tool) => tool.scopes))].sort();
+  const scopes = scopesOf(tools);
   const state = await openCloudState(folder);
   const isFirst = state.value.seeded.length === 0;
 
@@ -77,13 +78,7 @@ export async function startCloud(
     publicUrl,
     catalogPort: shared.port,
     catalogClusterId: clusterIdOf(state, shared.identifier),
-    provisionMachine: executions.machineArn('provision-tenant'),
-    migrateMachine: executions.machineArn('migrate-tenants'),
-    moveMachine: executions.machineArn('move-tenant'),
-    batchMachine: executions.machineArn('batch-moves'),
-    offboardMachine: executions.machineArn('offboard-tenant'),
-    exportMachine: executions.machineArn('export-tenant'),
-    importMachine: executions.machineArn('import-tenant'),
+    machineArn: (name) => executions.machineArn(name),
     exportUrl: pathToFileURL(join(folder, 'exports')).href,
     awsUrl: emulator.url,
     accessKeyId,

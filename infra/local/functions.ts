@@ -2,8 +2,9 @@ import { createWriteStream, mkdirSync, readdirSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import type { JWK } from 'jose';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
-import { toolsByScopes } from '../environment.ts';
+import { machineVariable, scopesOf, toolsByScopes } from '../environment.ts';
 import { type FunctionName, functions } from '../functions.ts';
+import { machineFiles } from '../machines.ts';
 import { canaryKeysSecret, contextKeySecret, region, signingKeySecret } from './control-plane.ts';
 import { LambdaHost } from './lambda/host.ts';
 
@@ -11,13 +12,8 @@ export interface FunctionFacts {
   publicUrl: string;
   catalogPort: number;
   catalogClusterId: string;
-  provisionMachine: string;
-  migrateMachine: string;
-  moveMachine: string;
-  batchMachine: string;
-  offboardMachine: string;
-  exportMachine: string;
-  importMachine: string;
+  /** By the name of its file. */
+  machineArn: (name: string) => string;
   /** Where offboarded tenants' rows are kept. */
   exportUrl: string;
   /** The emulator's address, and the access key that it wants. */
@@ -47,6 +43,12 @@ export function functionVariables(
     AWS_ACCESS_KEY_ID: facts.accessKeyId,
     AWS_SECRET_ACCESS_KEY: 'not-checked',
   };
+  const control = {
+    ...data,
+    CATALOG_CLUSTER_ID: facts.catalogClusterId,
+    EXTENSIONS: facts.extensions.join(','),
+    MCP_FUNCTION: 'tenantry-mcp',
+  };
   return {
     mcp: { PUBLIC_URL: publicUrl, ALLOWED_ORIGINS: facts.allowedOrigins.join(','), ...data },
     authorizer: {
@@ -58,11 +60,8 @@ export function functionVariables(
     },
     health: data,
     'health-canary': {
-      ...data,
-      CATALOG_CLUSTER_ID: facts.catalogClusterId,
-      EXTENSIONS: facts.extensions.join(','),
-      MCP_FUNCTION: 'tenantry-mcp',
-      PROVISION_MACHINE: facts.provisionMachine,
+      ...control,
+      PROVISION_MACHINE: facts.machineArn('provision-tenant'),
       SIGNING_KEY_SECRET: signingKeySecret,
       PUBLIC_URL: publicUrl,
       API_KEY_ISSUER: publicUrl,
@@ -71,16 +70,8 @@ export function functionVariables(
     },
     'endpoint-canary': { ...data, PUBLIC_URL: publicUrl, CANARY_KEYS_SECRET: canaryKeysSecret },
     admin: {
-      ...data,
-      CATALOG_CLUSTER_ID: facts.catalogClusterId,
-      EXTENSIONS: facts.extensions.join(','),
-      PROVISION_MACHINE: facts.provisionMachine,
-      MIGRATE_MACHINE: facts.migrateMachine,
-      MOVE_MACHINE: facts.moveMachine,
-      BATCH_MACHINE: facts.batchMachine,
-      OFFBOARD_MACHINE: facts.offboardMachine,
-      EXPORT_MACHINE: facts.exportMachine,
-      IMPORT_MACHINE: facts.importMachine,
+      ...control,
+      ...Object.fromEntries(machineFiles.map(({ name }) => [machineVariable(name), facts.machineArn(name)])),
       EXPORT_URL: facts.exportUrl,
       WAIT_FACTOR: String(facts.clockFactor),
       TRANSFER_SCHEMES: 's3,file',
@@ -88,33 +79,16 @@ export function functionVariables(
       PUBLIC_URL: publicUrl,
       API_KEY_ISSUER: publicUrl,
       SIGNING_KEY_SECRET: signingKeySecret,
-      SCOPES: [...new Set(tools.flatMap(({ scopes }) => scopes))].sort().join(','),
+      SCOPES: scopesOf(tools).join(','),
       ISSUERS: issuerUrl,
     },
-    'migrate-tenants': {
-      ...data,
-      CATALOG_CLUSTER_ID: facts.catalogClusterId,
-      EXTENSIONS: facts.extensions.join(','),
-      MCP_FUNCTION: 'tenantry-mcp',
-    },
-    'move-tenant': {
-      ...data,
-      CATALOG_CLUSTER_ID: facts.catalogClusterId,
-      EXTENSIONS: facts.extensions.join(','),
-      MCP_FUNCTION: 'tenantry-mcp',
-    },
-    'batch-moves': {
-      ...data,
-      CATALOG_CLUSTER_ID: facts.catalogClusterId,
-      MOVE_MACHINE: facts.moveMachine,
-    },
-    'transfer-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },
-    'offboard-tenant': { ...data, CATALOG_CLUSTER_ID: facts.catalogClusterId },
+    'migrate-tenants': control,
+    'move-tenant': control,
+    'batch-moves': { ...control, MOVE_MACHINE: facts.machineArn('move-tenant') },
+    'transfer-tenant': control,
+    'offboard-tenant': control,
     'provision-tenant': {
-      ...data,
-      CATALOG_CLUSTER_ID: facts.catalogClusterId,
-      EXTENSIONS: facts.extensions.join(','),
-      MCP_FUNCTION: 'tenantry-mcp',
+      ...control,
       INSTANCE: JSON.stringify({
         instanceClass: 'db.t4g.micro',
         engineVersion: '17.10',

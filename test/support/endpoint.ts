@@ -27,13 +27,12 @@ export async function startEndpoint(world: World): Promise<McpEndpoint> {
   const url = `http://127.0.0.1:${port}/mcp`;
   const { privateKey, publicKey } = await newSigningKey();
   const scopes = scopesOf(tools);
-  const none = '';
   const variables = functionVariables({
     publicUrl: url,
     catalogPort: world.plane.catalog.port,
     catalogClusterId: world.plane.catalog.clusterId,
-    ...{ provisionMachine: none, migrateMachine: none, moveMachine: none, batchMachine: none },
-    ...{ offboardMachine: none, exportMachine: none, importMachine: none, exportUrl: none },
+    machineArn: () => '',
+    exportUrl: '',
     awsUrl: world.emulator.url,
     accessKeyId: 'test',
     issuerUrl: 'http://127.0.0.1:9',

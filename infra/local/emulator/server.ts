@@ -51,7 +51,7 @@ type State = RdsState & { secrets: Record<string, Secret>; executions: Record<st
 
 const none: LocalFunctions = { rows: [], host: () => undefined };
 
-/** Secrets Manager, RDS, Step Functions and Lambda on 127.0.0.1, for unchanged AWS SDK clients. What it does not emulate it refuses. */
+/** Secrets Manager, RDS, Step Functions, Lambda and S3 on 127.0.0.1, for unchanged AWS SDK clients. What it does not emulate it refuses. */
 export async function startAwsEmulator(options: AwsEmulatorOptions = {}): Promise<AwsEmulator> {
   const now = options.now ?? Date.now;
   const state = openStateFile<State>(options.stateFile, {
