@@ -168,6 +168,32 @@ export async function endSessions(connection: ControlConnection, login: string):
   ]);
 }
 
+/**
+ * In one database: what keeps a login that nobody uses any more from being dropped. Rights on a large object only its owner's power
+ * takes away, which the provisioner gives itself for as long; all of them, because who has one with a grant option passes it on.
+ */
+export async function freeLogin(connection: ControlConnection, login: string): Promise<void> {
+  await connection.query(`
+    do $$ declare given record; grantee text; begin
+      for given in
+        select m.oid, m.lomacl, m.lomowner::regrole as owner from pg_largeobject_metadata m
+         where m.lomowner <> to_regrole('${login}') and exists (select from aclexplode(m.lomacl) a where a.grantee = to_regrole('${login}'))
+      loop
+        execute format('grant %s to tenancy_provisioner with inherit true', given.owner);
+        for grantee in
+          select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end from aclexplode(given.lomacl) a
+           where a.grantor = (select m.lomowner from pg_largeobject_metadata m where m.oid = given.oid) and a.grantee <> a.grantor
+        loop
+          execute format('revoke all on large object %s from %s cascade', given.oid, grantee);
+        end loop;
+        execute format('revoke %s from tenancy_provisioner granted by tenancy_provisioner', given.owner);
+      end loop;
+      if exists (select from pg_roles where rolname = '${login}') then
+        drop owned by ${login};
+      end if;
+    end $$`);
+}
+
 /** By an IAM token, or by a password. */
 export async function authenticateBy(
   connection: ControlConnection,

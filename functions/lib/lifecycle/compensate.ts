@@ -6,6 +6,7 @@ import { loginSecretName } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { endpointOf } from './control-plane.ts';
+import { droppingLogin } from './drop-login.ts';
 import { ownDatabase } from './new-place.ts';
 import { endOperation } from './operations.ts';
 import type { Provisioner, ProvisionInput, ProvisionOperation } from './provision.ts';
@@ -50,8 +51,10 @@ export async function takeBack(
     // By the names that follow from the home's id: a step may have died before it recorded what it made.
     const shared = await sharedCluster(catalog);
     const home = { ...named, database: own === 'database' ? ownDatabase(homeId) : shared.database };
-    await withConnection(endpointOf(plane, shared, isolation.removedFrom(home)), (connection) =>
-      isolation.deprovision(connection, home),
+    await droppingLogin(plane, shared, home.login, () =>
+      withConnection(endpointOf(plane, shared, isolation.removedFrom(home)), (connection) =>
+        isolation.deprovision(connection, home),
+      ),
     );
   }
   const secret = isolation.secret(

@@ -13,6 +13,7 @@ import { reading } from '../move/side.ts';
 import { dropHeldStaging, dropStaging } from '../move/staging.ts';
 import { readTables } from '../move/tables.ts';
 import { endpointOf } from './control-plane.ts';
+import { droppingLogin } from './drop-login.ts';
 import { plannedHome } from './leaving-homes.ts';
 import type { MoveOperation, Mover } from './move.ts';
 import { withSide } from './move-sides.ts';
@@ -106,8 +107,10 @@ async function empty(
   const { strategy, homeId, login } = home;
   const isolation = isolations[strategy];
   if (isolation.place('shared-cluster') === 'database') {
-    await withConnection(endpointOf(plane, home, 'postgres'), (connection) =>
-      dropDatabase(connection, home.database, login),
+    await droppingLogin(plane, home, login, () =>
+      withConnection(endpointOf(plane, home, 'postgres'), (connection) =>
+        dropDatabase(connection, home.database, login),
+      ),
     );
   } else {
     const isThere = await withConnection(endpointOf(plane, home), (connection) =>
@@ -127,10 +130,12 @@ async function empty(
       });
       if (more) return true;
     }
-    await withConnection(endpointOf(plane, home), async (connection) => {
-      await dropStaging({ connection, home });
-      await isolation.deprovision(connection, home);
-    });
+    await droppingLogin(plane, home, login, () =>
+      withConnection(endpointOf(plane, home), async (connection) => {
+        await dropStaging({ connection, home });
+        await isolation.deprovision(connection, home);
+      }),
+    );
   }
   return false;
 }

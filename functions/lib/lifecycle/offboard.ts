@@ -8,6 +8,7 @@ import { awaitWriters, changeHomeState } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type ControlPlane, endpointOf } from './control-plane.ts';
+import { droppingLogin } from './drop-login.ts';
 import { everyHome, finalSnapshotName, ownOf, secretNames } from './leaving-homes.ts';
 import { remains } from './offboard-check.ts';
 import {
@@ -135,11 +136,13 @@ export const offboardSteps = {
       if (ownOf(home) === 'instance') continue;
       const isolation = isolations[home.strategy];
       const rows = { ...home, keys: plane.keys };
-      await withConnection(endpointOf(plane, home, isolation.removedFrom(home)), async (connection) => {
-        if (!(await isolation.removeRows(connection, rows, until)))
-          throw new TenantryError('unfinished', 'There are more rows to delete.');
-        await isolation.deprovision(connection, home);
-      });
+      await droppingLogin(plane, home, home.login, () =>
+        withConnection(endpointOf(plane, home, isolation.removedFrom(home)), async (connection) => {
+          if (!(await isolation.removeRows(connection, rows, until)))
+            throw new TenantryError('unfinished', 'There are more rows to delete.');
+          await isolation.deprovision(connection, home);
+        }),
+      );
     }
   },
 
