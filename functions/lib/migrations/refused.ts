@@ -117,7 +117,11 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
       const partition = /^trigger "tenancy_capture" for relation "(.*)" already exists$/.exec(message)?.[1];
       if (partition !== undefined)
         return `write \`drop trigger tenancy_capture on ${partition}\` before it: a partition gets its parent’s. One that is made and attached in the same file has none yet`;
-      return 'correct it and run it again; in tables that tenants share, a DO block that reaches rows runs once for each tenant: what it makes belongs into a statement of its own';
+      // What reaches rows runs once for each tenant where they share tables.
+      const again = /\(`(do|call)\b/i.test(at ?? '')
+        ? 'make it in a statement of its own: in tables that tenants share, a block that reaches rows runs once for each. Or '
+        : '';
+      return `${again}an earlier file or statement has made it: leave it out, drop the other first, or choose another name, and run it again`;
     }
     case '42803':
       if (!/GROUP BY/.test(message)) break;
@@ -144,6 +148,6 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
   }
   // It has perhaps been applied elsewhere: then it can't be edited any more.
   if (code?.startsWith('23'))
-    return 'change the rows that do not fit, or, as long as no home has got it, the file, and run it again';
+    return 'change the rows that do not fit (by a tool, as their tenant: RUNBOOK.md, "Homes quarantined"), or, as long as no home has got it, the file, and run it again';
   return 'correct it and run it again';
 }

@@ -155,6 +155,25 @@ describe.each(strategies)('%s', (strategy) => {
     ['select 1;\ncreate table t (x hstore)', 2, 'create table t', 'setting `extensions`'],
     ['comment on database postgres is null', 1, 'comment on database', 'leave it out'],
     ['select 1;\nalter table notes owner to postgres', 2, 'alter table notes owner', '--no-owner'],
+    ['create table notes (id int)', 1, 'create table notes', '`): an earlier file or statement has made it'],
+    [
+      'alter table notes add column body text',
+      1,
+      'alter table notes add',
+      '`): an earlier file or statement has made it',
+    ],
+    [
+      'do $$ begin create table notes (id int); end $$',
+      1,
+      'do $$',
+      '`): make it in a statement of its own: in tables that tenants share',
+    ],
+    [
+      "insert into notes (body) select 'x' from generate_series(1, 2)",
+      1,
+      'insert into notes',
+      'RUNBOOK.md, "Homes quarantined"',
+    ],
     ['grant select on notes to nobody_here', 1, 'grant select on notes', '--no-privileges'],
   ])('names line and statement of what PostgreSQL refuses: %s', async (sql, line, statement, remedy) => {
     const error = await migrate('select 1', sql).catch((reason: Error) => reason);
