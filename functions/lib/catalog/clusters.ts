@@ -1,8 +1,7 @@
-import type { Queryable, Row } from '../database/types.ts';
+import type { Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import type { Strategy } from '../tenant/tenant.ts';
-
-type Catalog = Pick<Queryable, 'query'>;
+import type { Catalog } from './catalog.ts';
 
 /** A PostgreSQL server that the product knows. */
 export interface Cluster {

@@ -1,7 +1,5 @@
-import type { Queryable } from '../database/types.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-
-type Catalog = Pick<Queryable, 'query'>;
+import type { Catalog } from './catalog.ts';
 
 export interface Pin {
   readonly version: string;

@@ -1,8 +1,5 @@
-import type { Queryable } from '../database/types.ts';
 import type { Strategy } from '../tenant/tenant.ts';
-
-/** The catalog as tenancy_provisioner sees it. Each function is one statement. */
-type Catalog = Pick<Queryable, 'query'>;
+import type { Catalog } from './catalog.ts';
 
 /** What of the fleet is where, for planning; the shared tables of each shared cluster are one target. */
 export interface Planned {

@@ -1,8 +1,5 @@
-import type { Queryable } from '../database/types.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-
-/** The catalog as tenancy_provisioner sees it. Each function is one statement. */
-type Catalog = Pick<Queryable, 'query'>;
+import type { Catalog } from './catalog.ts';
 
 export interface MigrationRun {
   readonly operationId: string;

@@ -1,7 +1,6 @@
-import type { Queryable, Row } from '../database/types.ts';
+import type { Row } from '../database/types.ts';
+import type { Catalog } from './catalog.ts';
 import { isMigrated, type Planned, plannedTargets, planParameters } from './migration-plan.ts';
-
-type Catalog = Pick<Queryable, 'query'>;
 
 /** A target that a worker has taken, with what it needs to reach it. */
 export interface LeasedTarget {

@@ -1,8 +1,5 @@
-import type { Queryable } from '../database/types.ts';
 import type { TenantId } from '../tenant/tenant.ts';
-
-/** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
-type Catalog = Pick<Queryable, 'query'>;
+import type { Catalog } from './catalog.ts';
 
 export type BatchState = 'waiting' | 'moving' | 'moved' | 'failed' | 'skipped';
 

@@ -1,5 +1,5 @@
-import type { Queryable } from '../database/types.ts';
 import type { TenantId, TenantStatus, Tier } from '../tenant/tenant.ts';
+import type { Catalog } from './catalog.ts';
 import { type ReachableHome, reachable } from './tenants.ts';
 
 /** A tenant that may be moved, and all that the catalog knows to be in its way. */
@@ -22,7 +22,7 @@ export interface MoveCandidate {
  * @param cluster the shared cluster to go to; undefined: the one that each is in, from an instance of its own the first one
  */
 export async function moveCandidates(
-  catalog: Pick<Queryable, 'query'>,
+  catalog: Catalog,
   of: { readonly slug: string } | { readonly tier: Tier },
   cluster: string | undefined,
 ): Promise<MoveCandidate[]> {

@@ -1,9 +1,6 @@
-import type { Queryable } from '../database/types.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
+import type { Catalog } from './catalog.ts';
 import { type CatalogHome, homeValues } from './tenants.ts';
-
-/** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
-type Catalog = Pick<Queryable, 'query'>;
 
 export type MovePhase = 'moving' | 'switched' | 'reversed' | 'completed' | 'cancelled';
 export type MoveWish = 'pause' | 'complete' | 'reverse' | 'cancel';

@@ -1,4 +1,4 @@
-import type { Queryable, Row } from '../database/types.ts';
+import type { Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import {
   type HomeState,
@@ -8,9 +8,7 @@ import {
   type TenantStatus,
   type Tier,
 } from '../tenant/tenant.ts';
-
-/** The catalog as tenancy_provisioner sees it. Each function is one statement, safe to repeat. */
-type Catalog = Pick<Queryable, 'query'>;
+import type { Catalog } from './catalog.ts';
 
 export interface NewTenant {
   readonly slug: string;

@@ -1,7 +1,7 @@
 import { type Principal, productAuth } from '../auth/principal.ts';
 import { createSecrets, type Secrets } from '../aws/secrets.ts';
-import { createCatalog } from '../catalog/catalog.ts';
 import type { Route } from '../catalog/route.ts';
+import { createRoutes } from '../catalog/routes.ts';
 import { type ConnectionPools, createConnectionPools } from '../database/pools.ts';
 import { openTenantDatabase } from '../database/tenant-database.ts';
 import type { CallLimits, FindPassage } from '../database/types.ts';
@@ -18,7 +18,7 @@ const MAX_IDLE_MS = 29 * 60_000;
 const WAIT_MS = 3_000;
 
 export interface Access {
-  /** @throws as `Catalog.resolve` */
+  /** @throws as `Routes.resolve` */
   resolve(principal: Principal): Promise<Route>;
   /** The tenant's database for one call. `route` is where it begins; a stale one is refreshed on the way. */
   database(principal: Principal, route: Route, limits: CallLimits): ReturnType<typeof openTenantDatabase>;
@@ -46,7 +46,7 @@ export function createAccess({
     waitMs: WAIT_MS,
     clock,
   });
-  const catalog = createCatalog(readingCatalog(settings, credentials), pools, clock);
+  const routes = createRoutes(readingCatalog(settings, credentials), pools, clock);
   // Not only when a call is refused: the next current key seals cursors before anything here was signed with it.
   const masterKeys = renewed(
     async () => parseMasterKeys(await secrets.read(settings.contextKeySecret, true)),
@@ -56,13 +56,13 @@ export function createAccess({
   return {
     pools,
     masterKeys: () => masterKeys(),
-    resolve: (principal) => catalog.resolve(principal),
+    resolve: (principal) => routes.resolve(principal),
     database(principal, start, limits) {
       let route = start;
       // The product's own call, to a home that may not be open yet.
       const purpose = principal.auth === productAuth ? 'verify' : 'call';
       const find: FindPassage = async ({ mode, statementMs, refresh }) => {
-        if (refresh) route = await catalog.resolve(principal, true);
+        if (refresh) route = await routes.resolve(principal, true);
         const [endpoint, keys] = await Promise.all([
           isolations[route.strategy].locate(route, credentials, settings.tls, refresh),
           masterKeys(refresh),
