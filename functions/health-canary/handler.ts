@@ -19,7 +19,7 @@ const settings = readCanarySettings();
 const logger = new Logger({ serviceName: 'health-canary' });
 const secrets = createSecrets();
 const workflows = createWorkflows();
-const { catalog, credentials, contextKeySecret, tls, region, provisionMachine } = settings;
+const { catalog, credentials, contextKeySecret, signingKeySecret, tls, region, provisionMachine } = settings;
 const watch: Watch = {
   plane: {
     catalog,
@@ -30,8 +30,9 @@ const watch: Watch = {
     tls,
   },
   secrets,
+  keySecrets: { contextKeySecret, signingKeySecret },
   readKeys: async () => parseMasterKeys(await secrets.read(contextKeySecret, true)),
-  readSigningKeys: () => secrets.find(settings.signingKeySecret),
+  readSigningKeys: () => secrets.find(signingKeySecret),
   instances: listInstances,
   connectionFacts: settings.connectionFacts,
   publicKeys: {
@@ -39,7 +40,7 @@ const watch: Watch = {
     read: () => secrets.find(settings.canaryKeysSecret),
     write: (text) => secrets.write(settings.canaryKeysSecret, text),
     async mint(claims) {
-      const signing = JSON.parse(await secrets.read(settings.signingKeySecret, true));
+      const signing = JSON.parse(await secrets.read(signingKeySecret, true));
       const { apiKeyIssuer: issuer, publicUrl: audience } = settings;
       return mintApiKey(signing.private, { ...claims, issuer, audience });
     },
@@ -54,7 +55,7 @@ const watch: Watch = {
 /** One run, every minute: what it finds is in the catalog, in the metrics, and in one line of the log. */
 export async function handler(): Promise<Summary> {
   try {
-    const run = await runCanary(watch, settings.signingKeySecret);
+    const run = await runCanary(watch);
     if (run === undefined) return { state: 'skipped', problems: [] };
     publishRun(run);
     const { findings, ...report } = run.report;

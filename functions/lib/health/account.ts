@@ -159,10 +159,12 @@ async function strangeSecrets(
 }
 
 /** The pair that signs API keys: those that are out go on without it, another one can't be made. */
-export async function auditSigningKeys(
-  { secrets, readSigningKeys }: Pick<Watch, 'secrets' | 'readSigningKeys'>,
-  secret: string,
-): Promise<HealthFinding[]> {
+export async function auditSigningKeys({
+  secrets,
+  keySecrets,
+  readSigningKeys,
+}: Pick<Watch, 'secrets' | 'keySecrets' | 'readSigningKeys'>): Promise<HealthFinding[]> {
+  const secret = keySecrets.signingKeySecret;
   // One that is to be deleted is listed no more, and to read it fails.
   const text = (await secrets.list(secret, 1)).length === 0 ? undefined : await readSigningKeys();
   if (text !== undefined && (await holdsPair(text))) return [];

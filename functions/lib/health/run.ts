@@ -43,7 +43,6 @@ export interface HealthRun {
  */
 export async function runCanary(
   watch: Watch,
-  signingKeySecret: string,
   clock = Date.now,
   size = homesAtOnce,
 ): Promise<HealthRun | undefined> {
@@ -56,7 +55,7 @@ export async function runCanary(
     if (!rows[0]!.first) return undefined;
     const started = clock();
     const next = await readNext(catalog);
-    const seen = await look(watch, catalog, signingKeySecret, next, started, clock, size);
+    const seen = await look(watch, catalog, next, started, clock, size);
     const run = { state: stateOf(seen.report.findings), report: { ...seen.report, ms: clock() - started } };
     await saveRecord(catalog, new Date(started), run.state, run.report, seen.next);
     return run;
@@ -66,7 +65,6 @@ export async function runCanary(
 async function look(
   watch: Watch,
   catalog: ControlConnection,
-  signingKeySecret: string,
   next: Next,
   now: number,
   clock: () => number,
@@ -141,7 +139,7 @@ async function look(
       return findings;
     }),
     part('secrets', () => auditSecrets(watch, catalog, picture, next.secrets)),
-    part('the pair that signs API keys', () => auditSigningKeys(watch, signingKeySecret)),
+    part('the pair that signs API keys', () => auditSigningKeys(watch)),
   ]);
   const tried = keys === undefined ? [] : pairs.map(({ strategy }) => strategy);
   const untried = auditUntried(picture.strategies, tried, tally);
@@ -187,10 +185,8 @@ async function readKeys(
   } catch (error) {
     const text = `can't be used: ${reasonOf(error)} New environments can't serve`;
     const remedy = 'restore the secret within its recovery window';
-    return {
-      keys: undefined,
-      findings: [finding('signing_keys', strategies, 'secret tenancy/context-key', text, remedy)],
-    };
+    const object = `secret ${watch.keySecrets.contextKeySecret}`;
+    return { keys: undefined, findings: [finding('signing_keys', strategies, object, text, remedy)] };
   }
 }
 

@@ -92,8 +92,7 @@ function keyFindings(
 ): HealthFinding[] {
   const findings: HealthFinding[] = [];
   const wanted = new Map([...keys].map(([id, master]) => [id, digestOf(master, databaseId)]));
-  const install =
-    'run `npm run tenants -- migrate run`: it brings the keys of the secret tenancy/context-key';
+  const install = 'run `npm run tenants -- migrate run`: it brings the signing keys that there are now';
   const risk = isShared ? 'service' : 'none';
   const object = (id: string) => `signing key ${id} of database ${database}`;
   if (there.find(({ id }) => id === current)?.digest !== wanted.get(current))

@@ -5,6 +5,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import type { ControlPlane } from '../lifecycle/control-plane.ts';
+import type { KeySecrets } from '../lifecycle/keys.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ConnectionFacts } from './budget.ts';
 import { finding, type HealthFinding } from './findings.ts';
@@ -16,6 +17,8 @@ export interface Watch {
   /** Without the keys: they are part of what is watched, and read anew by every run. */
   readonly plane: Omit<ControlPlane, 'keys'>;
   readonly secrets: Pick<Secrets, 'list'>;
+  /** As this deployment calls them. */
+  readonly keySecrets: KeySecrets;
   /** @throws TenantryError when they can't be read */
   readKeys(): Promise<MasterKeys>;
   /** The text of the secret with the pair that signs API keys; undefined when it is gone. */

@@ -62,9 +62,9 @@ describe('a healthy system', () => {
   it('is watched by one run at a time', async () => {
     await withConnection(catalogEndpoint(world.plane), async (other) => {
       await other.query(`select pg_advisory_lock(hashtext('tenancy.canary'), 0)`);
-      expect(await runCanary(watch, signingKeySecret)).toBeUndefined();
+      expect(await runCanary(watch)).toBeUndefined();
     });
-    expect(await runCanary(watch, signingKeySecret)).toBeDefined();
+    expect(await runCanary(watch)).toBeDefined();
   });
 
   it('needs no table of the adopting team’s', async () => {
@@ -331,7 +331,7 @@ it('comes round to every home, however many there are, and does not stop at one 
   const found: string[][] = [];
   // Three at a time of eight, as it goes with thousands and forty-eight; twice round, should a machine have no time for one.
   for (let round = 0; round < 6; round += 1) {
-    const run = await runCanary(watch, signingKeySecret, Date.now, 3);
+    const run = await runCanary(watch, Date.now, 3);
     const objects = run!.report.findings
       .filter(({ check }) => check === 'tables')
       .map(({ object }) => object);
@@ -346,6 +346,17 @@ it('comes round to every home, however many there are, and does not stop at one 
   expect(told(await runOnce(watch))).toEqual([]);
 });
 
+it('calls the signing keys’ secret what this deployment calls it', async () => {
+  const contextKeySecret = 'tenancy/context-key-prod';
+  const run = await runOnce({
+    ...watch,
+    keySecrets: { ...watch.keySecrets, contextKeySecret },
+    readKeys: () => Promise.reject(new Error('no such secret')),
+  });
+  const named = told(run).filter((line) => line.startsWith('signing_keys'));
+  expect(named).toEqual([expect.stringContaining(`secret ${contextKeySecret} can't be used: no such secret`)]);
+});
+
 it('finishes without a record when the catalog is away, and with findings when the MCP function is', async () => {
   const silent: Watch = {
     ...watch,
@@ -355,5 +366,5 @@ it('finishes without a record when the catalog is away, and with findings when t
   expect(run.state).toBe('down');
   expect(told(run)).toContain('data_path: canary-rls-a a tool call failed: no such function');
   const away = { ...watch, plane: { ...watch.plane, catalog: { ...watch.plane.catalog, port: 1 } } };
-  await expect(runCanary(away, signingKeySecret)).rejects.toThrow();
+  await expect(runCanary(away)).rejects.toThrow();
 });

@@ -7,7 +7,7 @@ import { runCanary } from '../../../functions/lib/health/run.ts';
 import type { Watch } from '../../../functions/lib/health/watch.ts';
 import { loginSecretName } from '../../../functions/lib/isolation/credentials.ts';
 import { startWorld, type World } from '../../support/world.ts';
-import { signingKeySecret, startWatching, told } from './support.ts';
+import { startWatching, told } from './support.ts';
 
 /** What takes a connection, or a call, and never says a word. */
 let world: World;
@@ -35,7 +35,7 @@ it('calls of AWS that nobody answers keep no run from its end, nor what is there
     );
   });
   const never = () => new Promise<never>(() => {});
-  const run = await runCanary({ ...watch, provision: never, instances: never }, signingKeySecret);
+  const run = await runCanary({ ...watch, provision: never, instances: never });
   const lines = told(run!);
   for (const slug of ['canary-rls-b', 'canary-schema-b'])
     expect(lines).toContain(`unfinished: ${slug} could not be checked: no answer within 15 s`);
@@ -80,7 +80,7 @@ it('a run begins none of them when its time is up, and each has its turn in one 
   const clock = () => start + 4 * (Date.now() - start);
   const seen = new Set<string>();
   for (let round = 0; seen.size < count && round < 5; round += 1) {
-    const lines = told((await runCanary(watching, signingKeySecret, clock))!);
+    const lines = told((await runCanary(watching, clock))!);
     const tried = databases.filter((database) =>
       lines.some((line) => line.startsWith(`unfinished: database ${database} could not be checked`)),
     );

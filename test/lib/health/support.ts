@@ -19,6 +19,7 @@ import { probeTool } from '../../../functions/lib/mcp/probe.ts';
 import type { TenantId } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, type World } from '../../support/world.ts';
 
+const contextKeySecret = 'tenancy/context-key';
 export const signingKeySecret = 'tenancy/api-key-signing';
 export const canaryKeysSecret = 'tenancy/canary-keys';
 
@@ -80,7 +81,8 @@ function watchOf(world: World, isRds = false, outside?: { signing: SigningKey; s
   return {
     plane,
     secrets,
-    readKeys: async () => parseMasterKeys(await secrets.read('tenancy/context-key', true)),
+    keySecrets: { contextKeySecret, signingKeySecret },
+    readKeys: async () => parseMasterKeys(await secrets.read(contextKeySecret, true)),
     readSigningKeys: () => secrets.find(signingKeySecret),
     instances: isRds ? listInstances : async () => [],
     probe,
@@ -108,7 +110,7 @@ export const slowness = /timeout expired|no answer within/;
 
 /** On a machine that is too busy for a handshake, or for the last run to end, again: that is not what is tried here. */
 export async function runOnce(watch: Watch, attempt = 1): Promise<HealthRun> {
-  const run = await runCanary(watch, signingKeySecret);
+  const run = await runCanary(watch);
   const isBusy = !run || told(run).some((line) => slowness.test(line));
   if (!isBusy) return run;
   if (attempt === 5)
