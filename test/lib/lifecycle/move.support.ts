@@ -254,6 +254,16 @@ export function startWriters(world: World, tenant: Pick<TestTenant, 'principal'>
   };
 }
 
+/** The tenant's database, wherever it lives now; closed with the world. */
+export async function currentDatabase(
+  world: World,
+  tenant: Pick<TestTenant, 'principal'>,
+  limit = limits('w'),
+) {
+  const access = world.access();
+  return access.database(tenant.principal, await access.resolve(tenant.principal), limit);
+}
+
 /** The tenant's notes through the data path. */
 export async function notes(
   world: World,

@@ -2,8 +2,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, operationState, step, untilSwitched } from '../lifecycle/move.support.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import { begin, currentDatabase, operationState, step, untilSwitched } from '../lifecycle/move.support.ts';
 import { ways } from './shapes.support.ts';
 
 /** Tables that point at each other and let go of no row that is pointed at. */
@@ -20,10 +20,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => world?.close());
 
-async function here(tenant: TestTenant) {
-  const access = world.access();
-  return access.database(tenant.principal, await access.resolve(tenant.principal), limits('w'));
-}
+const here = (tenant: TestTenant) => currentDatabase(world, tenant);
 
 async function fill(tenant: TestTenant) {
   const db = await here(tenant);

@@ -4,8 +4,8 @@ import { sql } from '../../../functions/lib/database/sql.ts';
 import { planMove } from '../../../functions/lib/lifecycle/move-plan.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
-import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, step } from '../lifecycle/move.support.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import { begin, currentDatabase, step } from '../lifecycle/move.support.ts';
 import { ways } from './shapes.support.ts';
 
 const counters = parseMigration(
@@ -25,12 +25,10 @@ afterAll(() => world?.close());
 
 /** Draws one of each, wherever the tenant lives now. */
 async function draw(tenant: TestTenant): Promise<{ up: number; down: number; small: number }> {
-  const access = world.access();
-  const db = access.database(tenant.principal, await access.resolve(tenant.principal), limits('w'));
+  const db = await currentDatabase(world, tenant);
   const { rows } = await db.query<{ up: number; down: number; small: number }>(
     sql`insert into counters default values returning up::float8, down::float8, small`,
   );
-  await access.pools.close();
   return rows[0]!;
 }
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, homeOf, step } from '../lifecycle/move.support.ts';
+import { begin, currentDatabase, homeOf, step } from '../lifecycle/move.support.ts';
 import { ways } from './shapes.support.ts';
 
 /** Of each type of a key: what is there, what is changed, what becomes the other's successor, and that. */
@@ -67,9 +67,7 @@ beforeAll(async () => {
 afterAll(() => world?.close());
 
 async function content(tenant: TestTenant, tables: readonly string[]): Promise<unknown[][]> {
-  const access = world.access();
-  const route = await access.resolve(tenant.principal);
-  const db = access.database(tenant.principal, route, limits('r'));
+  const db = await currentDatabase(world, tenant, limits('r'));
   const found: unknown[][] = [];
   for (const table of tables) {
     const { rows } = await db.query({
@@ -78,7 +76,6 @@ async function content(tenant: TestTenant, tables: readonly string[]): Promise<u
     });
     found.push(rows);
   }
-  await access.pools.close();
   return found;
 }
 

@@ -13,7 +13,7 @@ import {
 } from '../../../functions/lib/move/last-changes.ts';
 import { reading } from '../../../functions/lib/move/side.ts';
 import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, moverOf, step } from '../lifecycle/move.support.ts';
+import { begin, currentDatabase, moverOf, step } from '../lifecycle/move.support.ts';
 import { fill, shapes, ways } from './shapes.support.ts';
 
 let world: World;
@@ -119,11 +119,8 @@ describe.each(ways)('the last changes from %s to %s', (from, to) => {
     expect(found.areTooMany).toBe(true);
     // What a fence has left is where the next attempt begins.
     await step(world, operation, 'switchOver');
-    const access = world.access();
-    const route = await access.resolve(tenant.principal);
-    const { rows } = await access
-      .database(tenant.principal, route, limits('r'))
-      .query(sql`select count(*)::int as n from nodes`);
+    const db = await currentDatabase(world, tenant, limits('r'));
+    const { rows } = await db.query(sql`select count(*)::int as n from nodes`);
     expect(rows).toEqual([{ n: 1041 }]);
   });
 });

@@ -5,7 +5,7 @@ import { moving } from '../../../functions/lib/lifecycle/move-turn.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { catchUp } from '../../../functions/lib/move/catch-up.ts';
 import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, moverOf, moveState, step } from '../lifecycle/move.support.ts';
+import { begin, currentDatabase, moverOf, moveState, step } from '../lifecycle/move.support.ts';
 import { ways } from './shapes.support.ts';
 
 /** Rows that others point at, in each way that does something when they go. */
@@ -35,14 +35,12 @@ beforeAll(async () => {
 afterAll(() => world?.close());
 
 async function content(tenant: TestTenant): Promise<unknown> {
-  const access = world.access();
-  const db = access.database(tenant.principal, await access.resolve(tenant.principal), limits('r'));
+  const db = await currentDatabase(world, tenant, limits('r'));
   const found: Record<string, unknown> = {};
   for (const table of tables)
     found[table] = (
       await db.query({ text: `select concat(t) as row from ${table} t order by 1`, values: [] })
     ).rows;
-  await access.pools.close();
   return found;
 }
 

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, step, untilSwitched } from '../lifecycle/move.support.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import { begin, currentDatabase, step, untilSwitched } from '../lifecycle/move.support.ts';
 import { ways } from './shapes.support.ts';
 
 let world: World;
@@ -22,10 +22,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => world?.close());
 
-async function here(tenant: TestTenant) {
-  const access = world.access();
-  return access.database(tenant.principal, await access.resolve(tenant.principal), limits('w'));
-}
+const here = (tenant: TestTenant) => currentDatabase(world, tenant);
 
 it.each(ways)(
   'the foreign key of one partition goes from %s to %s and back',

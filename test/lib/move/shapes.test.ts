@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, step } from '../lifecycle/move.support.ts';
+import { begin, currentDatabase, step } from '../lifecycle/move.support.ts';
 import { fill, shapes, values, ways } from './shapes.support.ts';
 
 let world: World;
@@ -34,15 +34,8 @@ async function change(tenant: TestTenant, round: number) {
   );
 }
 
-/** Where the tenant lives now. */
-async function here(tenant: TestTenant, mode: 'r' | 'w') {
-  access ??= world.access();
-  return access.database(tenant.principal, await access.resolve(tenant.principal), limits(mode));
-}
-let access: ReturnType<World['access']> | undefined;
-
 async function content(tenant: TestTenant): Promise<Record<string, string[]>> {
-  const db = await here(tenant, 'r');
+  const db = await currentDatabase(world, tenant, limits('r'));
   const all: Record<string, string[]> = {};
   for (const table of ['nodes', 'heads', 'kinds', 'everything', 'events']) {
     const { rows } = await db.query<{ row: string }>(
@@ -71,7 +64,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
     expect(await content(tenant)).toEqual(before);
 
     // In the new home too: identities go on, every key is enforced, and what is deleted takes others with it.
-    const db = await here(tenant, 'w');
+    const db = await currentDatabase(world, tenant);
     const drawn = await db.query(
       sql`insert into kinds (code, "at ""time", "Name") values (-2, now(), 'new') returning drawn > (select max(k.drawn) from kinds k) as higher`,
     );

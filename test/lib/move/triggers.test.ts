@@ -3,8 +3,8 @@ import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { planMove } from '../../../functions/lib/lifecycle/move-plan.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { limits, startWorld, type TestTenant, type World } from '../../support/world.ts';
-import { begin, homeOf, step, untilSwitched } from '../lifecycle/move.support.ts';
+import { startWorld, type TestTenant, type World } from '../../support/world.ts';
+import { begin, currentDatabase, homeOf, step, untilSwitched } from '../lifecycle/move.support.ts';
 
 const unlessMoved =
   "when (split_part(current_setting('tenancy.context', true), '.', 7) is distinct from 'move')";
@@ -35,11 +35,7 @@ const start = async (condition: string) => {
   world = await startWorld({ migrations: [tablesWith(condition)] });
 };
 
-/** Where the tenant lives now. */
-async function here(tenant: TestTenant) {
-  const access = world.access();
-  return access.database(tenant.principal, await access.resolve(tenant.principal), limits('w'));
-}
+const here = (tenant: TestTenant) => currentDatabase(world, tenant);
 
 async function content(tenant: TestTenant) {
   const db = await here(tenant);
