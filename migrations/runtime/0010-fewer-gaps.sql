@@ -1,4 +1,5 @@
--- What still carried one tenant's rows to another in a migration of the tables that they share. Run as tenancy_keeper.
+-- What still carried one tenant's rows to another in a migration of the tables that they share, and two defaults that a login may
+-- change for all who call by it. Run as tenancy_keeper.
 
 -- See 0008. The server's own check of a foreign key is one line, whatever it checks: by no more than how it begins, a query of a
 -- DO block was taken for it whose line ended there.
@@ -117,3 +118,85 @@ end
 $$;
 select set_config('role', 'tenancy_keeper', true);
 revoke create on schema tenancy from tenancy_owner;
+
+-- See 0002. How XML shows bytes, and how names are quoted.
+create or replace function tenancy.open_home(context text) returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  path text;
+  accepted uuid;
+  lock bigint;
+  set_to text;
+  verified record;
+begin
+  if split_part(context, '.', 6) = 'w' then
+    select h.tenant_id, h.lock_key into accepted, lock from tenancy.homes h
+     where h.login = session_user and h.tenant_id = (
+       select concat(split_part(context, '.', 4))::uuid from tenancy.keys k
+        where k.key_id = split_part(context, '.', 2) and tenancy.signed(context, k.inner_pad, k.outer_pad));
+  else
+    set local transaction_read_only = on;
+  end if;
+  -- The lock in a statement of its own, before the one that reads the home: see `verify`.
+  if accepted is null or pg_try_advisory_xact_lock_shared(lock) then
+    -- A key is this database's alone: its signature says that the context is for here. Nothing of a context is cast before
+    -- its signature holds: the cast stands in the answer of the query that has checked it (behind concat, which is STABLE:
+    -- the planner computes ahead what is IMMUTABLE), and all else is compared as text, the time too (ten digits until 2286).
+    -- Nothing is set unless there is a row: what stands in its answer is computed for what the conditions have let through.
+    select concat(quote_ident(h.schema_name), ', extensions, pg_temp'),
+           set_config('tenancy.tenant', h.tenant_id::text, true),
+           set_config('tenancy.pass', tenancy.pass(h.tenant_id::text), true),
+           set_config('tenancy.capture', case when h.capturing then '1' else '' end, true),
+           set_config('statement_timeout', split_part(context, '.', 8), true)
+      into path, set_to, set_to, set_to, set_to
+      from tenancy.homes h
+     where h.login = session_user and h.tenant_id = coalesce(accepted, (
+       select concat(split_part(context, '.', 4))::uuid from tenancy.keys k
+        where k.key_id = split_part(context, '.', 2) and tenancy.signed(context, k.inner_pad, k.outer_pad)))
+       -- Only at one place of a context can its parts follow each other so: epoch, mode, purpose.
+       and h.state = 'open'
+       and strpos(context, concat('.', h.epoch, case when accepted is null then '.r.call.' else '.w.call.' end)) > 0
+       and split_part(context, '.', 9) >= extract(epoch from now())::text collate "C"
+       and current_setting('transaction_isolation') = 'read committed';
+  end if;
+  if path is null then
+    verified := tenancy.verify(context);
+    path := concat(quote_ident(verified.home_schema), ', extensions, pg_temp');
+    perform set_config('tenancy.tenant', verified.tenant::text, true),
+            set_config('tenancy.pass', tenancy.pass(verified.tenant::text), true),
+            set_config('tenancy.capture', case when verified.capturing then '1' else '' end, true),
+            set_config('statement_timeout', split_part(context, '.', 8), true);
+  end if;
+
+  perform pg_advisory_unlock_all();
+  set local lock_timeout = '5s';
+  set local timezone = 'UTC';
+  -- RESET ALL goes back to the login's own defaults, which a login may change: these change answers.
+  if concat_ws('|', current_setting('datestyle'), current_setting('intervalstyle'), current_setting('bytea_output'),
+       current_setting('transform_null_equals'), current_setting('row_security'), current_setting('gin_fuzzy_search_limit'),
+       current_setting('standard_conforming_strings'), current_setting('array_nulls'), current_setting('extra_float_digits'),
+       current_setting('xmloption'), current_setting('timezone_abbreviations'), current_setting('log_parameter_max_length_on_error'),
+       current_setting('debug_print_plan'), current_setting('xmlbinary'), current_setting('quote_all_identifiers'),
+       current_setting('synchronous_commit')) <> 'ISO, MDY|postgres|hex|off|on|0|on|on|1|content|Default|0|off|base64|off|on' then
+    set local datestyle = 'ISO, MDY';
+    set local intervalstyle = 'postgres';
+    set local bytea_output = 'hex';
+    set local transform_null_equals = off;
+    set local row_security = on;
+    set local gin_fuzzy_search_limit = 0;
+    set local standard_conforming_strings = on;
+    set local array_nulls = on;
+    set local extra_float_digits = 1;
+    set local xmloption = content;
+    set local timezone_abbreviations = 'Default';
+    set local log_parameter_max_length_on_error = 0;
+    set local debug_print_plan = off;
+    set local xmlbinary = base64;
+    set local quote_all_identifiers = off;
+    if current_setting('synchronous_commit') in ('off', 'local', 'remote_write') then
+      set local synchronous_commit = on;
+    end if;
+  end if;
+  return path;
+end
+$$;

@@ -137,13 +137,15 @@ describe('defaults that the shared login has given itself', () => {
     expect(await answers()).toEqual(before);
   });
 
-  it('neither lose what a neighbour commits nor log its values, nor read its time zones', async () => {
+  it('neither lose what a neighbour commits nor log its values, nor read or show them otherwise', async () => {
     const { a, b } = world.tenants.rls;
     const weaker = [
       ['synchronous_commit', 'off', 'on'],
       ['log_parameter_max_length_on_error', '-1', '0'],
       ['debug_print_plan', 'on', 'off'],
       ['timezone_abbreviations', 'Australia', 'Default'],
+      ['xmlbinary', 'hex', 'base64'],
+      ['quote_all_identifiers', 'on', 'off'],
     ] as const;
     await world.asLogin(a, async (connection) => {
       for (const [name, value] of weaker)
