@@ -5,7 +5,7 @@ import { QueryError, TenantryError } from '../errors.ts';
 import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import type { RegisteredTool } from './registry.ts';
 import type { ToolHelpers } from './tool.ts';
-import { type Failure, failureOf, faultFields } from './tool-error.ts';
+import { type Failure, failureOf, faultFields, unwrapped } from './tool-error.ts';
 
 /** A tenant that is served, as the catalog knows it now (or up to 30 s ago: its home refuses what is stale). */
 export interface AdmittedTenant {
@@ -115,7 +115,8 @@ export async function runTool(
     if (text.length > maxResultLength)
       throw new TenantryError('result_too_large', 'The answer is too large.');
     return done({ content: [{ type: 'text', text }], structuredContent: checked.data }, 'ok');
-  } catch (error) {
+  } catch (thrown) {
+    const error = unwrapped(thrown);
     const failure = failureOf(error);
     if (failure.fault) log('error', 'a tool failed', { ...about, ...faultFields(error) });
     // The caller is told of values; it may as well be a right that is missing, or the tool's own.

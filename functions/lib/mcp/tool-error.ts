@@ -48,6 +48,19 @@ const sqlstates: readonly (readonly [prefix: string, text: string])[] = [
 /** Nothing was kept: the same call may simply be sent again. */
 const retryableSqlstates = ['40001', '40P01', '55P03', '53'];
 
+/** How deep a query builder or a tool may have wrapped what it was told. */
+const layers = 5;
+
+/** What the tool or the database said, under what has been wrapped around it: Drizzle's own error quotes the statement and its values. */
+export function unwrapped(error: unknown): unknown {
+  let inner = error;
+  for (let layer = 0; layer < layers && inner instanceof Error; layer += 1) {
+    if (inner instanceof ToolError || inner instanceof TenantryError) return inner;
+    inner = inner.cause;
+  }
+  return error;
+}
+
 export function failureOf(error: unknown): Failure {
   if (error instanceof ToolError) return { outcome: 'tool_error', text: error.message, fault: false };
   if (error instanceof QueryError) return queryFailure(error.sqlstate);

@@ -1,3 +1,4 @@
+import { DrizzleQueryError } from 'drizzle-orm/errors';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import {
@@ -96,6 +97,21 @@ describe('how a tool fails', () => {
     expect(faults).toHaveLength(outcome === 'internal' ? 1 : 0);
     expect(JSON.stringify(faults)).not.toMatch(/SECRET (detail|hint)|acme\.example/);
   });
+
+  const statement = 'insert into items (sku) values ($1)';
+  test.each(cases.filter(([, fail]) => fail() instanceof TenantryError))(
+    'the same from within an error of Drizzle’s, which quotes values: %s',
+    async (_, fail, outcome, expected) => {
+      const { text, lines } = await callOne(
+        failing('fails', () => {
+          throw new DrizzleQueryError(statement, ['ann@acme.example'], fail() as Error);
+        }),
+      );
+      expect(text).toMatch(expected);
+      expect(lines.at(-1)!.fields).toMatchObject({ tool: 'fails', outcome });
+      expect(JSON.stringify(lines)).not.toMatch(/SECRET (detail|hint)|acme\.example/);
+    },
+  );
 
   test('of a statement that PostgreSQL refused, whoever operates it reads what the model is not told', async () => {
     const { lines } = await callOne(
