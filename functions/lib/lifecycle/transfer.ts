@@ -174,7 +174,7 @@ export const transferSteps = {
       const manifest = await readManifest(store);
       if (manifest === undefined)
         throw importRefused(
-          `There is no manifest.json at ${input.url}. An export is in a folder of its own there, which its operation names.`,
+          `There is no manifest.json at ${input.url}. An export is in a folder of its own there, which its operation names; for other data write one: DEPLOYING.md, "Existing data".`,
         );
       if (manifest.tenant !== undefined && manifest.tenant.id !== tenant && !input.otherTenant)
         throw importRefused(
@@ -213,7 +213,8 @@ export const transferSteps = {
 } as const satisfies Record<string, Step<Transferrer, TransferOperation>>;
 
 function rowsOf({ tables }: Manifest): Record<string, number> {
-  const byTable = Map.groupBy(tables, ({ table }) => table);
+  const counted = tables.flatMap(({ table, rows }) => (rows === undefined ? [] : { table, rows }));
+  const byTable = Map.groupBy(counted, ({ table }) => table);
   return Object.fromEntries(
     [...byTable].map(([table, parts]) => [table, parts.reduce((sum, { rows }) => sum + rows, 0)]),
   );

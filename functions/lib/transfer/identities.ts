@@ -1,5 +1,5 @@
 import { type ControlConnection, identifier } from '../database/connect.ts';
-import type { ExportedTable } from './manifest.ts';
+import type { GivenTable } from './manifest.ts';
 
 /**
  * The sequences of the tables' columns go on after the values that came in. A value beyond half of what a sequence can count
@@ -9,7 +9,7 @@ import type { ExportedTable } from './manifest.ts';
 export async function raiseIdentities(
   connection: ControlConnection,
   schema: string,
-  tables: readonly ExportedTable[],
+  tables: readonly GivenTable[],
 ): Promise<void> {
   const { rows } = await connection.query<{ table: string; column: string; sequence: string; most: string }>(
     `select c.relname as table, a.attname as column, format('%I.%I', n.nspname, q.relname) as sequence, (s.seqmax / 2)::text as most

@@ -6,7 +6,7 @@ import { type RowsOf, takeContext } from '../isolation/rows.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { type TransferTable, tablesOf } from './export.ts';
 import { raiseIdentities } from './identities.ts';
-import { type ExportedTable, hashing, importRefused, type Manifest, whileWanted } from './manifest.ts';
+import { type GivenTable, hashing, importRefused, type Manifest, whileWanted } from './manifest.ts';
 import type { Store } from './store.ts';
 import { resting, triggersOf } from './triggers.ts';
 
@@ -28,7 +28,7 @@ export async function importTables(
   now = Date.now,
 ): Promise<Record<string, number> | undefined> {
   const home = { schema: rows.schema, ownsTables: isolations[rows.strategy].ownsTables };
-  const filled = tables.filter((given) => given.rows > 0).map(({ table }) => table);
+  const filled = tables.filter((given) => given.rows !== 0).map(({ table }) => table);
   const { known, triggers } = await asRole(connection, 'tenancy_owner', async () => {
     await connection.query("select set_config('search_path', $1, true)", [`${rows.schema}, pg_temp`]);
     await requireVersion(connection, schemaVersion);
@@ -39,7 +39,7 @@ export async function importTables(
   });
   const pairs = tables.map((given) => ({ given, table: fitting(known, given) }));
   /** What is being read or taken, for whoever has to find the fault. */
-  let at: ExportedTable | undefined;
+  let at: GivenTable | undefined;
 
   await connection.query('begin');
   try {
@@ -82,7 +82,7 @@ export async function importTables(
       for (const [index, { given, table }] of pairs.entries()) {
         await inTime();
         at = given;
-        const taken = given.rows > 0 ? await take(connection, index, given, table, rows) : 0;
+        const taken = given.rows !== 0 ? await take(connection, index, given, table, rows) : 0;
         counted.set(given.table, (counted.get(given.table) ?? 0) + taken);
       }
       at = undefined;
@@ -112,7 +112,7 @@ async function requireVersion(connection: ControlConnection, schemaVersion: stri
 }
 
 /** @throws TenantryError `import_refused` when the home has no such table, or it has no such column */
-function fitting(tables: readonly TransferTable[], { table, columns }: ExportedTable): TransferTable {
+function fitting(tables: readonly TransferTable[], { table, columns }: GivenTable): TransferTable {
   const found = tables.find(({ name }) => name === table);
   if (found === undefined) throw importRefused(`The home has no table ${table}.`);
   const known = ['tenant_id', ...found.columns.map(({ column }) => column)];
@@ -124,7 +124,7 @@ function fitting(tables: readonly TransferTable[], { table, columns }: ExportedT
 async function stage(
   connection: ControlConnection,
   index: number,
-  { columns, file, rows, sha256, table }: ExportedTable,
+  { columns, file, rows, sha256, table }: GivenTable,
   { columns: known }: TransferTable,
   store: Store,
   { wanted, now, until }: { wanted: () => Promise<void>; now: () => number; until: number },
@@ -144,9 +144,9 @@ async function stage(
     `copy pg_temp.import_${index} (${list}) from stdin (format csv, header match)`,
     hashed.bytes,
   );
-  if (hashed.sha256() !== sha256)
+  if (sha256 !== undefined && hashed.sha256() !== sha256)
     throw importRefused(`The file ${file} is not the one that its SHA-256 was taken of.`);
-  if (count !== rows)
+  if (rows !== undefined && count !== rows)
     throw importRefused(`The file ${file} of ${table} has ${count} rows, its manifest says ${rows}.`);
   await connection.query(`grant select on pg_temp.import_${index} to tenancy_owner`);
 }
@@ -169,7 +169,7 @@ async function* onTime(bytes: AsyncIterable<unknown>, isLate: () => boolean) {
 async function take(
   connection: ControlConnection,
   index: number,
-  { columns, table: name }: ExportedTable,
+  { columns, table: name }: GivenTable,
   { table, columns: known }: TransferTable,
   { tenant }: RowsOf,
 ): Promise<number> {
@@ -193,7 +193,7 @@ async function take(
 }
 
 /** What PostgreSQL says of the rows, without the values that it quotes. */
-function refusalOf(error: unknown, at: ExportedTable | undefined): unknown {
+function refusalOf(error: unknown, at: GivenTable | undefined): unknown {
   const { code = '', constraint, table = at?.table, column } = error as Partial<Record<string, string>>;
   const named = [
     table && `table ${table}`,

@@ -23,13 +23,18 @@ const table = z.strictObject({
     .refine((columns) => new Set(columns).size === columns.length, { message: 'names a column twice' }),
   /** Beside the manifest: CSV as PostgreSQL's COPY writes it, with a header; an empty field is null, `""` an empty text. */
   file: z.string().regex(/^[a-z_][a-z0-9_]{0,62}(-[0-9a-f]{16})?(\.\d{1,6})?\.csv$/),
-  rows: z.int().min(0),
-  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  /** An export says both. Whoever writes a manifest by hand may leave them out: then the file is taken as it is. */
+  rows: z.int().min(0).optional(),
+  sha256: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/)
+    .optional(),
   /** Tables with the same number were read in one snapshot. */
   snapshot: z.int().min(1).optional(),
 });
 /** A table, or one part of a large one. */
-export type ExportedTable = z.output<typeof table>;
+export type GivenTable = z.output<typeof table>;
+export type ExportedTable = GivenTable & { readonly rows: number; readonly sha256: string };
 
 /** What an export writes last and an import reads first. */
 export const manifest = z.strictObject({

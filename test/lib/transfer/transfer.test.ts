@@ -362,14 +362,14 @@ describe.each(strategies)('%s', (strategy) => {
     const { schemaVersion } = manifestOf(path);
     const csv = `body,amount\n"from ""elsewhere""",7\nsecond,8\n`;
     writeFileSync(join(path, 'notes.csv'), csv);
-    const sha256 = createHash('sha256').update(csv).digest('hex');
-    const tables = [{ table: 'notes', columns: ['body', 'amount'], file: 'notes.csv', rows: 2, sha256 }];
+    const tables = [{ table: 'notes', columns: ['body', 'amount'], file: 'notes.csv' }];
     writeFileSync(
       join(path, 'manifest.json'),
       JSON.stringify({ format: 'tenantry-export/1', schemaVersion, tables }),
     );
     const operation = await importFrom(tenant, path);
-    for (const step of ['importTenant', 'finish']) await run(operation, step);
+    // Again, as after a step whose record was lost.
+    for (const step of ['importTenant', 'importTenant', 'finish']) await run(operation, step);
     const { rows } = await (await leaving.databaseOf(tenant.id)).query(
       'select body, amount from notes order by amount',
     );
