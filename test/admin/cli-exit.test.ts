@@ -1,10 +1,10 @@
 import { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
 import type { AdminClient } from '../../functions/admin/cli/connection.ts';
-import { requireDone } from '../../functions/admin/cli/follow.ts';
+import { operationText, requireDone } from '../../functions/admin/cli/follow.ts';
 import { migrateCommands } from '../../functions/admin/cli/migrate.ts';
 import { createOutput } from '../../functions/admin/cli/output.ts';
-import type { OperationView } from '../../functions/lib/admin/operations.ts';
+import type { OperationView, OperationWithSteps } from '../../functions/lib/admin/operations.ts';
 
 /** 1 failed, 3 refused: scripts tell by it whether what they have asked for has to be changed. */
 describe('a command’s exit code', () => {
@@ -26,6 +26,21 @@ describe('a command’s exit code', () => {
 
   it.each(['running', 'done'])('of one that is %s is 0', (state) => {
     expect(ended({ state })).not.toThrow();
+  });
+
+  it('an operation that failed names the command that goes on', () => {
+    const operation = (kind: string) =>
+      operationText({
+        ...{ id: '1', kind, tenant: 'acme', state: 'failed', failedStep: 'gate', reason: 'No room.' },
+        ...{
+          startedAt: '2026-11-27T07:00:00Z',
+          finishedAt: '2026-11-27T07:00:01Z',
+          steps: [],
+          earlierSteps: 0,
+        },
+      } as unknown as OperationWithSteps);
+    expect(operation('migrate')).toContain('npm run tenants -- migrate resume');
+    expect(operation('move')).toContain('failed at gate: No room.\nWhat to do: npm run tenants -- why acme');
   });
 
   it('of a plan whose files would be refused is that of what is refused', async () => {

@@ -287,4 +287,24 @@ describe('moves over the admin API', () => {
     await runMove(it_.world, id);
     expect(await refusal()).toBe('No move of schema-b is under way.');
   });
+
+  it.each([
+    ['cancelled', ['npm run tenants -- move schema-b --to database --placement shared-cluster']],
+    ['completed', []],
+  ])('of a move that failed and is %s, says what goes on', async (phase, again) => {
+    const asked = { to: 'database', placement: 'shared-cluster' };
+    const { id } = (await ask('POST', '/tenants/schema-b/move', asked)).body.operation;
+    await ask('POST', '/tenants/schema-b/move/cancel', {});
+    await runMove(it_.world, id);
+    await it_.world.asProvisioner('catalog', async (catalog) => {
+      const failed =
+        "update catalog.operations set state = 'failed', failed_step = 'land', reason = 'No room.' where operation_id = $1";
+      await catalog.query(failed, [id]);
+      await catalog.query('update catalog.moves set phase = $2 where operation_id = $1', [id, phase]);
+    });
+    expect((await ask('GET', '/tenants/schema-b/why')).body).toMatchObject({
+      why: 'Its agents are served. Its last move failed at land: No room.',
+      run: ['npm run tenants -- move status schema-b', ...again],
+    });
+  });
 });

@@ -121,8 +121,23 @@ export function operationText(operation: OperationWithSteps): string {
   return [
     operationsTable([operation]),
     ...(reason === null ? [] : [failedStep === null ? reason : `${state} at ${failedStep}: ${reason}`]),
+    ...(state === 'failed' ? [whatNext(operation)] : []),
     stepsText(operation),
   ].join('\n');
+}
+
+/** The command that says how to go on, or does it; an export or an import is begun anew by whoever wanted it. */
+function whatNext({ id, kind, tenant }: OperationView): string {
+  const command = {
+    provision: `why ${tenant}`,
+    offboard: `why ${tenant}`,
+    move: `why ${tenant}`,
+    migrate: `migrate status ${id}; when that is mended: npm run tenants -- migrate resume`,
+    batch: `move batch ${id}`,
+    export: `export ${tenant} --to …`,
+    import: `import ${tenant} --from …`,
+  }[kind];
+  return `What to do: npm run tenants -- ${command}`;
 }
 
 export function stepsText({ steps, earlierSteps }: OperationWithSteps): string {

@@ -1,5 +1,5 @@
 import type { APIGatewayProxyEvent, APIGatewayProxyResult } from 'aws-lambda';
-import { isLost } from '../database/failure.ts';
+import { isLost, remedyOfFull } from '../database/failure.ts';
 import { type ErrorCode, RetryableError, TenantryError } from '../errors.ts';
 import type { Admin } from './admin.ts';
 import { type AdminAnswer, adminRoutes } from './routes.ts';
@@ -110,6 +110,14 @@ function failed(error: unknown, onFault: (error: unknown) => void): AdminAnswer 
   if (status === undefined || error instanceof RetryableError) onFault(error);
   if (isLost(error))
     return refusal(503, 'unavailable', 'A database of the control plane can’t be reached. Try again.');
+  const { code } = error as { code?: unknown };
+  const full = remedyOfFull(code);
+  if (full !== undefined)
+    return refusal(
+      503,
+      'unavailable',
+      `A database of the control plane refuses this for now (SQLSTATE ${code}): ${full}, and try again.`,
+    );
   if (!(error instanceof TenantryError) || status === undefined)
     return refusal(500, 'internal', 'This failed on our side. The log of the admin function says why.');
   return refusal(status, error.code, error.message);

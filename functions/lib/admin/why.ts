@@ -1,6 +1,6 @@
 import { whyLeftOut } from '../catalog/migration-runs.ts';
+import type { MoveInput } from '../lifecycle/move.ts';
 import { readOperation, silentMinutes } from '../lifecycle/operations.ts';
-import type { ProvisionInput } from '../lifecycle/provision.ts';
 import type { TenantStatus } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { migratedAs } from './migrations.ts';
@@ -28,9 +28,8 @@ export async function whyTenant(admin: Admin, slug: string, now = Date.now()): P
   const tenant = await showTenant(admin, slug);
   const { status } = tenant;
   const operation = tenant.operation && (await showOperation(admin, tenant.operation.id));
-  const move =
-    operation?.kind === 'move' && operation.state === 'running' ? await showMove(admin, slug) : undefined;
-  const again = `${tenants} create ${slug} --tier ${tenant.tier} --strategy ${tenant.strategy}${await placement(admin, tenant)} --wait`;
+  const move = operation?.kind === 'move' ? await showMove(admin, slug) : undefined;
+  const again = await commandOfLast(admin, tenant);
   const { why, run } = explain(tenant, operation, move, again, now);
   const leftOut = status === 'active' || status === 'suspended' ? await leftOutOf(admin, tenant) : undefined;
   return {
@@ -54,11 +53,12 @@ async function leftOutOf(admin: Admin, { strategy, home }: TenantView): Promise<
 function explain(
   { slug, status, home, removalBegunAt, graceEndsAt }: TenantView,
   operation: OperationWithSteps | null,
-  move: MoveView | undefined,
+  last: MoveView | undefined,
   again: string,
   now: number,
 ): { why: string; run: string[] } {
   const running = operation?.state === 'running' ? operation : undefined;
+  const move = running && last;
   const watch = `${tenants} operations --watch`;
   switch (status) {
     case 'active':
@@ -67,10 +67,11 @@ function explain(
           why: `Its agents are served all the time. ${standing(move)}`,
           run: toDo(move),
         };
-      if (home?.state === 'open' && operation?.kind === 'move' && operation.state === 'failed')
+      if (home?.state === 'open' && last?.operation.state === 'failed')
         return {
-          why: `Its agents are served. Its last move failed at ${operation.failedStep}: ${operation.reason}`,
-          run: [`${tenants} move status ${slug}`],
+          why: `Its agents are served. Its last move failed at ${last.operation.failedStep}: ${last.operation.reason}`,
+          // After its switch the tenant is where it shall be.
+          run: [`${tenants} move status ${slug}`, ...(last.phase === 'cancelled' ? [again] : [])],
         };
       if (home?.state === 'open') return { why: 'Its agents are served.', run: [] };
       return {
@@ -137,8 +138,23 @@ function standing({ phase, pausedAt, windowEndsAt, operation: { step } }: MoveVi
 const toDo = ({ tenant, pausedAt }: MoveView): string[] =>
   (pausedAt === null ? ['status'] : ['resume', 'cancel']).map((verb) => `${tenants} move ${verb} ${tenant}`);
 
-async function placement(admin: Admin, { strategy, operation }: TenantView): Promise<string> {
-  if (strategy !== 'database' || operation?.kind !== 'provision') return '';
-  const { input } = await withCatalog(admin, (catalog) => readOperation(catalog, operation.id));
-  return ` --placement ${(input as unknown as ProvisionInput).placement}`;
+/** What begins the last operation anew, as it was asked for. */
+async function commandOfLast(
+  admin: Admin,
+  { slug, tier, strategy, home, operation }: TenantView,
+): Promise<string> {
+  const input =
+    operation?.kind === 'provision' || operation?.kind === 'move'
+      ? (await withCatalog(admin, (catalog) => readOperation(catalog, operation.id))).input
+      : {};
+  const { placement, clusterId } = input as Partial<MoveInput>;
+  if (operation?.kind === 'move') {
+    const to = (input as unknown as MoveInput).strategy;
+    const where = to === 'database' ? ` --placement ${placement}` : '';
+    const elsewhere =
+      clusterId !== undefined && clusterId !== home?.cluster.id ? ` --cluster ${clusterId}` : '';
+    return `${tenants} move ${slug} --to ${to}${where}${elsewhere}`;
+  }
+  const where = strategy === 'database' && placement !== undefined ? ` --placement ${placement}` : '';
+  return `${tenants} create ${slug} --tier ${tier} --strategy ${strategy}${where} --wait`;
 }

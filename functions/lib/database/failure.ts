@@ -63,6 +63,12 @@ export function isLost(error: unknown): boolean {
   );
 }
 
+/** What an operator does about a server that has run out of disk, memory or the like; undefined: it has not. */
+export function remedyOfFull(code: unknown): string | undefined {
+  if (code === '53100') return 'make room on that server’s disk';
+  return /^53\w{3}$/.test(String(code)) ? 'give that server more of what its log says' : undefined;
+}
+
 /** The call's signal or deadline ended the wait. */
 export class Stopped extends Error {
   /** COMMIT was under way: nobody here knows what became of it. */

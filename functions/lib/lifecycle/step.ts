@@ -1,5 +1,5 @@
 import { answersOf, type ControlConnection, withConnection } from '../database/connect.ts';
-import { isLost } from '../database/failure.ts';
+import { isLost, remedyOfFull } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { catalogEndpoint } from './control-plane.ts';
 import { beginAttempt, type Operation, recorded } from './operations.ts';
@@ -106,7 +106,10 @@ function namedForStates(cause: unknown): unknown {
     : mayPass(cause)
       ? new RetryableError(
           'busy',
-          `A database refused this step for now${cause.code === '53100' ? ', because its disk is full' : ''} (SQLSTATE ${cause.code}).`,
+          [`A database refused this step for now (SQLSTATE ${cause.code})`, remedyOfFull(cause.code)]
+            .filter(Boolean)
+            .join(': ')
+            .concat('.'),
           5,
           { cause },
         )

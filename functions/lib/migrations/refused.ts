@@ -1,3 +1,4 @@
+import { remedyOfFull } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import type { MigrationFile } from './migration-file.ts';
 
@@ -146,6 +147,8 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
     case '2D000':
       return 'leave it out: a file is one transaction, which is the migrator’s to begin and end';
   }
+  const full = remedyOfFull(code);
+  if (full !== undefined) return `the file is not at fault: ${full}, and run it again`;
   // It has perhaps been applied elsewhere: then it can't be edited any more.
   if (code?.startsWith('23'))
     return 'change the rows that do not fit (by a tool, as their tenant: RUNBOOK.md, "Homes quarantined"), or, as long as no home has got it, the file, and run it again';

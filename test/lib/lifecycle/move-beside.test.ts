@@ -55,8 +55,8 @@ it.each<[string, string, string?]>([
     );
     expect(error.name).toBe(name);
     if (name === 'Busy') {
-      const why = code === '53100' ? ', because its disk is full' : '';
-      expect(error.message).toBe(`A database refused this step for now${why} (SQLSTATE ${code}).`);
+      const why = code === '53100' ? ': make room on that server’s disk' : '';
+      expect(error.message).toBe(`A database refused this step for now (SQLSTATE ${code})${why}.`);
       expect(error.cause).toMatchObject({ code });
     }
     await step(world, operation, 'cancel', { failedStep: 'prepare' });

@@ -142,6 +142,12 @@ describe.each(strategies)('%s', (strategy) => {
       'alter table notes add',
       'correct it',
     ],
+    [
+      "do $$ begin raise exception 'no room' using errcode = '53100'; end $$",
+      1,
+      'do $$',
+      'the file is not at fault: make room on that server’s disk, and run it again',
+    ],
     ["select '😀😀';\nselect 1 +;", 2, 'select 1 +', 'correct it'],
     ['do $$ begin create temp table t (id int); end $$', 1, 'do $$', 'with … as'],
     ['select 1;\ndo $$ begin perform from public.notes; end $$', 2, 'do $$', 'without a schema'],
