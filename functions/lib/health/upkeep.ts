@@ -4,7 +4,7 @@ import { silentMinutes } from '../lifecycle/operations.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { canarySlugs } from './canaries.ts';
 import { finding, type HealthFinding } from './findings.ts';
-import type { Watch } from './watch.ts';
+import { reasonOf, type Watch } from './watch.ts';
 
 const shown = 20;
 
@@ -54,14 +54,14 @@ export async function auditMoves(
   now: number,
 ): Promise<HealthFinding[]> {
   const released = await releaseFences(plane, catalog, now);
-  return released.map(({ slug, reason }) =>
+  return released.map(({ slug, error }) =>
     finding(
       'operations',
       [],
       `move of ${slug}`,
-      reason === undefined
+      error === undefined
         ? 'kept its writers out while nobody worked on it: they were let in again'
-        : `its home could not be asked whether it keeps writers out: ${reason}`,
+        : `its home could not be asked whether it keeps writers out: ${reasonOf(error)}`,
       `npm run tenants -- why ${slug}`,
     ),
   );

@@ -22,13 +22,13 @@ const ROUTES_KNOWN_MS = 60_000;
  * it holds the operation's lock, and then nothing happens here. For whoever looks after things every minute; a later attempt
  * of the step finds what it needs.
  * @param catalog for this alone: what is locked here is locked for this connection
- * @returns the tenants whose writers were kept out
+ * @returns the tenants whose writers were kept out, and those whose home could not be asked, with the error
  */
 export async function releaseFences(
   plane: Omit<ControlPlane, 'keys'>,
   catalog: ControlConnection,
   now = Date.now(),
-): Promise<{ slug: string; reason: string | undefined }[]> {
+): Promise<{ slug: string; error?: unknown }[]> {
   const { rows } = await catalog.query<{ id: string; slug: string; ended: boolean }>(
     `select m.operation_id as id, t.slug, o.state <> 'running' as ended from catalog.moves m join catalog.operations o using (operation_id)
        join catalog.tenants t on t.tenant_id = m.tenant_id
@@ -38,13 +38,13 @@ export async function releaseFences(
       order by o.state = 'running' and (m.phase = 'moving' or m.wanted is not distinct from 'reverse') desc, random() limit $2`,
     [DAYS, AT_ONCE],
   );
-  const found: { slug: string; reason: string | undefined }[] = [];
+  const found: { slug: string; error?: unknown }[] = [];
   for (const { id, slug, ended } of rows)
     try {
-      if (await releaseFence(plane, catalog, id, ended, now)) found.push({ slug, reason: undefined });
+      if (await releaseFence(plane, catalog, id, ended, now)) found.push({ slug });
     } catch (error) {
       // Its server is away: the other tenants' turn, and this one's in a minute.
-      found.push({ slug, reason: (error as Error).message });
+      found.push({ slug, error });
     }
   return found;
 }

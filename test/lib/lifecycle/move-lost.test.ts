@@ -3,6 +3,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { recordCluster } from '../../../functions/lib/catalog/clusters.ts';
 import { completeUncompared } from '../../../functions/lib/catalog/moves.ts';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
+import { ConnectFailure } from '../../../functions/lib/database/failure.ts';
+import { auditMoves } from '../../../functions/lib/health/upkeep.ts';
 import { loginSecretName } from '../../../functions/lib/isolation/credentials.ts';
 import { releaseFences } from '../../../functions/lib/lifecycle/move-fence.ts';
 import { withSide } from '../../../functions/lib/lifecycle/move-sides.ts';
@@ -97,8 +99,12 @@ it('keeps writers out no longer than calls may still go there', async () => {
     const found = await world.asProvisioner('catalog', (catalog) => releaseFences(world.plane, catalog, now));
     return found.filter(({ slug }) => slug === tenant.slug);
   };
-  expect(await look(0)).toEqual([{ slug: tenant.slug, reason: 'no connection' }]);
-  expect(await look(61_000)).toEqual([{ slug: tenant.slug, reason: undefined }]);
+  expect(await look(0)).toEqual([{ slug: tenant.slug, error: expect.any(ConnectFailure) }]);
+  const told = await world.asProvisioner('catalog', (catalog) => auditMoves(world, catalog, Date.now()));
+  expect(told.find(({ object }) => object === `move of ${tenant.slug}`)?.finding).toMatch(
+    /^its home could not be asked .*ECONNREFUSED/,
+  );
+  expect(await look(61_000)).toEqual([{ slug: tenant.slug }]);
   expect(await look(61_000)).toEqual([]);
 }, 60_000);
 

@@ -208,7 +208,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
       expect(mine(await look())).toEqual([]);
       expect(await admitted(world, tenant)).toContainEqual(expect.objectContaining({ state: 'fenced' }));
     });
-    expect(mine(await look())).toEqual([{ slug: tenant.slug, reason: undefined }]);
+    expect(mine(await look())).toEqual([{ slug: tenant.slug }]);
     expect(mine(await look())).toEqual([]);
     await write(tenant, 'captured');
     await step(world, operation, 'switchOver');
