@@ -354,7 +354,9 @@ it('calls the signing keys’ secret what this deployment calls it', async () =>
     readKeys: () => Promise.reject(new Error('no such secret')),
   });
   const named = told(run).filter((line) => line.startsWith('signing_keys'));
-  expect(named).toEqual([expect.stringContaining(`secret ${contextKeySecret} can't be used: no such secret`)]);
+  expect(named).toEqual([
+    expect.stringContaining(`secret ${contextKeySecret} can't be used: no such secret`),
+  ]);
 });
 
 it('finishes without a record when the catalog is away, and with findings when the MCP function is', async () => {

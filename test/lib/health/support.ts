@@ -15,9 +15,9 @@ import {
 } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { createEndpoint } from '../../../functions/lib/mcp/endpoint.ts';
-import { probeTool } from '../../../functions/lib/mcp/probe.ts';
 import type { TenantId } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, type World } from '../../support/world.ts';
+import { probe } from '../lifecycle/probe.support.ts';
 
 const contextKeySecret = 'tenancy/context-key';
 export const signingKeySecret = 'tenancy/api-key-signing';
@@ -69,15 +69,16 @@ function watchOf(world: World, isRds = false, outside?: { signing: SigningKey; s
   const plane = { ...world.plane, kept: undefined };
   const { publicUrl: url } = world.settings;
   const access = world.access();
-  async function probe(tenant: TenantId): Promise<void> {
-    const principal = { tenant, principal: 'tenantry', scopes: '', auth: 'verify' };
-    const route = await access.resolve(principal);
-    const db = access.database(principal, route, limits('w'));
-    await probeTool.run({ marker: tenant }, { db, tenant: { id: tenant, slug: route.slug } } as never);
-  }
+  const probeTenant = (tenant: TenantId) => probe(access, tenant);
   const unused = () => Promise.reject(new Error('A canary has no instance.'));
   const instances = { create: unused, ready: unused, remove: unused, status: unused };
-  const provisioner: Provisioner = { plane, instances, region: 'eu-west-1', release: world.release, probe };
+  const provisioner: Provisioner = {
+    plane,
+    instances,
+    region: 'eu-west-1',
+    release: world.release,
+    probe: probeTenant,
+  };
   return {
     plane,
     secrets,
@@ -85,7 +86,7 @@ function watchOf(world: World, isRds = false, outside?: { signing: SigningKey; s
     readKeys: async () => parseMasterKeys(await secrets.read(contextKeySecret, true)),
     readSigningKeys: () => secrets.find(signingKeySecret),
     instances: isRds ? listInstances : async () => [],
-    probe,
+    probe: probeTenant,
     publicKeys: {
       url,
       read: () => secrets.find(canaryKeysSecret),
