@@ -1,5 +1,5 @@
 -- What still carried one tenant's rows to another in a migration of the tables that they share, and two defaults that a login may
--- change for all who call by it. Run as tenancy_keeper.
+-- change for all who call by it, and row security that hid a tenant's own tables from itself. Run as tenancy_keeper.
 
 -- See 0008. The server's own check of a foreign key is one line, whatever it checks: by no more than how it begins, a query of a
 -- DO block was taken for it whose line ended there.
@@ -30,6 +30,25 @@ begin
 end
 $$;
 
+-- Files as ORMs write them switch row security on. In a tenant's own tables nobody makes policies for it, and without one its login
+-- would find no row there any more. Where a file has made policies it is the adopting team's own.
+create function tenancy.open_owned(home_schemas name[], relations oid[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  item regclass;
+begin
+  for item in
+    select c.oid::regclass from unnest(relations) r(oid) join pg_class c on c.oid = r.oid
+     where c.relkind in ('r', 'p') and (c.relrowsecurity or c.relforcerowsecurity)
+       and c.relnamespace = any (array(select to_regnamespace(quote_ident(h))::oid from unnest(home_schemas) h))
+       and not exists (select from pg_policy p where p.polrelid = c.oid)
+  loop
+    execute format('alter table %s disable row level security, no force row level security', item);
+  end loop;
+end
+$$;
+grant execute on function tenancy.open_owned(name[], oid[]) to tenancy_owner;
+
 -- See 0008. And policies of a file's own.
 create or replace function tenancy.prepare_tables(home_schema name, shared boolean, in_turns boolean) returns void
 language plpgsql volatile
@@ -39,6 +58,9 @@ declare
   item record;
   own_policy name;
 begin
+  if not shared then
+    perform tenancy.open_owned(array[home_schema], tenancy.home_relations(array[home_schema]));
+  end if;
   for item in
     select r.*, t.attnum is not null as has_tenant, coalesce(t.atthasdef, false) as has_default,
            exists (select from pg_policy p where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' offset 0) as has_policy,
@@ -198,5 +220,27 @@ begin
     end if;
   end if;
   return path;
+end
+$$;
+
+-- See 0004 and 0006.
+create or replace function tenancy.protect_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  select tenancy.open_owned(home_schemas, tenancy.home_relations(home_schemas)) where not shared;
+  select tenancy.protect_relations(home_schemas, tenants, logins, shared, tenancy.home_relations(home_schemas))
+$$;
+create or replace function tenancy.complete_changes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
+returns table (home_schema name, object text, finding text, remedy text)
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  relations constant oid[] := tenancy.changed_relations(home_schemas);
+begin
+  if not shared then
+    perform tenancy.open_owned(home_schemas, relations);
+  end if;
+  perform tenancy.protect_relations(home_schemas, tenants, logins, shared, relations);
+  return query select * from tenancy.audit_relations(home_schemas, tenants, logins, shared, relations);
+  return query select * from tenancy.audit_reach(home_schemas, logins, relations);
+  return query select * from tenancy.audit_strays(home_schemas);
 end
 $$;

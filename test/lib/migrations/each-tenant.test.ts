@@ -199,6 +199,15 @@ describe.each(strategies)('%s: a backfill gives each tenant its own', (strategy)
     expect(await names()).toEqual(own());
   });
 
+  it('in tables for which a file switches row security on', async () => {
+    const { run, names } = await started('');
+    await run(
+      'alter table people_x enable row level security; alter table orders_x enable row level security, force row level security; alter table orders_x add column label text',
+    );
+    await run('update orders_x o set name = p.name from people_x p where p.id = o.person');
+    expect(await names()).toEqual(own());
+  });
+
   it('by several statements and files, with a column made before', async () => {
     const { run, names } = await started('');
     await run(
