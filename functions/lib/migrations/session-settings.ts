@@ -58,6 +58,7 @@ export function settingsOf(
       continue;
     }
     own.push(statement);
+    for (const name of keptByFunction(statement)) sets.add(name);
     const name = nameOf(statement);
     if (name === undefined) continue;
     const remedy = kept.find(([names]) => names.test(name))?.[1];
@@ -66,6 +67,12 @@ export function settingsOf(
   }
   return { sql: run, statements: own, sets: [...sets] };
 }
+
+/** Settings of the file's own, in which it keeps values: the next home of a batch would find one tenant's there. */
+const keptByFunction = (statement: string): string[] =>
+  [...statement.matchAll(/\bset_config\s*\(\s*'((?!tenancy\.)[a-z_]\w*(?:\.[a-z_]\w*)+)'/gi)].map(
+    ([, name]) => name!.replaceAll(/\w+/g, '"$&"'),
+  );
 
 function nameOf(statement: string): string | undefined {
   if (/^set\s+(session\s+|local\s+)?time\s+zone\b/i.test(statement)) return 'timezone';

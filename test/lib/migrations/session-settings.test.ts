@@ -69,7 +69,10 @@ describe.each(strategies)('%s', (strategy) => {
   it('keeps what one file sets from the files after it', async () => {
     await world.database(tenant()).query("insert into notes (body) values ('there')");
     const applied = await migrate(
-      parseMigration('9510-dump.sql', `${header}set local time zone 'Pacific/Apia'; select 1`),
+      parseMigration(
+        '9510-dump.sql',
+        `${header}set local time zone 'Pacific/Apia'; select set_config('my.user', 'me', false)`,
+      ),
       parseMigration('9511-fill.sql', 'update notes set amount = amount + 1'),
       parseMigration(
         '9512-table.sql',
@@ -77,7 +80,7 @@ describe.each(strategies)('%s', (strategy) => {
       ),
       parseMigration(
         '9513-as-it-was.sql',
-        "do $$ begin if current_setting('check_function_bodies') <> 'on' or current_setting('client_min_messages') = 'warning' or current_setting('timezone') = 'Pacific/Apia' then raise 'leaked'; end if; end $$",
+        "do $$ begin if current_setting('check_function_bodies') <> 'on' or current_setting('client_min_messages') = 'warning' or current_setting('timezone') = 'Pacific/Apia' or current_setting('my.user', true) <> '' then raise 'leaked'; end if; end $$",
       ),
     );
     expect(applied).toHaveLength(4);
