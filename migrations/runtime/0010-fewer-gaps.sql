@@ -49,7 +49,7 @@ end
 $$;
 grant execute on function tenancy.open_owned(name[], oid[]) to tenancy_owner;
 
--- See 0008. And policies of a file's own.
+-- See 0008. And policies of a file's own, and keys.
 create or replace function tenancy.prepare_tables(home_schema name, shared boolean, in_turns boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
@@ -66,7 +66,10 @@ begin
            exists (select from pg_policy p where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' offset 0) as has_policy,
            array(select p.polname from pg_policy p
                   where p.polrelid = r.oid and p.polname not in ('tenancy_guard', 'tenancy_rows', 'tenancy_maintenance')
-                    and p.polroles <> array['tenancy_app'::regrole::oid] offset 0) as own_policies
+                    and p.polroles <> array['tenancy_app'::regrole::oid] offset 0) as own_policies,
+           exists (select from pg_index i
+                    where i.indrelid = r.oid and (i.indisunique or i.indisexclusion)
+                      and not coalesce(t.attnum = any (i.indkey[0:i.indnkeyatts - 1]), false) offset 0) as is_unique_over_all
       from unnest(tenancy.home_relations(array[home_schema])) h(oid)
      cross join lateral (
            select oid, oid::regclass as name, relkind as kind, relrowsecurity and relforcerowsecurity as has_wall from pg_class
@@ -80,6 +83,10 @@ begin
         raise exception '% would carry rows from one tenant to the next', item.name using errcode = 'TN012';
       end if;
     elsif item.has_tenant then
+      -- By `on conflict do nothing` a tenant's row would not be there because another one has such a row.
+      if in_turns and item.is_unique_over_all then
+        raise exception '% has a key over all tenants', item.name using errcode = 'TN012';
+      end if;
       if not item.has_default then
         execute format('alter table %s alter column tenant_id set default nullif(current_setting(''tenancy.tenant'', true), '''')::uuid', item.name);
       end if;

@@ -142,6 +142,8 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
     case 'TN012':
       if (/^set_config/.test(message))
         return 'keep a tenant’s value in a variable of one DO block, or in a table with tenant_id; set what is the same for all in a statement of its own';
+      if (/a key over all tenants$/.test(message))
+        return 'add tenant_id to its keys and unique indexes, also when the file drops it at its end';
       return 'declare `tenant_id uuid not null` in it too, also when the file drops it at its end; leave its value to the default';
     case '25001':
     case '2D000':

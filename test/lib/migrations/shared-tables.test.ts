@@ -142,6 +142,20 @@ describe('shared tables', () => {
     );
   });
 
+  it('take no rows into a table with a key over all tenants, where one’s would be in another’s way', async () => {
+    await expect(
+      run(
+        `create table bucket (tenant_id uuid, body text unique);\ninsert into bucket (body) select body from notes on conflict do nothing;
+         update notes set amount = (select count(*) from bucket); drop table bucket`,
+      ),
+    ).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(
+        /bucket has a key over all tenants .*at line 2 .*add tenant_id to its keys/,
+      ),
+    });
+  });
+
   it('refuse to pass a value on in a setting, and take constants there', async () => {
     await expect(
       run("do $$ begin perform set_config('my.first', (select max(body) from notes), true); end $$"),
