@@ -89,8 +89,9 @@ describe.each(strategies)('%s', (strategy) => {
   });
 
   it('refuses one that fetches them by their place, under the context of an earlier file', async () => {
+    // In two parts: a setting that the file names would end with it.
     const keeping =
-      "do $$ begin perform set_config('tests.kept', current_setting('tenancy.context'), false); end $$";
+      "do $$ begin perform set_config('tests.' || 'kept', current_setting('tenancy.context'), false); end $$";
     const taking = `do $$ begin
       perform set_config('tenancy.context', current_setting('tests.kept'), true); set local tenancy.maintained = '${tenant().id}'; set local enable_seqscan = off;
       insert into codes select body from notes where ctid = any ('{"(0,1)","(0,2)","(0,3)"}'::tid[]) on conflict do nothing; end $$`;
