@@ -25,6 +25,7 @@ import { functionVariables, startFunctions, watchFunctions } from './functions.t
 import { startAdminGateway, writeAdminFile } from './gateway/admin.ts';
 import { startGateway } from './gateway/gateway.ts';
 import type { LambdaHost } from './lambda/host.ts';
+import { Refused } from './refused.ts';
 import { createHealthTeller, startSchedules } from './schedule.ts';
 import type { LocalSettings } from './settings.ts';
 import { clusterIdOf, openCloudState, postgresFolder } from './state.ts';
@@ -50,6 +51,10 @@ export async function startCloud(
   const { folder, port, clockFactor } = settings;
   const publicUrl = `http://127.0.0.1:${port}/mcp`;
   const scopes = scopesOf(tools);
+  if (scopes.length === 0)
+    throw new Refused(
+      'functions/mcp/tools/index.ts names no tool with a scope, and keys are for scopes: name one there (README.md, "A tool").',
+    );
   const state = await openCloudState(folder);
   const isFirst = state.value.seeded.length === 0;
 

@@ -109,17 +109,41 @@ export async function prepareShared(
 ): Promise<Place> {
   const cluster = clusterOf(shared, plane.catalog.clusterId, 'shared');
   const place = await preparePlace(plane, cluster, tenantsDatabase, masterOf(emulator, shared));
-  const migrate = async () => {
-    const target = { home: sharedHome, databaseId: place.databaseId, keys: plane.keys };
-    await withConnection(place.admin, (connection) => migrateHome(connection, target, release.home));
-  };
   const catalog = async () => {
     await prepareCatalog(plane);
     await withConnection(catalogEndpoint(plane), (connection) => recordCluster(connection, cluster, place));
   };
-  await Promise.all([migrate(), catalog()]);
-  await withConnection(catalogEndpoint(plane), (connection) => recordMigrated(connection, place, release));
+  await migrateShared(plane, place, release, catalog());
   return place;
+}
+
+/**
+ * Brings the shared tables to the latest migrations. When they refuse one after a tenant was served from them, that is told
+ * and they stay as they are, as with a run: else nobody could start what it takes to mend it.
+ */
+export async function migrateShared(
+  plane: ControlPlane,
+  place: Place,
+  release: Release,
+  catalogReady: Promise<unknown>,
+): Promise<void> {
+  const target = { home: sharedHome, databaseId: place.databaseId, keys: plane.keys };
+  const [migrated, ready] = await Promise.allSettled([
+    withConnection(place.admin, (connection) => migrateHome(connection, target, release.home)),
+    catalogReady,
+  ]);
+  if (ready.status === 'rejected') throw ready.reason;
+  await withConnection(catalogEndpoint(plane), async (catalog) => {
+    if (migrated.status === 'fulfilled') return recordMigrated(catalog, place, release);
+    const error: unknown = migrated.reason;
+    if (!(error instanceof TenantryError && error.code === 'migration_refused')) throw error;
+    const served = await catalog.query(
+      "select from catalog.homes where strategy = 'rls' and database_id = $1 and state <> 'provisioning' limit 1",
+      [place.databaseId],
+    );
+    if (served.rowCount === 0) throw error;
+    console.error(`The shared tables stay as they are. ${error.message}`);
+  });
 }
 
 /** A tenant's own instance; the catalog has to be there to record it. */

@@ -4,6 +4,7 @@ import { mintApiKey } from '../../../functions/lib/auth/api-key.ts';
 import type { Secrets } from '../../../functions/lib/aws/secrets.ts';
 import { recordApiKey } from '../../../functions/lib/catalog/tenants.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
+import type { Queryable } from '../../../functions/lib/database/types.ts';
 import { QueryError, TenantryError } from '../../../functions/lib/errors.ts';
 import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { type ControlPlane, catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
@@ -14,7 +15,7 @@ import type { McpSettings } from '../../../functions/lib/settings.ts';
 import type { Strategy, TenantId, Tier } from '../../../functions/lib/tenant/tenant.ts';
 import type { StateFile } from '../emulator/state-file.ts';
 import type { CloudState } from '../state.ts';
-import { demoInventory, seedInventory } from './inventory.ts';
+import { type DemoInventory, demoInventory, seedInventory } from './inventory.ts';
 
 /** One tenant of each strategy. */
 export const demoTenants = [
@@ -86,9 +87,14 @@ async function seed(access: ReturnType<typeof createAccess>, { id, slug }: DemoT
     maxBytes: 1_024,
     roundTrips: 'one',
   });
-  await seedInventory(db, demoInventory(slug)).catch((error: unknown) => {
-    // The adopting team has replaced the example's tables by its own.
-    if (error instanceof QueryError && error.sqlstate === '42P01') return;
+  await fillInventory(db, demoInventory(slug));
+}
+
+/** Unless the tables are not the example's. */
+export async function fillInventory(db: Queryable, inventory: DemoInventory): Promise<void> {
+  await seedInventory(db, inventory).catch((error: unknown) => {
+    // The adopting team has replaced the example's tables by its own: there are none, or they have other columns or keys.
+    if (error instanceof QueryError && ['42P01', '42703', '42P10', '42804'].includes(error.sqlstate)) return;
     throw error;
   });
 }
