@@ -72,6 +72,9 @@ it('the watch leaves tenants alone that are gone, but tells of an offboarding th
       "insert into catalog.operations (operation_id, kind, tenant_id, input, request_digest, state, failed_step, reason) values (gen_random_uuid(), 'offboard', $1, '{}', 'x', 'failed', 'check', 'planned')",
       [id],
     );
+    // It failed before it had removed anything, and the tenant was resumed: nothing else would end the finding.
+    const before = (await auditOperations(catalog)).findings.map(({ object }) => object);
+    expect(before).not.toContain(`offboard ${slug}`);
     await buryTenant(catalog, id, []);
     expect(await releaseFences(admin.world.plane, catalog)).toEqual([]);
     const { findings } = await auditOperations(catalog);

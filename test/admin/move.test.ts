@@ -15,6 +15,8 @@ afterAll(() => it_?.world.close());
 
 const ask: AdminWorld['ask'] = (...request) => it_.ask(...request);
 
+const pin = { version: '9000', reason: 'audit', days: 3 };
+
 describe('moves over the admin API', () => {
   it('plans: what it would carry, and what is in its way', async () => {
     const { a } = it_.world.tenants.rls;
@@ -257,6 +259,8 @@ describe('moves over the admin API', () => {
     await runMove(it_.world, id, async ({ step }) => {
       if (step !== 'follow') return;
       expect(code(await ask('POST', '/tenants/rls-b/move/pause', {}))).toEqual([409, 'wrong_status']);
+      // The way back is open, to shared tables.
+      expect(code(await ask('POST', '/tenants/rls-b/pin', pin))).toEqual([409, 'operation_running']);
       await ask('POST', '/tenants/rls-b/suspend', {});
       const { whileSuspended } = (await ask('GET', '/tenants/rls-b/move')).body;
       expect(whileSuspended).toMatch(/moved back only once.*npm run tenants -- resume rls-b$/);
@@ -276,6 +280,8 @@ describe('moves over the admin API', () => {
         catalog.query('update catalog.moves set phase = $2 where operation_id = $1', [id, name]),
       );
     const refusal = async () => (await ask('POST', '/tenants/schema-b/move/cancel', {})).body.error.message;
+    // In shared tables, where it may end, a pin would hold nothing.
+    expect(code(await ask('POST', '/tenants/schema-b/pin', pin))).toEqual([409, 'operation_running']);
     await phase('cancelled');
     expect(await refusal()).toBe('The move of schema-b is being cancelled.');
     await phase('reversed');
@@ -302,9 +308,18 @@ describe('moves over the admin API', () => {
       await catalog.query(failed, [id]);
       await catalog.query('update catalog.moves set phase = $2 where operation_id = $1', [id, phase]);
     });
-    expect((await ask('GET', '/tenants/schema-b/why')).body).toMatchObject({
+    const why = async () => (await ask('GET', '/tenants/schema-b/why')).body;
+    const told = {
       why: 'Its agents are served. Its last move failed at land: No room.',
       run: ['npm run tenants -- move status schema-b', ...again],
-    });
+    };
+    expect(await why()).toMatchObject(told);
+    // It is what the watch names, and sends here for, whatever has gone well since.
+    await it_.world.asProvisioner('catalog', (catalog) =>
+      catalog.query(
+        "insert into catalog.operations (operation_id, kind, tenant_id, input, request_digest, state) select gen_random_uuid(), 'export', tenant_id, '{}', 'x', 'done' from catalog.tenants where slug = 'schema-b'",
+      ),
+    );
+    expect(await why()).toMatchObject(told);
   });
 });

@@ -6,11 +6,12 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMigration, type MigrateRequest } from '../lifecycle/migrate.ts';
+import type { MoveInput } from '../lifecycle/move.ts';
 import { filesUpTo, newestState } from '../migrations/release.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews } from './operations.ts';
-import { findTenant } from './tenants.ts';
+import { findTenant, runningOperation } from './tenants.ts';
 
 export const newRun = z.strictObject({
   version: z.string().optional(),
@@ -149,6 +150,13 @@ export const pin = (
       throw new TenantryError(
         'wrong_strategy',
         `${slug} shares its tables with others, which are all at one version. Move it to a schema or a database of its own first.`,
+      );
+    const running = await runningOperation(catalog, slug);
+    const { from, strategy: to } = (running?.kind === 'move' ? running.input : {}) as Partial<MoveInput>;
+    if ([from, to].some((side) => side !== undefined && !isolations[side].ownsTables))
+      throw new TenantryError(
+        'operation_running',
+        `${slug} is between shared tables, which are all at one version, and its own. Pin it when its move has ended: npm run tenants -- move status ${slug}`,
       );
     const release = await admin.release();
     const files = filesUpTo(release, version);

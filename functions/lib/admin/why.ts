@@ -1,4 +1,5 @@
 import { whyLeftOut } from '../catalog/migration-runs.ts';
+import { TenantryError } from '../errors.ts';
 import type { MoveInput } from '../lifecycle/move.ts';
 import { readOperation, silentMinutes } from '../lifecycle/operations.ts';
 import type { TenantStatus } from '../tenant/tenant.ts';
@@ -6,7 +7,7 @@ import { type Admin, withCatalog } from './admin.ts';
 import { migratedAs } from './migrations.ts';
 import { moment } from './moment.ts';
 import { type MoveView, showMove } from './move.ts';
-import { type OperationWithSteps, showOperation } from './operations.ts';
+import { type OperationView, type OperationWithSteps, showOperation } from './operations.ts';
 import { showTenant, type TenantView } from './tenants.ts';
 
 /** Why a tenant is as it is, and what to do. */
@@ -28,8 +29,8 @@ export async function whyTenant(admin: Admin, slug: string, now = Date.now()): P
   const tenant = await showTenant(admin, slug);
   const { status } = tenant;
   const operation = tenant.operation && (await showOperation(admin, tenant.operation.id));
-  const move = operation?.kind === 'move' ? await showMove(admin, slug) : undefined;
-  const again = await commandOfLast(admin, tenant);
+  const move = await lastMove(admin, slug);
+  const again = await commandOf(admin, tenant, status === 'active' ? move?.operation : tenant.operation);
   const { why, run } = explain(tenant, operation, move, again, now);
   const leftOut = status === 'active' || status === 'suspended' ? await leftOutOf(admin, tenant) : undefined;
   return {
@@ -58,7 +59,7 @@ function explain(
   now: number,
 ): { why: string; run: string[] } {
   const running = operation?.state === 'running' ? operation : undefined;
-  const move = running && last;
+  const move = last?.operation.state === 'running' ? last : undefined;
   const watch = `${tenants} operations --watch`;
   switch (status) {
     case 'active':
@@ -138,10 +139,18 @@ function standing({ phase, pausedAt, windowEndsAt, operation: { step } }: MoveVi
 const toDo = ({ tenant, pausedAt }: MoveView): string[] =>
   (pausedAt === null ? ['status'] : ['resume', 'cancel']).map((verb) => `${tenants} move ${verb} ${tenant}`);
 
-/** What begins the last operation anew, as it was asked for. */
-async function commandOfLast(
+/** The one that failed stays worth knowing when something else has gone well since: only another move makes it good. */
+const lastMove = (admin: Admin, slug: string): Promise<MoveView | undefined> =>
+  showMove(admin, slug).catch((error: unknown) => {
+    if (error instanceof TenantryError && error.code === 'unknown_operation') return undefined;
+    throw error;
+  });
+
+/** What begins an operation anew, as it was asked for. */
+async function commandOf(
   admin: Admin,
-  { slug, tier, strategy, home, operation }: TenantView,
+  { slug, tier, strategy, home }: TenantView,
+  operation: OperationView | null | undefined,
 ): Promise<string> {
   const input =
     operation?.kind === 'provision' || operation?.kind === 'move'

@@ -24,8 +24,8 @@ export async function auditOperations(
     `select o.operation_id as id, o.kind, t.slug, t.strategy, o.state, o.failed_step as step, o.reason
        from (select distinct on (kind, tenant_id) * from catalog.operations order by kind, tenant_id, started_at desc) o
        left join catalog.tenants t using (tenant_id)
-      -- An offboarding may fail when its tenant is gone already, at its own check.
-      where (coalesce(t.status, '') <> 'offboarded' or o.kind = 'offboard') and (o.state = 'failed' and o.result -> 'refused' is null
+      -- An offboarding may fail when its tenant is gone already, at its own check; of one that is served again it is over.
+      where case o.kind when 'offboard' then o.state = 'running' or t.status <> 'active' else coalesce(t.status, '') <> 'offboarded' end and (o.state = 'failed' and o.result -> 'refused' is null
              or o.state = 'running'
              -- A paused move has no execution. An offboarding waits for its grace period first.
              and not exists (select from catalog.moves m where m.operation_id = o.operation_id and m.paused_at is not null)
