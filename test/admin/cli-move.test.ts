@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { nextOf } from '../../functions/admin/cli/move.ts';
+import { nextOf, whileSuspended } from '../../functions/admin/cli/move.ts';
 import type { MoveView } from '../../functions/lib/admin/move.ts';
 
 describe('a move’s next command', () => {
@@ -33,4 +33,15 @@ describe('a move’s next command', () => {
   it('of one that has ended is none', () => {
     expect(next({ operation: { state: 'done' } as MoveView['operation'] })).toBeUndefined();
   });
+});
+
+it.each([
+  ['moving', true, /fails should it come to the switch.*npm run tenants -- resume acme$/],
+  ['switched', true, /moved back only once.*npm run tenants -- resume acme$/],
+  ['completed', true, undefined],
+  ['moving', false, undefined],
+] as const)('of a move that is %s, its tenant suspended: %s', (phase, isSuspended, text) => {
+  const move = { tenant: 'acme', phase, isSuspended, operation: { state: 'running' } } as MoveView;
+  if (text === undefined) expect(whileSuspended(move)).toBeUndefined();
+  else expect(whileSuspended(move)).toMatch(text);
 });

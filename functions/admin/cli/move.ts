@@ -94,7 +94,8 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
     command.action(async (slug: string, asked: { withoutComparison?: true }) => {
       const { body } = await client.post<MoveView>(tenantPath(slug, `/move/${verb}`), asked);
       output().print(output().json ? json(body) : done);
-      if (body.whileSuspended !== null) output().note(body.whileSuspended);
+      const warning = whileSuspended(body);
+      if (warning !== undefined) output().note(warning);
       output().note(`npm run tenants -- move status ${slug}`);
     });
   }
@@ -134,23 +135,34 @@ function progressOf({ phase, pausedAt, operation }: MoveView, now = Date.now()):
   return { text: `${step}, ${duration(now - Date.parse(operation.startedAt))}`, news: step };
 }
 
-function moveCard({
-  tenant,
-  operation,
-  from,
-  to,
-  phase,
-  wanted,
-  whileSuspended,
-  pausedAt,
-  switchedAt,
-  windowEndsAt,
-  pauseMs,
-  comparedAt,
-  differs,
-  rows,
-  notRemoved,
-}: MoveView) {
+/** Its copies go on; what changes where the tenant lives needs it active, because nobody could try the next home. */
+export function whileSuspended({ tenant, phase, isSuspended, operation }: MoveView): string | undefined {
+  if (!isSuspended || operation.state !== 'running') return undefined;
+  const undo = `npm run tenants -- resume ${tenant}`;
+  if (phase === 'moving')
+    return `The tenant is suspended: the move fails should it come to the switch before that is undone: ${undo}`;
+  if (phase === 'switched')
+    return `The tenant is suspended: it can be moved back only once that is undone: ${undo}`;
+  return undefined;
+}
+
+function moveCard(move: MoveView) {
+  const {
+    tenant,
+    operation,
+    from,
+    to,
+    phase,
+    wanted,
+    pausedAt,
+    switchedAt,
+    windowEndsAt,
+    pauseMs,
+    comparedAt,
+    differs,
+    rows,
+    notRemoved,
+  } = move;
   const moved = rows && Object.values(rows).reduce((sum, count) => sum + count, 0);
   return card({
     tenant,
@@ -160,7 +172,7 @@ function moveCard({
     step: operation.failedStep ?? operation.step,
     reason: operation.reason,
     wanted,
-    suspended: whileSuspended,
+    suspended: whileSuspended(move),
     'paused since': pausedAt && moment(pausedAt),
     switched: switchedAt && moment(switchedAt),
     'writers waited': pauseMs === null ? null : `${Math.round(pauseMs)} ms`,

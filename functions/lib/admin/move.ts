@@ -43,8 +43,8 @@ export interface MoveView {
   readonly phase: Move['phase'];
   /** What was asked for and is not done yet. */
   readonly wanted: MoveWish | null;
-  /** What becomes of it while the tenant is suspended; null: the tenant is not. */
-  readonly whileSuspended: string | null;
+  /** Its tenant is: before the switch the move fails, after it there is no way back, until that is undone. */
+  readonly isSuspended: boolean;
   /** Since when nothing is copied, until it is resumed or cancelled. */
   readonly pausedAt: string | null;
   readonly switchedAt: string | null;
@@ -120,8 +120,7 @@ export const showMove = (admin: Admin, slug: string): Promise<MoveView> =>
       to: row.to_strategy,
       phase: move.phase,
       wanted: (row.state === 'running' && move.wanted) || null,
-      whileSuspended:
-        row.state === 'running' && row.status === 'suspended' ? whileSuspended(slug, move.phase) : null,
+      isSuspended: row.status === 'suspended',
       pausedAt: move.pausedAt?.toISOString() ?? null,
       switchedAt: move.switchedAt?.toISOString() ?? null,
       windowEndsAt: move.phase === 'switched' ? end!.toISOString() : null,
@@ -177,14 +176,6 @@ export async function goOnMoving(admin: Admin, slug: string): Promise<MoveView> 
   await ensureExecution(admin, operationId);
   return showMove(admin, slug);
 }
-
-/** Its copies go on; what changes where the tenant lives needs it active, because nobody could try the next home. */
-const whileSuspended = (slug: string, phase: Move['phase']): string | null =>
-  phase === 'moving'
-    ? `The tenant is suspended: the move fails should it come to the switch before that is undone: npm run tenants -- resume ${slug}`
-    : phase === 'switched'
-      ? `The tenant is suspended: it can be moved back only once that is undone: npm run tenants -- resume ${slug}`
-      : null;
 
 const ended = (slug: string) => `No move of ${slug} is under way.`;
 const beforeSwitch = (slug: string) =>
