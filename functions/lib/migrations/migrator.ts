@@ -10,7 +10,7 @@ import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { pendingOf, readHistory } from './history.ts';
 import { runtimeMigrations } from './install.ts';
 import type { MigrationFile } from './migration-file.ts';
-import { isTooLong, mayPass, refusalOf, requireAnswer } from './refused.ts';
+import { isTooLong, mayPass, requireAnswer } from './refused.ts';
 import type { Release } from './release.ts';
 
 export type { MigrationTarget } from './apply.ts';
@@ -194,7 +194,7 @@ async function alone(work: Together, home: HomeOutcome): Promise<void> {
   } catch (error) {
     requireAnswer(error);
     run.isLost = isTooLong(error);
-    home.error = refusalOf(file, error);
+    home.error = await whyNot(file, error);
   }
 }
 
@@ -211,9 +211,15 @@ async function eachConcurrently(
         if (await applyConcurrently(run.connection, home.target, file, timeout)) home.applied.push(file.name);
       } catch (error) {
         requireAnswer(error);
-        home.error = refusalOf(file, error);
+        home.error = await whyNot(file, error);
       }
   }
+}
+
+/** What says it is a page of sentences, which few need: it comes with the first refusal. */
+async function whyNot(file: MigrationFile | undefined, error: unknown): Promise<Error> {
+  const { refusalOf } = await import('./refusal-of.ts');
+  return refusalOf(file, error);
 }
 
 const isOver = ({ isLost, now = Date.now, until = Number.POSITIVE_INFINITY }: Run) =>

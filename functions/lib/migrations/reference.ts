@@ -4,7 +4,7 @@ import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
 import { applyFiles, type MigrationTarget, UnprotectedHomeError } from './apply.ts';
 import type { MigrationFile } from './migration-file.ts';
-import { refusalOf, requireAnswer } from './refused.ts';
+import { requireAnswer } from './refused.ts';
 
 class Made<T> extends Error {
   readonly result: T;
@@ -77,6 +77,7 @@ export function rehearse(
       } catch (error) {
         requireAnswer(error);
         if (error instanceof UnprotectedHomeError) throw named(file.name, error.findings, home);
+        const { refusalOf } = await import('./refusal-of.ts');
         throw refusalOf(file, error);
       }
       for (const finding of found) if (!causes.has(keyOf(finding))) causes.set(keyOf(finding), file.name);

@@ -1,6 +1,4 @@
-import { remedyOfFull } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
-import type { MigrationFile } from './migration-file.ts';
 
 export function refused(file: string, what: string, remedy: string, cause?: unknown): TenantryError {
   return new TenantryError('migration_refused', `${file} ${what}: ${remedy}.`, { cause });
@@ -17,10 +15,6 @@ export const temporary =
 export const extensionsSetting = 'the setting `extensions` (`tenantry` in cdk.json; start or deploy anew)';
 /** Where a file's last statement has ended. */
 export const atEnd = ', at its end';
-const notPutOff =
-  'begin the file with `set constraints all immediate`: foreign keys and triggers that are put off then act with each statement';
-const owners =
-  'leave owners and rights to the migrator: delete the line (pg_dump: `--no-owner --no-privileges`)';
 export const unqualified =
   'write names without a schema: each home has one of its own, and extensions are on its path';
 
@@ -44,115 +38,4 @@ export function requireAnswer(error: unknown): void {
 function codeOf(error: unknown): string {
   const { code } = error as { code?: unknown };
   return typeof code === 'string' ? code : '';
-}
-
-const inParts = (file: MigrationFile | undefined) =>
-  file?.concurrent === undefined
-    ? 'do its work in several files, each a part of the rows'
-    : 'give the server more while it runs, or make the index smaller';
-
-/** The migration that a home could not take, where in it, and why. */
-export function refusalOf(file: MigrationFile | undefined, error: unknown): Error {
-  if (error instanceof TenantryError) return error;
-  const failed = error as DatabaseError;
-  const [what, remedy] = meaningOf(file, failed);
-  return refused(
-    file?.name ?? 'Completing the home',
-    what + (failed.at ?? file?.concurrent?.at ?? ''),
-    remedy,
-    error,
-  );
-}
-
-/** What PostgreSQL tells of an error, as far as it matters here, and where it was. */
-interface DatabaseError {
-  readonly message: string;
-  readonly code?: string;
-  readonly column?: string;
-  readonly at?: string | undefined;
-}
-
-function meaningOf(
-  file: MigrationFile | undefined,
-  error: DatabaseError,
-): readonly [what: string, remedy: string] {
-  switch (error.code) {
-    case '55P03':
-      return ['waited for a lock in vain', 'run it again when the tables are less busy'];
-    case '57014':
-      return ['has a statement that takes longer than a function has for it (8 minutes)', inParts(file)];
-    case '25P04':
-      return ['takes longer than a function has for it (9 minutes)', inParts(file)];
-    case '42501':
-      if (/parameter "(role|session_authorization)"/.test(error.message))
-        return [
-          'changes its role, in a function or DO block',
-          'leave transactions and roles to the migrator: logins and their rights come with homes',
-        ];
-  }
-  return [`failed: ${error.message} (SQLSTATE ${error.code})`, remedyFor(error)];
-}
-
-function remedyFor({ message, code, column, at }: DatabaseError): string {
-  switch (code) {
-    case '23502':
-      if (column !== 'tenant_id') break;
-      return 'rows belong to a tenant: write `insert into … select …` in place of `values`, which runs once for each tenant, or put what all may read into a file that begins with `-- shared`, in a table without tenant_id';
-    case '42501':
-      if (/temporary tables/.test(message)) return temporary;
-      if (/SET ROLE/.test(message)) return owners;
-      if (/schema/.test(message)) return unqualified;
-      return 'leave it out: a file owns what its home consists of, and nothing else';
-    case '3F000':
-      return unqualified;
-    case '42704':
-    case '42883':
-      if (/^role "/.test(message)) return owners;
-      // What no extension brings along.
-      if (/^(constraint|trigger|index|policy|rule|column|relation) "/.test(message)) break;
-      return `correct it, or name the extension that has it in ${extensionsSetting}, and run it again`;
-    case '42P07':
-    case '42710':
-    case '42701':
-    case '42723': {
-      const partition = /^trigger "tenancy_capture" for relation "(.*)" already exists$/.exec(message)?.[1];
-      if (partition !== undefined)
-        return `write \`drop trigger tenancy_capture on ${partition}\` before it: a partition gets its parent’s. One that is made and attached in the same file has none yet`;
-      // What reaches rows runs once for each tenant where they share tables.
-      const again = /\(`(do|call)\b/i.test(at ?? '')
-        ? 'make it in a statement of its own: in tables that tenants share, a block that reaches rows runs once for each. Or '
-        : '';
-      return `${again}an earlier file or statement has made it: leave it out, drop the other first, or choose another name, and run it again`;
-    }
-    case '42803':
-      if (!/GROUP BY/.test(message)) break;
-      return 'group by each such column, or by the whole primary key of its table, which tenant_id is a part of, and run it again';
-    case '42P01':
-      if (/"[^"]+\.[^"]+"/.test(message)) return unqualified;
-      break;
-    case 'TN001':
-      return 'move whatever reads or changes tenants’ rows into a file of its own, without `-- shared`';
-    case '55006':
-      if (/pending trigger events/.test(message)) return notPutOff;
-      break;
-    case 'TN011':
-      // For whom a statement ran is not known any more.
-      if (at === atEnd) return notPutOff;
-      return 'write it as an `update`, `delete`, `merge` or `insert … select` of its own, or in a DO block: those run once for each tenant; rows that tenants to come shall have too are what `-- shared` is for';
-    case 'TN012':
-      if (/^set_config/.test(message))
-        return 'keep a tenant’s value in a variable of one DO block, or in a table with tenant_id; set what is the same for all in a statement of its own';
-      if (/a key over all tenants$/.test(message))
-        return 'add tenant_id to its keys and unique indexes, also when the file drops it at its end';
-      return 'declare `tenant_id uuid not null` in it too, also when the file drops it at its end; leave its value to the default';
-    case '25001':
-    case '2D000':
-      return 'leave it out: a file is one transaction, which is the migrator’s to begin and end';
-  }
-  const full = remedyOfFull(code);
-  if (full !== undefined) return `the file is not at fault: ${full}, and run it again`;
-  // It has perhaps been applied elsewhere: then it can't be edited any more.
-  if (code?.startsWith('23'))
-    return 'change the rows that do not fit (by a tool, as their tenant: RUNBOOK.md, "Homes quarantined"), or, as long as no home has got it, the file, and run it again';
-  return 'correct it and run it again';
 }
