@@ -31,4 +31,15 @@ describe.each(strategies)('a login of %s', (strategy) => {
     for (const other of [...new Set(others), catalogDatabase].filter((name) => name !== a.home.database))
       expect(await connect(a, other), other).toBe('42501');
   });
+
+  it('brings nothing into databases that are made later', async () => {
+    const { endpoint } = await partyOf(world, world.tenants[strategy].a);
+    await withConnection({ ...endpoint, database: 'template1' }, async (connection) => {
+      await connection.query("select lo_from_bytea(0, 'planted')");
+    });
+    const { place } = await world.addTenant('database');
+    await withConnection(place.admin, async (made) => {
+      expect((await made.query('select oid from pg_largeobject_metadata')).rows).toEqual([]);
+    });
+  });
 });

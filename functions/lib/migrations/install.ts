@@ -43,14 +43,19 @@ export async function installRoles(
   await authenticateBy(connection, 'tenancy_app', appPassword);
 }
 
-/** As tenancy_provisioner: makes a database that nobody may enter yet. CREATE DATABASE knows no transaction and no IF NOT EXISTS. */
+/**
+ * As tenancy_provisioner: makes a database that nobody may enter yet. Not of template1, into which every login may come and put
+ * large objects. CREATE DATABASE knows no transaction and no IF NOT EXISTS.
+ */
 export async function createDatabase(connection: ControlConnection, name: string): Promise<void> {
   const { rows } = await connection.query('select from pg_database where datname = $1', [name]);
   if (rows.length === 0) {
-    await connection.query(`create database "${name}"`).catch((error: { code?: string }) => {
-      // 42P04, 23505: another installer was first.
-      if (error.code !== '42P04' && error.code !== '23505') throw error;
-    });
+    await connection
+      .query(`create database "${name}" template template0`)
+      .catch((error: { code?: string }) => {
+        // 42P04, 23505: another installer was first.
+        if (error.code !== '42P04' && error.code !== '23505') throw error;
+      });
   }
   await connection.query(`revoke all on database "${name}" from public`);
 }
