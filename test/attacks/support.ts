@@ -20,7 +20,7 @@ const canaryMigration = parseMigration(
      tags text[] not null,
      bytes bytea not null,
      at timestamptz not null,
-     stamped timestamp not null,
+     stamped timestamp not null default localtimestamp,
      day date not null,
      address inet not null,
      search tsvector generated always as (to_tsvector('simple', words)) stored,
