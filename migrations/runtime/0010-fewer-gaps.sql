@@ -33,15 +33,19 @@ $$;
 -- Files as ORMs write them switch row security on. In a tenant's own tables nobody makes policies for it, and without one its login
 -- would find no row there any more. Where a file has made policies it is the adopting team's own.
 create function tenancy.open_owned(home_schemas name[], relations oid[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   item regclass;
 begin
   for item in
-    select c.oid::regclass from unnest(relations) r(oid) join pg_class c on c.oid = r.oid
-     where c.relkind in ('r', 'p') and (c.relrowsecurity or c.relforcerowsecurity)
-       and c.relnamespace = any (array(select to_regnamespace(quote_ident(h))::oid from unnest(home_schemas) h))
-       and not exists (select from pg_policy p where p.polrelid = c.oid)
+    select r.name
+      from unnest(relations) given(relation)
+     cross join lateral (
+           select oid, oid::regclass as name, relnamespace as home from pg_class
+            where oid = given.relation and relkind in ('r', 'p') and (relrowsecurity or relforcerowsecurity) offset 0) r
+     where r.home = any (array(select to_regnamespace(quote_ident(h))::oid from unnest(home_schemas) h))
+       and not exists (select from pg_policy p where p.polrelid = r.oid offset 0)
   loop
     execute format('alter table %s disable row level security, no force row level security', item);
   end loop;
@@ -58,33 +62,36 @@ declare
   item record;
   own_policy name;
 begin
-  if not shared then
-    perform tenancy.open_owned(array[home_schema], tenancy.home_relations(array[home_schema]));
-  end if;
   for item in
     select r.*, t.attnum is not null as has_tenant, coalesce(t.atthasdef, false) as has_default,
-           exists (select from pg_policy p where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' offset 0) as has_policy,
-           array(select p.polname from pg_policy p
-                  where p.polrelid = r.oid and p.polname not in ('tenancy_guard', 'tenancy_rows', 'tenancy_maintenance')
-                    and p.polroles <> array['tenancy_app'::regrole::oid] offset 0) as own_policies,
-           exists (select from pg_index i
-                    where i.indrelid = r.oid and (i.indisunique or i.indisexclusion)
-                      and not coalesce(t.attnum = any (i.indkey[0:i.indnkeyatts - 1]), false) offset 0) as is_unique_over_all
+           shared and exists (select from pg_policy p where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' offset 0) as has_policy,
+           case when shared then array(
+                  select p.polname from pg_policy p
+                   where p.polrelid = r.oid and p.polname not in ('tenancy_guard', 'tenancy_rows', 'tenancy_maintenance')
+                     and p.polroles <> array['tenancy_app'::regrole::oid] offset 0) end as own_policies,
+           in_turns and exists (
+                  select from pg_index i
+                   where i.indrelid = r.oid and (i.indisunique or i.indisexclusion)
+                     and not coalesce(t.attnum = any (i.indkey[0:i.indnkeyatts - 1]), false) offset 0) as is_unique_over_all
       from unnest(tenancy.home_relations(array[home_schema])) h(oid)
      cross join lateral (
-           select oid, oid::regclass as name, relkind as kind, relrowsecurity and relforcerowsecurity as has_wall from pg_class
+           select oid, oid::regclass as name, relkind as kind, relrowsecurity and relforcerowsecurity as has_wall,
+                  relrowsecurity or relforcerowsecurity as is_closed from pg_class
             where oid = h.oid and relkind in ('r', 'p', 'm') and relname <> '_migrations' offset 0) r
       left join lateral (
            select attnum, atthasdef from pg_attribute
             where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped offset 0) t on true
   loop
+    if item.is_closed and not shared then
+      perform tenancy.open_owned(array[home_schema], array[item.oid]);
+    end if;
     if item.kind = 'm' then
       if in_turns then
         raise exception '% would carry rows from one tenant to the next', item.name using errcode = 'TN012';
       end if;
     elsif item.has_tenant then
       -- By `on conflict do nothing` a tenant's row would not be there because another one has such a row.
-      if in_turns and item.is_unique_over_all then
+      if item.is_unique_over_all then
         raise exception '% has a key over all tenants', item.name using errcode = 'TN012';
       end if;
       if not item.has_default then
