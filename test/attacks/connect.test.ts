@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withConnection } from '../../functions/lib/database/connect.ts';
-import { catalogDatabase } from '../../functions/lib/migrations/install.ts';
+import { catalogDatabase } from '../../functions/lib/isolation/catalog-reader.ts';
 import { startWorld, strategies, type World } from '../support/world.ts';
 import { partyOf } from './support.ts';
 

@@ -1,7 +1,7 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { catalogDatabase } from '../isolation/catalog-reader.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import { catalogEndpoint } from '../lifecycle/control-plane.ts';
-import { catalogDatabase } from '../migrations/install.ts';
 import { auditInstances, auditSecrets, auditSigningKeys } from './account.ts';
 import { auditDatabase } from './audit-database.ts';
 import { auditUntried, findCanaries, type Pair, provisionCanary } from './canaries.ts';

@@ -4,8 +4,8 @@ import type { Credentials } from './credentials.ts';
 /** The login that may look up routes and the canary's last word, and nothing else of the catalog; where its secret is. */
 export const catalogReader = { clusterId: 'catalog', login: 'tenancy_catalog_reader' } as const;
 
-/** As the installer names it, whose module is more than the data plane loads. */
-const database = 'tenantry_catalog';
+/** In the shared cluster, beside the tenants' own. */
+export const catalogDatabase = 'tenantry_catalog';
 
 /** The catalog as the data plane reaches it. */
 export function readingCatalog(
@@ -16,7 +16,7 @@ export function readingCatalog(
   return {
     host,
     port,
-    database,
+    database: catalogDatabase,
     login: catalogReader.login,
     tls,
     password: (fresh) => credentials.password({ ...catalogReader, host, port }, fresh),

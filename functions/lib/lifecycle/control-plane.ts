@@ -1,9 +1,9 @@
 import { createSecrets, type Secrets } from '../aws/secrets.ts';
 import { KeptConnections } from '../database/kept.ts';
 import type { Endpoint } from '../database/types.ts';
+import { catalogDatabase } from '../isolation/catalog-reader.ts';
 import { type MasterKeys, parseMasterKeys } from '../isolation/context.ts';
 import { type Credentials, createCredentials } from '../isolation/credentials.ts';
-import { catalogDatabase } from '../migrations/install.ts';
 import type { ControlSettings } from '../settings.ts';
 
 /** What operating tenants needs, built once by whoever does it. */

@@ -3,10 +3,9 @@ import type { Cluster } from '../catalog/clusters.ts';
 import { withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import type { Endpoint } from '../database/types.ts';
-import { catalogReader } from '../isolation/catalog-reader.ts';
+import { catalogDatabase, catalogReader } from '../isolation/catalog-reader.ts';
 import { loginSecretName, parseDatabaseSecret } from '../isolation/credentials.ts';
 import {
-  catalogDatabase,
   createDatabase,
   installCatalog,
   installProvisioner,

@@ -2,15 +2,15 @@ import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { answersOf, type ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
+import { catalogDatabase } from '../isolation/catalog-reader.ts';
 import { keyPads, type MasterKeys } from '../isolation/context.ts';
 import { asRole, authenticateBy } from '../isolation/homes.ts';
 import { reachesOut } from './extensions.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { refused } from './refused.ts';
 
-/** The databases of a shared cluster. */
+/** In a shared cluster, beside the catalog's. */
 export const tenantsDatabase = 'tenantry';
-export const catalogDatabase = 'tenantry_catalog';
 
 const migrations = new URL('../../../migrations/', import.meta.url);
 
