@@ -79,8 +79,8 @@ export const followOperation = (client: AdminClient, output: Output, operationId
   });
 
 /** @throws CommandFailure when the operation has failed, was refused or cancelled; one that still runs is none of these */
-export function requireDone({ kind, state, failedStep, reason, result }: OperationView, whatNext = ''): void {
-  const failed = [`Failed at ${failedStep}: ${reason}`, whatNext].filter(Boolean).join('\n');
+export function requireDone({ kind, state, failedStep, reason, result }: OperationView, remark = ''): void {
+  const failed = [`Failed at ${failedStep}: ${reason}`, remark].filter(Boolean).join('\n');
   if (state === 'failed' && result.refused) throw new CommandFailure(3, `${kind}_refused`, failed);
   if (state === 'failed') throw new CommandFailure(1, 'operation_failed', failed);
   if (state === 'cancelled')
@@ -127,7 +127,7 @@ export function operationText(operation: OperationWithSteps): string {
 }
 
 /** The command that says how to go on, or does it; an export or an import is begun anew by whoever wanted it. */
-function whatNext({ id, kind, tenant }: OperationView): string {
+export function whatNext({ id, kind, tenant }: OperationView): string {
   const command = {
     provision: `why ${tenant}`,
     offboard: `why ${tenant}`,

@@ -5,7 +5,7 @@ import type { TenantSummary, TenantView } from '../../lib/admin/tenants.ts';
 import type { Why } from '../../lib/admin/why.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { askAgain, followOperation, requireDone, stepsText } from './follow.ts';
+import { askAgain, followOperation, requireDone, stepsText, whatNext } from './follow.ts';
 import { card, json, type Output, table } from './output.ts';
 
 type Made = { tenant: TenantView; operation: OperationWithSteps };
@@ -40,7 +40,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
           ? made.body.tenant
           : await askAgain<TenantView>(client, output(), tenantPath(slug));
       output().print(output().json ? json({ tenant, operation }) : tenantCard(tenant));
-      requireDone(operation, `What to do: npm run tenants -- why ${slug}`);
+      requireDone(operation, whatNext(operation));
       if (operation.state === 'running')
         output().note('It is on its way: npm run tenants -- operations --watch');
     });

@@ -156,14 +156,12 @@ async function commandOf(
     operation?.kind === 'provision' || operation?.kind === 'move'
       ? (await withCatalog(admin, (catalog) => readOperation(catalog, operation.id))).input
       : {};
-  const { placement, clusterId } = input as Partial<MoveInput>;
-  if (operation?.kind === 'move') {
-    const to = (input as unknown as MoveInput).strategy;
-    const where = to === 'database' ? ` --placement ${placement}` : '';
-    const elsewhere =
-      clusterId !== undefined && clusterId !== home?.cluster.id ? ` --cluster ${clusterId}` : '';
-    return `${tenants} move ${slug} --to ${to}${where}${elsewhere}`;
-  }
-  const where = strategy === 'database' && placement !== undefined ? ` --placement ${placement}` : '';
-  return `${tenants} create ${slug} --tier ${tier} --strategy ${strategy}${where} --wait`;
+  const { strategy: destination, placement, clusterId } = input as Partial<MoveInput>;
+  const to = operation?.kind === 'move' ? destination : strategy;
+  const where = to === 'database' && placement !== undefined ? ` --placement ${placement}` : '';
+  if (operation?.kind !== 'move')
+    return `${tenants} create ${slug} --tier ${tier} --strategy ${to}${where} --wait`;
+  const elsewhere =
+    clusterId !== undefined && clusterId !== home?.cluster.id ? ` --cluster ${clusterId}` : '';
+  return `${tenants} move ${slug} --to ${to}${where}${elsewhere}`;
 }
