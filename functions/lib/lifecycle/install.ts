@@ -10,7 +10,7 @@ import { migrateHomes, readRelease, sharedHome } from '../migrations/migrator.ts
 import type { InstallSettings } from '../settings.ts';
 import { adminEndpoint, type ControlPlane, catalogEndpoint, createControlPlane } from './control-plane.ts';
 import { ensureKeys, trustedKeys } from './keys.ts';
-import { recordMigrated, requireUnedited } from './migrated.ts';
+import { recordMigrated, requireReleaseUnedited } from './migrated.ts';
 import { mayConnect, prepareCatalog, preparePlace } from './place.ts';
 
 export interface Installed {
@@ -57,7 +57,7 @@ export async function install(
   // Last: from here on tenants can be made. Together, because shared tables that have tenants are not looked at again.
   await withConnection(catalogEndpoint(plane), (catalog) =>
     inTransaction(catalog, async () => {
-      await requireUnedited(catalog, release);
+      await requireReleaseUnedited(catalog, release);
       await recordCluster(catalog, cluster, place);
       if (isMigrated) await recordMigrated(catalog, place, release);
     }),

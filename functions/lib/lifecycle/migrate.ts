@@ -18,7 +18,7 @@ import type { TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
 import { slotsFor, work } from './migrate-work.ts';
-import { requireUnedited } from './migrated.ts';
+import { requireReleaseUnedited } from './migrated.ts';
 import { beginRecorded, endOperation, type Operation, operationOf } from './operations.ts';
 import { failureOf, operationLock, type Step, type StepEvent } from './step.ts';
 
@@ -81,7 +81,7 @@ export async function plannedFor(
       'migration_refused',
       `There is no migration ${version}. The newest is ${newestState(release).version}.`,
     );
-  await requireUnedited(catalog, release);
+  await requireReleaseUnedited(catalog, release);
   return { owning: owningStrategies, states, ...states[files.length - 1]!, canaries, percent, files };
 }
 

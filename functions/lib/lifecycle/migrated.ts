@@ -1,20 +1,19 @@
 import { knownFiles, recordFiles, recordSchemaState } from '../catalog/migration-runs.ts';
 import { answersOf, type ControlConnection } from '../database/connect.ts';
+import { requireUnedited } from '../migrations/history.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
-import { refused } from '../migrations/refused.ts';
 import { type Release, schemaStates } from '../migrations/release.ts';
 
 /**
  * Before the first home gets anything: what a home's own history would say of it comes too late for those before it.
  * @throws TenantryError `migration_refused`: a file was edited after some home had got it
  */
-export async function requireUnedited(
+export async function requireReleaseUnedited(
   catalog: ControlConnection,
   { home }: Pick<Release, 'home'>,
 ): Promise<void> {
   const known = await knownFiles(catalog);
-  const edited = home.find(({ name, checksum }) => (known.get(name) ?? checksum) !== checksum);
-  if (edited) throw refused(edited.name, 'was edited after it was applied', 'restore it and add a new file');
+  requireUnedited(home, (name) => known.get(name));
 }
 
 /** A home, or a shared cluster's tables, that got these files outside a run: from now on nobody may edit them. */

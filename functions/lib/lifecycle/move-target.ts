@@ -5,7 +5,7 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { parseDatabaseSecret } from '../isolation/credentials.ts';
 import { isolations } from '../isolation/isolation.ts';
-import { readHistory } from '../migrations/history.ts';
+import { isText, readHistory } from '../migrations/history.ts';
 import { migrateHome } from '../migrations/migrator.ts';
 import type { Sides } from '../move/catch-up.ts';
 import { reading, type Side } from '../move/side.ts';
@@ -94,16 +94,17 @@ async function filesOf({ plane, release }: Mover, source: ReachableHome) {
 }
 
 /** @throws TenantryError `move_refused` when one home has migrations that the other lacks */
-export async function requireSameSchema({ source, target }: Sides): Promise<void> {
+export async function requireSameSchema({ release }: Mover, { source, target }: Sides): Promise<void> {
   const filesOf = (side: Side) => reading(side, () => readHistory(side.connection, side.home));
   const [here, there] = [await filesOf(source), await filesOf(target)];
   const names = new Set([...here.keys(), ...there.keys()]);
-  const differing = [...names].filter(
-    (name) =>
-      here.get(name)?.checksum !== there.get(name)?.checksum ||
-      !here.get(name)?.isDone ||
-      !there.get(name)?.isDone,
+  const inBoth = release.home.filter((file) =>
+    [here, there].every((history) => {
+      const applied = history.get(file.name);
+      return applied?.isDone && isText(file, applied.checksum);
+    }),
   );
+  const differing = [...names].filter((name) => !inBoth.some((file) => file.name === name));
   if (differing.length > 0)
     throw new TenantryError(
       'move_refused',

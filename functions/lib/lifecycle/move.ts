@@ -86,7 +86,7 @@ export const moveSteps = {
     );
     await withSides(mover, move, { source, target }, async (sides) => {
       requireNotInherited(sides.tables);
-      await requireSameSchema(sides);
+      await requireSameSchema(mover, sides);
       await requireFew(sides.source, sides.tables, target.strategy);
       await requireQuietShared([sides.source, sides.target], sides.tables);
       await prepareStaging(sides.target, sides.tables);

@@ -7,7 +7,7 @@ import type { Release } from '../migrations/release.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type ControlPlane, catalogEndpoint } from './control-plane.ts';
 import { makeHome } from './home.ts';
-import { recordMigrated, requireUnedited } from './migrated.ts';
+import { recordMigrated, requireReleaseUnedited } from './migrated.ts';
 import type { Place } from './place.ts';
 
 /**
@@ -21,7 +21,7 @@ export async function onboard(
   release: Release,
 ): Promise<TenantId> {
   return withConnection(catalogEndpoint(plane), async (catalog) => {
-    if (isolations[tenant.strategy].ownsTables) await requireUnedited(catalog, release);
+    if (isolations[tenant.strategy].ownsTables) await requireReleaseUnedited(catalog, release);
     const id = await recordTenant(catalog, tenant);
     const home = await makeHome(plane, catalog, { tenant: id, strategy: tenant.strategy }, place);
     await withConnection(place.admin, async (connection) => {

@@ -19,7 +19,7 @@ import type { Placement, TenantId } from '../tenant/tenant.ts';
 import { takeBack } from './compensate.ts';
 import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { makeHome } from './home.ts';
-import { recordMigrated, requireUnedited } from './migrated.ts';
+import { recordMigrated, requireReleaseUnedited } from './migrated.ts';
 import { placeFor } from './new-place.ts';
 import {
   beginOperation,
@@ -172,7 +172,7 @@ export const provisionSteps = {
 
   async migrate({ plane, release }, catalog, { input }) {
     if (!isolations[input.strategy].ownsTables) return;
-    const [home] = await answersOf([builtHome(catalog, input), requireUnedited(catalog, release)]);
+    const [home] = await answersOf([builtHome(catalog, input), requireReleaseUnedited(catalog, release)]);
     const target = { home, databaseId: home.databaseId, keys: plane.keys };
     await withConnection(endpointOf(plane, home), (connection) =>
       migrateHome(connection, target, release.home),

@@ -2,7 +2,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { applyFiles, type MigrationTarget } from './apply.ts';
-import { type History, readHistory } from './history.ts';
+import { type History, isText, readHistory } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { inReference, inTransaction } from './reference.ts';
 import { versionOf } from './release.ts';
@@ -37,11 +37,12 @@ export async function driftOf(
 }
 
 function historyDrifts(history: History, files: readonly MigrationFile[]): Drift[] {
-  const known = new Map(files.map(({ name, checksum }) => [name, checksum]));
+  const known = new Map(files.map((file) => [file.name, file]));
   return [...history].flatMap(([name, { checksum, isDone }]) => {
     const object = `migration ${name}`;
-    if (!known.has(name)) return [{ object, drift: 'was applied, and is not in this release' }];
-    if (known.get(name) !== checksum) return [{ object, drift: 'was edited after it was applied' }];
+    const file = known.get(name);
+    if (file === undefined) return [{ object, drift: 'was applied, and is not in this release' }];
+    if (!isText(file, checksum)) return [{ object, drift: 'was edited after it was applied' }];
     return isDone ? [] : [{ object, drift: 'has begun and not ended: `npm run tenants -- migrate run`' }];
   });
 }

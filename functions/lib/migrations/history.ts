@@ -74,7 +74,30 @@ export const makeHistory = (quotedSchema: string) =>
  * @throws TenantryError `migration_refused`: one was edited after it was applied
  */
 export function pendingOf(history: History, files: readonly MigrationFile[]): MigrationFile[] {
-  const edited = files.find(({ name, checksum }) => (history.get(name)?.checksum ?? checksum) !== checksum);
-  if (edited) throw refused(edited.name, 'was edited after it was applied', 'restore it and add a new file');
+  requireUnedited(files, (name) => history.get(name)?.checksum);
   return files.filter(({ name }) => !history.get(name)?.isDone);
 }
+
+/**
+ * @param checksumOf of the text that was applied under a file's name; undefined: none was
+ * @throws TenantryError `migration_refused`: a file is another one than was applied, and does not say so
+ */
+export function requireUnedited(
+  files: readonly MigrationFile[],
+  checksumOf: (name: string) => string | undefined,
+): void {
+  for (const file of files) {
+    const applied = checksumOf(file.name);
+    if (applied !== undefined && !isText(file, applied))
+      throw refused(
+        file.name,
+        'was edited after it was applied',
+        'restore it and add a new file; or, when it makes the same as before and what it was can no longer be applied to a new home, ' +
+          `begin it with \`-- replaces ${applied}\``,
+      );
+  }
+}
+
+/** Whether the text with this checksum is the file, or an earlier one that it stands for. */
+export const isText = ({ checksum, replaces }: MigrationFile, applied: string): boolean =>
+  applied === checksum || replaces.includes(applied);

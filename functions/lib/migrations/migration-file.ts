@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { TenantryError } from '../errors.ts';
 import { type ConcurrentStatement, parseConcurrent } from './concurrent-statement.ts';
+import { directivesOf } from './directives.ts';
 import { atLast, atStatement, lineOf } from './places.ts';
 import { refused, requireNone } from './refused.ts';
 import { settingsOf } from './session-settings.ts';
@@ -17,6 +18,8 @@ export interface MigrationFile {
   readonly sets: readonly string[];
   /** SHA-256 of its whole text, hex: an applied file may not change. */
   readonly checksum: string;
+  /** `-- replaces <checksum>`: earlier texts of it, which made the same. A home that has got one of them has got this file. */
+  readonly replaces: readonly string[];
   /** `-- shared`: its tables without `tenant_id` are for every tenant to read, and for migrations alone to change. */
   readonly makesReferenceTables: boolean;
   /** `-- no-transaction`: the one statement, which runs by itself. */
@@ -60,7 +63,7 @@ export function parseMigration(name: string, sql: string, author: Author = 'team
     throw refused(name, 'is not plain UTF-8 text', 'save it as UTF-8, without a byte order mark');
   const directives = directivesOf(name, sql);
   const split = splitStatements(sql);
-  const isConcurrent = directives.has('no-transaction');
+  const isConcurrent = directives.names.has('no-transaction');
   const faults = new Map<string, { what: string; at: string; remedy: string; more: number }>();
   for (const [index, statement] of split.statements.entries()) {
     const rule =
@@ -90,26 +93,10 @@ export function parseMigration(name: string, sql: string, author: Author = 'team
     sql: run,
     sets,
     checksum: createHash('sha256').update(sql).digest('hex'),
-    makesReferenceTables: directives.has('shared'),
+    replaces: directives.replaces,
+    makesReferenceTables: directives.names.has('shared'),
     concurrent: isConcurrent ? parseConcurrent(name, statements, atLast(sql, split)) : undefined,
   };
-}
-
-const directiveNames = ['no-transaction', 'shared'] as const;
-
-/** Whole comment lines before the first statement. What is nearly a directive is refused: it would be silently ignored. */
-function directivesOf(file: string, sql: string): Set<(typeof directiveNames)[number]> {
-  const found = new Set<(typeof directiveNames)[number]>();
-  for (const line of sql.split('\n')) {
-    if (line.trim() !== '' && !line.startsWith('--')) break;
-    const text = line.replace(/^--/, '').trim();
-    const directive = directiveNames.find((name) => name === text.toLowerCase().replaceAll(/[\s_]+/g, '-'));
-    if (directive === undefined) continue;
-    if (line.trimEnd() !== `-- ${directive}`)
-      throw refused(file, `has the line \`${line.trim()}\``, `write \`-- ${directive}\``);
-    found.add(directive);
-  }
-  return found;
 }
 
 /** @throws TenantryError `migration_refused` when two have one number, or one is out of order */
