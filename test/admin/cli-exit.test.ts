@@ -1,6 +1,9 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { Command } from 'commander';
-import { describe, expect, it } from 'vitest';
-import type { AdminClient } from '../../functions/admin/cli/connection.ts';
+import { describe, expect, it, vi } from 'vitest';
+import { type AdminClient, connect } from '../../functions/admin/cli/connection.ts';
 import { operationText, requireDone } from '../../functions/admin/cli/follow.ts';
 import { migrateCommands } from '../../functions/admin/cli/migrate.ts';
 import { createOutput } from '../../functions/admin/cli/output.ts';
@@ -55,5 +58,27 @@ describe('a command’s exit code', () => {
       exitCode: 3,
       message: expect.stringContaining('0002.sql, line 1'),
     });
+  });
+
+  it('of a call that never came to the function says that it may be waking up', async () => {
+    // API Gateway's own answer when Lambda lets a function not be called.
+    const gateway = createServer((_, response) => {
+      response
+        .writeHead(500, { 'content-type': 'application/json' })
+        .end('{"message": "Internal server error"}');
+    }).listen(0, '127.0.0.1');
+    await once(gateway, 'listening');
+    const { port } = gateway.address() as AddressInfo;
+    vi.stubEnv('AWS_REGION', 'eu-west-1');
+    vi.stubEnv('AWS_ACCESS_KEY_ID', 'a');
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'b');
+    const client = connect(() => ({ adminUrl: `http://127.0.0.1:${port}` }) as never);
+    await expect(client.get('/tenants')).rejects.toMatchObject({
+      exitCode: 4,
+      code: 'http_500',
+      message: expect.stringContaining('two weeks without a call'),
+    });
+    vi.unstubAllEnvs();
+    gateway.close();
   });
 });

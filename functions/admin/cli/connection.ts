@@ -98,11 +98,17 @@ export function connect(settings: () => CliSettings): AdminClient {
   };
 }
 
+/** Lambda takes the network of a function away that nobody has called for fourteen days, and gives it back from the next call on. */
+const wakingUp =
+  'The admin function did not answer. After two weeks without a call it takes some minutes until it does: try again then; if it goes on, look at its log.';
+
 function failure(status: number, body: unknown): CommandFailure {
   // API Gateway's own refusals have a message only.
   const { error, message } = body as { error?: { code: string; message: string }; message?: string };
   const text = error?.message ?? message ?? `The admin API answered ${status}.`;
   const code = error?.code ?? `http_${status}`;
+  // Not the function's word: API Gateway got none of it.
+  if (status >= 500 && error === undefined) return new CommandFailure(4, code, `${text} ${wakingUp}`);
   if (status >= 502) return new CommandFailure(4, code, text);
   return new CommandFailure(status >= 500 ? 1 : 3, code, text);
 }
