@@ -98,8 +98,8 @@ export class DataStack extends Stack {
         SigningKeyGeneration: String(settings.signingKeyGeneration),
       },
     });
-    // The endpoint's name answers before a server does.
-    installation.resource.node.addDependency(this.cluster.server, install.role);
+    // The endpoint's name answers before a server does; and with its target the proxy makes a login, which is let in.
+    installation.resource.node.addDependency(this.cluster.server, this.proxy, install.role);
     new CfnOutput(this, 'ProxyName', {
       description: 'VERIFY_PROXY of npm run verify:aws',
       value: this.proxy.dbProxyName,

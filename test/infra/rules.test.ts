@@ -180,7 +180,12 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
     );
     const servers = assembly.of('AWS::RDS::DBInstance');
     if (settings.cluster.kind === 'aurora') expect(servers).toHaveLength(settings.cluster.standby ? 2 : 1);
-    else expect(servers[0]!.properties.MultiAZ).toBe(settings.cluster.standby);
+    else
+      expect(servers[0]!.properties).toMatchObject({
+        MultiAZ: settings.cluster.standby,
+        // gp2, the library's default, has 3 IOPS a GB: 300 with 100 GB, where this has 3,000.
+        StorageType: 'gp3',
+      });
   });
 
   it('puts what rests under a key of its own where the settings say so: all of it', () => {
@@ -235,6 +240,11 @@ describe.each(Object.entries(variants))('%s', (_, changes) => {
       MaxConnectionsPercent: settings.cluster.proxyPercent,
       MaxIdleConnectionsPercent: 25,
     });
+  });
+
+  it('is installed when the proxy has made its login, which is to be let in', () => {
+    const { dependsOn } = assembly.only('Custom::TenantryInstallation', /./);
+    expect(dependsOn).toContain(assembly.only('AWS::RDS::DBProxyTargetGroup', /./).id);
   });
 
   it('lets each function reach what it may use, and nothing in from outside', () => {

@@ -57,7 +57,14 @@ export async function createDatabase(connection: ControlConnection, name: string
         if (error.code !== '42P04' && error.code !== '23505') throw error;
       });
   }
-  await connection.query(`revoke all on database "${name}" from public`);
+  // RDS Proxy watches its server by a login of its own: AWS asks for its right to connect where PUBLIC has none.
+  await connection.query(`
+    revoke all on database "${name}" from public;
+    do $$ begin
+      if exists (select from pg_roles where rolname = 'rdsproxyadmin') then
+        grant connect on database "${name}" to rdsproxyadmin;
+      end if;
+    end $$`);
 }
 
 /**

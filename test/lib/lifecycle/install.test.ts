@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createSecrets } from '../../../functions/lib/aws/secrets.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
+import { catalogDatabase } from '../../../functions/lib/isolation/catalog-reader.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint, createControlPlane } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { install } from '../../../functions/lib/lifecycle/install.ts';
@@ -91,6 +92,26 @@ it('records what the shared tables have, until tenants live there: then only a r
   // A deployment that brings an edited file ends here: new homes would be other ones.
   const edited = parseMigration(noteMigration.name, `${noteMigration.sql} -- edited`);
   await expect(install(settings, [...files, edited])).rejects.toThrow(/was edited after it was applied/);
+});
+
+it('lets the login of RDS Proxy itself into its databases, and nobody else of everybody', async () => {
+  const { host, port, superuserPassword } = server.server;
+  const superuser = {
+    ...{ host, port, database: 'postgres', login: 'postgres', tls: 'off' as const },
+    password: async () => superuserPassword,
+  };
+  await withConnection(superuser, (connection) => connection.query('create role rdsproxyadmin login'));
+  await install(settings, await homeMigrations());
+  const { rows } = await withConnection(superuser, (connection) =>
+    connection.query(
+      `select has_database_privilege('rdsproxyadmin', datname, 'connect') as proxy,
+              exists (select from aclexplode(datacl) where grantee = 0) as everybody
+         from pg_database where datname in ($1, $2)`,
+      [tenantsDatabase, catalogDatabase],
+    ),
+  );
+  const entered = { proxy: true, everybody: false };
+  expect(rows).toEqual([entered, entered]);
 });
 
 it('says what to do with databases of before the first release', async () => {
