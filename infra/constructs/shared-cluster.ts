@@ -17,6 +17,7 @@ import {
   ParameterGroup,
   PostgresEngineVersion,
   ProxyTarget,
+  StorageType,
   SubnetGroup,
 } from 'aws-cdk-lib/aws-rds';
 import { Construct } from 'constructs';
@@ -156,6 +157,7 @@ export class SharedCluster extends Construct {
         parameterGroup: parameterGroup(engine),
         instanceType: new InstanceType(cluster.instanceClass.replace(/^db\./, '')),
         allocatedStorage: cluster.storageGb,
+        storageType: StorageType.GP3,
         multiAz: cluster.standby,
         caCertificate: CaCertificate.RDS_CA_RSA2048_G1,
         backupRetention: backup.retention,
