@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
+import { migrate } from './target.ts';
 
 /** What a foreign key's action runs as the owner of all homes reads no table; what fires after it is the caller. */
 const triggers = parseMigration(
@@ -62,4 +63,25 @@ describe.each(strategies)('a trigger of %s', (strategy) => {
       });
     },
   );
+});
+
+describe.each(strategies)('a refused key of %s', (strategy) => {
+  it('is taken with the actions that the refusal names', async () => {
+    const onUpdate = 'on update cascade';
+    const file = (written: string) =>
+      parseMigration(
+        '9200-nests.sql',
+        `create table nests (tenant_id uuid not null, id int not null, tree int, primary key (tenant_id, id),
+           foreign key (tenant_id, tree) references trees ${written});
+         create function looks() returns trigger language plpgsql as 'begin perform from trees; return new; end';
+         create trigger looks before update on nests for each row execute function looks()`,
+      );
+    const apply = (written: string) => migrate(world, world.tenants[strategy].a, [file(written)]);
+    const refusal: Error = await apply(`on delete no action ${onUpdate}`).catch((error) => error);
+    const named = /key `([^`]+)`/.exec(refusal.message)?.[1] ?? '';
+    // What it does not name stays as it was.
+    expect(await apply(named.includes('on update') ? named : `${named} ${onUpdate}`)).toEqual([
+      '9200-nests.sql',
+    ]);
+  });
 });
