@@ -6,6 +6,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { type AdminClient, connect } from '../../functions/admin/cli/connection.ts';
 import { operationText, requireDone } from '../../functions/admin/cli/follow.ts';
 import { migrateCommands } from '../../functions/admin/cli/migrate.ts';
+import { moveTier } from '../../functions/admin/cli/move-batch.ts';
 import { createOutput } from '../../functions/admin/cli/output.ts';
 import type { OperationView, OperationWithSteps } from '../../functions/lib/admin/operations.ts';
 
@@ -80,5 +81,22 @@ describe('a command’s exit code', () => {
     });
     vi.unstubAllEnvs();
     gateway.close();
+  });
+
+  it.each([
+    ['nobody is left', []],
+    ['nobody can be moved now', [{ tenant: 'acme', blocks: ['It is suspended.'] }]],
+  ])('of a plan to move a tier of which %s is that of what is refused', async (_, tenants) => {
+    const plan = (found: object[]) => {
+      const post = async () => ({ status: 200, body: { tier: 'pro', to: 'schema', tenants: found } });
+      return moveTier(
+        { post } as unknown as AdminClient,
+        { ...createOutput(true), print() {} },
+        {},
+        { dryRun: true },
+      );
+    };
+    await expect(plan(tenants)).rejects.toMatchObject({ exitCode: 3, code: 'move_refused' });
+    await plan([...tenants, { tenant: 'globex', blocks: [] }]);
   });
 });

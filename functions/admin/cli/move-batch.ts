@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { BatchPlan, BatchView } from '../../lib/admin/move-batch.ts';
-import type { AdminClient } from './connection.ts';
+import { type AdminClient, CommandFailure } from './connection.ts';
 import { follow, type Progress, requireDone } from './follow.ts';
 import { duration, json, type Output, table } from './output.ts';
 
@@ -14,6 +14,12 @@ export async function moveTier(
   if (dryRun) {
     const { body } = await client.post<BatchPlan>('/moves/plan', request);
     output.print(output.json ? json(body) : planText(body));
+    if (body.tenants.every(({ blocks }) => blocks.length > 0))
+      throw new CommandFailure(
+        3,
+        'move_refused',
+        `Nobody of the tier ${body.tier} can be moved to ${body.to} now.`,
+      );
     return;
   }
   const { body } = await client.post<BatchView>('/moves', request, idempotencyKey);
@@ -83,7 +89,7 @@ function batchText({ operation, tier, to, counts, tenants }: BatchView): string 
 }
 
 function planText({ tier, to, concurrency, tenants }: BatchPlan): string {
-  if (tenants.length === 0) return `Nobody of the tier ${tier} is to be moved to ${to}.`;
+  if (tenants.length === 0) return `Everybody of the tier ${tier} is there already, or the tier is empty.`;
   return [
     `${tenants.length} of the tier ${tier} to ${to}, ${concurrency} at a time. Sizes and times of one: npm run tenants -- move <slug> --to ${to} --dry-run`,
     table(
