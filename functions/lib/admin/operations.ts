@@ -1,5 +1,6 @@
 import type { ControlConnection } from '../database/connect.ts';
-import { countSteps, type Operation, readOperation, readSteps } from '../lifecycle/operations.ts';
+import { countSteps, readSteps } from '../lifecycle/attempts.ts';
+import { type Operation, readOperation } from '../lifecycle/operations.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { endStalled } from './stalled.ts';

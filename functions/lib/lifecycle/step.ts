@@ -1,8 +1,9 @@
 import { answersOf, type ControlConnection, withConnection } from '../database/connect.ts';
 import { isLost, remedyOfFull } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
+import { beginAttempt, recorded } from './attempts.ts';
 import { catalogEndpoint } from './control-plane.ts';
-import { beginAttempt, type Operation, recorded } from './operations.ts';
+import type { Operation } from './operations.ts';
 
 /** What a state machine hands to a step. */
 export interface StepEvent {

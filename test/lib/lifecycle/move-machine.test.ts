@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { countSteps, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
+import { countSteps, readSteps } from '../../../functions/lib/lifecycle/attempts.ts';
 import { startWorld, type World } from '../../support/world.ts';
 import {
   admitted,

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sql } from '../../../functions/lib/database/sql.ts';
+import { readSteps } from '../../../functions/lib/lifecycle/attempts.ts';
 import { offboardOperation, offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
-import { readOperation, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
+import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import { beginProvisioning } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';

@@ -3,7 +3,8 @@ import { homesOf } from '../../../functions/lib/catalog/tenants.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { RetryableError, TenantryError } from '../../../functions/lib/errors.ts';
 import { endSessions } from '../../../functions/lib/isolation/homes.ts';
-import { readOperation, readSteps } from '../../../functions/lib/lifecycle/operations.ts';
+import { readSteps } from '../../../functions/lib/lifecycle/attempts.ts';
+import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import {
   beginProvisioning,
   type Provisioner,
