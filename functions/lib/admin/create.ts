@@ -8,7 +8,6 @@ import type { Operation } from '../lifecycle/operations.ts';
 import {
   beginProvisioning,
   type Provisioner,
-  type ProvisionInput,
   type ProvisionRequest,
   provisionOperation,
   provisionSteps,
@@ -140,7 +139,7 @@ async function begin(
   catalog: ControlConnection,
   request: ProvisionRequest,
   idempotencyKey: string | undefined,
-): Promise<Operation> {
+): Promise<Operation<'provision'>> {
   try {
     return (await beginProvisioning(catalog, request, idempotencyKey)).operation;
   } catch (error) {
@@ -167,14 +166,14 @@ async function begin(
 /** In what this request is not the one that is being carried out. */
 async function differences(
   catalog: ControlConnection,
-  { tenant, input }: Operation,
+  { tenant, input }: Operation<'provision'>,
   { tier, strategy, issuer, externalId, placement = 'dedicated' }: ProvisionRequest,
 ): Promise<string[]> {
   const { rows } = await catalog.query(
     'select tier, strategy, issuer, external_id from catalog.tenants where tenant_id = $1',
     [tenant],
   );
-  const made: Row = { ...rows[0], placement: (input as unknown as ProvisionInput).placement };
+  const made: Row = { ...rows[0], placement: input.placement };
   const asked = { tier, strategy, issuer, external_id: externalId, placement };
   return Object.entries(asked)
     .filter(([field, value]) => made[field] !== (value ?? null))
@@ -182,8 +181,8 @@ async function differences(
 }
 
 /** Safe to repeat: the execution has the operation's name, and every step may run twice. */
-async function advance(admin: Admin, { operationId, input }: Operation): Promise<void> {
-  const { strategy, placement } = input as unknown as ProvisionInput;
+async function advance(admin: Admin, { operationId, input }: Operation<'provision'>): Promise<void> {
+  const { strategy, placement } = input;
   if (!isolations[strategy].ownsTables) return provisionNow(admin, operationId);
   const isDedicated = isolations[strategy].place(placement) === 'instance';
   await admin.workflows.start(admin.settings.provisionMachine, operationId, {

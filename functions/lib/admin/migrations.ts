@@ -6,7 +6,6 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMigration, type MigrateRequest } from '../lifecycle/migrate.ts';
-import type { MoveInput } from '../lifecycle/move.ts';
 import { filesUpTo, newestState } from '../migrations/release.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
@@ -152,8 +151,8 @@ export const pin = (
         `${slug} shares its tables with others, which are all at one version. Move it to a schema or a database of its own first.`,
       );
     const running = await runningOperation(catalog, slug);
-    const { from, strategy: to } = (running?.kind === 'move' ? running.input : {}) as Partial<MoveInput>;
-    if ([from, to].some((side) => side !== undefined && !isolations[side].ownsTables))
+    const sides = running?.kind === 'move' ? [running.input.from, running.input.strategy] : [];
+    if (sides.some((side) => !isolations[side].ownsTables))
       throw new TenantryError(
         'operation_running',
         `${slug} is between shared tables, which are all at one version, and its own. Pin it when its move has ended: npm run tenants -- move status ${slug}`,

@@ -13,7 +13,7 @@ import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMove, machineInput } from '../lifecycle/move-begin.ts';
 import type { MovePlan } from '../lifecycle/move-plan.ts';
-import { readOperation } from '../lifecycle/operations.ts';
+import { operationOf } from '../lifecycle/operations.ts';
 import { strategies } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews } from './operations.ts';
@@ -98,7 +98,7 @@ export function destined({ placement, ...body }: MovingBody) {
 /** Of a move that is under way and not paused, one execution runs. Safe to repeat: each has a name of its own. */
 async function ensureExecution(admin: Admin, operationId: string): Promise<void> {
   const found = await withCatalog(admin, async (catalog) => ({
-    operation: await readOperation(catalog, operationId),
+    operation: await operationOf(catalog, operationId, 'move'),
     move: (await readMove(catalog, operationId))!,
   }));
   if (found.operation.state !== 'running' || found.move.pausedAt !== undefined) return;

@@ -74,9 +74,9 @@ async function begin(
     // The same request again, of a caller that died or was impatient: it goes on with what runs.
     const isRunning = error instanceof TenantryError && error.code === 'operation_running';
     const known = isRunning && !idempotencyKey ? await runningOperation(catalog, request.slug) : undefined;
-    const { graceSeconds, exportTo } = known?.input ?? {};
-    if (known?.kind !== 'offboard' || graceSeconds !== request.graceSeconds || exportTo !== request.exportTo)
-      throw error;
+    if (known?.kind !== 'offboard') throw error;
+    const { graceSeconds, exportTo } = known.input;
+    if (graceSeconds !== request.graceSeconds || exportTo !== request.exportTo) throw error;
     return known;
   }
 }

@@ -1,13 +1,13 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { countSteps, readSteps } from '../lifecycle/attempts.ts';
-import { type Operation, readOperation } from '../lifecycle/operations.ts';
+import { type Operation, type OperationKind, readOperation } from '../lifecycle/operations.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { endStalled } from './stalled.ts';
 
 export interface OperationView {
   readonly id: string;
-  readonly kind: Operation['kind'];
+  readonly kind: OperationKind;
   /** Its slug. */
   readonly tenant: string | null;
   readonly state: Operation['state'];

@@ -3,8 +3,7 @@ import { executionName, readMove } from '../catalog/moves.ts';
 import { changeTenantStatus } from '../catalog/tenants.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
-import { endOperation, type Operation, readOperation } from '../lifecycle/operations.ts';
-import type { ProvisionInput } from '../lifecycle/provision.ts';
+import { endOperation, type Operation, type OperationKind, readOperation } from '../lifecycle/operations.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import type { OperationView } from './operations.ts';
 
@@ -57,7 +56,7 @@ async function endIfStalled(admin: Admin, view: OperationView, now: number): Pro
   if (taken === 'runs') return false;
   await withCatalog(admin, async (catalog) => {
     if (operation.kind === 'provision')
-      await changeTenantStatus(catalog, operation.tenant!, ['provisioning'], 'failed');
+      await changeTenantStatus(catalog, operation.tenant, ['provisioning'], 'failed');
     const both = `${reason} ${remedies[operation.kind]}`;
     await endOperation(catalog, view.id, { state: 'failed', step: failedStep, reason: both });
   });
@@ -65,7 +64,7 @@ async function endIfStalled(admin: Admin, view: OperationView, now: number): Pro
 }
 
 /** What the operator does about an operation that nobody works on any more. */
-const remedies: Record<Operation['kind'], string> = {
+const remedies: Record<OperationKind, string> = {
   provision: 'What it had made may still be there: create the tenant again, or offboard it.',
   offboard: 'Offboard the tenant again: that goes on with what is left.',
   migrate: '`npm run tenants -- migrate resume` goes on with what is left.',
@@ -87,7 +86,7 @@ async function executionOf(
 }
 
 const isAnsweredAtOnce = ({ kind, input }: Operation) =>
-  kind === 'provision' && !isolations[(input as unknown as ProvisionInput).strategy].ownsTables;
+  kind === 'provision' && !isolations[input.strategy].ownsTables;
 
 /** What became of an execution, in words. */
 async function endOf({ workflows }: Admin, machine: string, name: string): Promise<string> {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { askToCancel, canBeCancelled } from '../lifecycle/cancel.ts';
-import type { Operation } from '../lifecycle/operations.ts';
+import type { Operation, OperationKind } from '../lifecycle/operations.ts';
 import { beginExport, beginImport } from '../lifecycle/transfer.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { transferUrl } from '../transfer/store.ts';
@@ -66,7 +66,9 @@ async function transfer(
         // The same request again, of a caller that died or was impatient: it goes on with what runs.
         const isRunning = error instanceof TenantryError && error.code === 'operation_running';
         const known = isRunning ? await runningOperation(catalog, slug) : undefined;
-        if (known?.kind !== kind || (known.input.exportTo ?? known.input.url) !== url) throw error;
+        const isSame =
+          known?.kind === kind && url === (known.kind === 'export' ? known.input.exportTo : known.input.url);
+        if (!isSame) throw error;
         return known;
       }
     }),
@@ -80,7 +82,7 @@ async function transfer(
 }
 
 /** What ends another kind earlier, or says what does now. */
-const otherWays: Partial<Record<Operation['kind'], string>> = {
+const otherWays: Partial<Record<OperationKind, string>> = {
   move: 'move status',
   offboard: 'why',
   migrate: 'migrate halt',

@@ -1,8 +1,7 @@
 import { whyLeftOut } from '../catalog/migration-runs.ts';
 import { TenantryError } from '../errors.ts';
-import type { MoveInput } from '../lifecycle/move.ts';
 import { readOperation, silentMinutes } from '../lifecycle/operations.ts';
-import type { TenantStatus } from '../tenant/tenant.ts';
+import type { Placement, Strategy, TenantStatus } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { migratedAs } from './migrations.ts';
 import { moment } from './moment.ts';
@@ -150,18 +149,17 @@ const lastMove = (admin: Admin, slug: string): Promise<MoveView | undefined> =>
 async function commandOf(
   admin: Admin,
   { slug, tier, strategy, home }: TenantView,
-  operation: OperationView | null | undefined,
+  view: OperationView | null | undefined,
 ): Promise<string> {
-  const input =
-    operation?.kind === 'provision' || operation?.kind === 'move'
-      ? (await withCatalog(admin, (catalog) => readOperation(catalog, operation.id))).input
-      : {};
-  const { strategy: destination, placement, clusterId } = input as Partial<MoveInput>;
-  const to = operation?.kind === 'move' ? destination : strategy;
-  const where = to === 'database' && placement !== undefined ? ` --placement ${placement}` : '';
-  if (operation?.kind !== 'move')
-    return `${tenants} create ${slug} --tier ${tier} --strategy ${to}${where} --wait`;
-  const elsewhere =
-    clusterId !== undefined && clusterId !== home?.cluster.id ? ` --cluster ${clusterId}` : '';
-  return `${tenants} move ${slug} --to ${to}${where}${elsewhere}`;
+  const operation = view && (await withCatalog(admin, (catalog) => readOperation(catalog, view.id)));
+  const where = (to: Strategy, placement: Placement) =>
+    to === 'database' ? ` --placement ${placement}` : '';
+  if (operation?.kind === 'move') {
+    const { strategy: to, placement, clusterId } = operation.input;
+    const elsewhere =
+      clusterId !== undefined && clusterId !== home?.cluster.id ? ` --cluster ${clusterId}` : '';
+    return `${tenants} move ${slug} --to ${to}${where(to, placement)}${elsewhere}`;
+  }
+  const placed = operation?.kind === 'provision' ? where(strategy, operation.input.placement) : '';
+  return `${tenants} create ${slug} --tier ${tier} --strategy ${strategy}${placed} --wait`;
 }

@@ -1,9 +1,9 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
-import type { Operation } from './operations.ts';
+import type { OperationKind } from './operations.ts';
 
 /** Others are given up in ways of their own. */
-export const canBeCancelled = (kind: Operation['kind']): boolean => kind === 'export' || kind === 'import';
+export const canBeCancelled = (kind: OperationKind): boolean => kind === 'export' || kind === 'import';
 
 /**
  * Asks an operation to end: its step sees it, and alone ends it, so that what has been done by then is told as done.

@@ -8,7 +8,7 @@ import type { TenantId } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import type { MoveInput } from './move.ts';
 import { ownDatabase } from './new-place.ts';
-import type { OffboardInput } from './offboard.ts';
+import type { Operation } from './operations.ts';
 
 /** What a home has to itself. An instance is known by its cluster's id, which is the home's. */
 export const ownOf = ({ strategy, clusterId, homeId }: ReachableHome) =>
@@ -34,13 +34,13 @@ export const secretNames = (plane: ControlPlane, home: ReachableHome): string[] 
 /** The homes that the catalog knows, those that earlier offboardings knew, and those that a provisioning or a move may have left behind. */
 export async function everyHome(catalog: ControlConnection, tenant: TenantId): Promise<ReachableHome[]> {
   const homes = new Map<string, ReachableHome>();
-  const { rows } = await catalog.query<{ kind: string; input: Partial<OffboardInput & MoveInput> }>(
+  const { rows } = await catalog.query<Operation<'provision' | 'move' | 'offboard'>>(
     "select kind, input from catalog.operations where tenant_id = $1 and kind in ('provision', 'move', 'offboard') order by started_at",
     [tenant],
   );
   for (const { kind, input } of rows) {
-    if (kind === 'offboard') for (const home of input.homes ?? []) homes.set(home.homeId, home);
-    else homes.set(input.homeId!, await plannedHome(catalog, tenant, input as MoveInput));
+    if (kind === 'offboard') for (const home of input.homes) homes.set(home.homeId, home);
+    else homes.set(input.homeId, await plannedHome(catalog, tenant, input));
   }
   for (const home of await homesOf(catalog, tenant)) homes.set(home.homeId, home);
   return [...homes.values()];

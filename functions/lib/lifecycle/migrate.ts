@@ -43,8 +43,6 @@ export interface Migrator {
   readonly clock: () => number;
 }
 
-export type MigrateOperation = Operation<MigrateRequest>;
-
 /**
  * Begins a run over all homes, or answers the one that this key has begun.
  * @throws TenantryError `migration_refused`, `idempotency_conflict`; `operation_running`: one run at a time
@@ -56,8 +54,7 @@ export async function beginMigration(
   idempotencyKey?: string,
 ): Promise<Operation> {
   const { version, digest } = await plannedFor(catalog, release, request);
-  const asked = { ...request };
-  const wanted = { kind: 'migrate', request: asked, input: asked, idempotencyKey } as const;
+  const wanted = { kind: 'migrate', tenant: undefined, request, input: request, idempotencyKey } as const;
   // With it: so that it can be halted before its first step, and its steps know what release it is of.
   const { operation } = await beginRecorded(catalog, wanted, ({ operationId }) =>
     recordRun(catalog, { operationId, version, digest, tolerated: request.tolerated }),
@@ -137,7 +134,7 @@ export const migrateSteps = {
       await totals(catalog, operationId),
     );
   },
-} as const satisfies Record<string, Step<Migrator, MigrateOperation>>;
+} as const satisfies Record<string, Step<Migrator, Operation<'migrate'>>>;
 
 /** What the run has come to, over all rings. */
 async function totals(catalog: ControlConnection, operationId: string): Promise<RingCount['counts']> {
@@ -171,4 +168,4 @@ function requireRelease(release: Release, { version, digest }: MigrationRun): vo
 
 /** @throws TenantryError `unknown_operation` */
 export const migrateOperation = (catalog: ControlConnection, operationId: string) =>
-  operationOf<MigrateRequest>(catalog, operationId, 'migrate');
+  operationOf(catalog, operationId, 'migrate');

@@ -42,8 +42,6 @@ export interface Batcher {
   readonly clock: () => number;
 }
 
-export type BatchOperation = Operation<BatchRequest>;
-
 /** The tenants of the tier that are not there yet. */
 export async function batchTenants(
   catalog: ControlConnection,
@@ -62,8 +60,7 @@ export async function beginBatch(
   request: BatchRequest,
   idempotencyKey?: string,
 ): Promise<Operation> {
-  const asked = { ...request };
-  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'batch', asked));
+  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'batch', request));
   if (known) return known;
   // Those that can't be moved now are skipped, with the reason.
   const tenants = (await batchTenants(catalog, request)).map(({ tenant, status }) => ({
@@ -78,7 +75,7 @@ export async function beginBatch(
   const { concurrency, stopOnFailure: stopsOnFailure } = request;
   const { operation } = await beginRecorded(
     catalog,
-    { kind: 'batch', request: asked, input: asked, idempotencyKey },
+    { kind: 'batch', tenant: undefined, request, input: request, idempotencyKey },
     ({ operationId }) => recordBatch(catalog, { operationId, concurrency, stopsOnFailure }, tenants),
   );
   return operation;
@@ -115,13 +112,13 @@ export const batchSteps = {
     if (batch?.isHalted) return endBatch(catalog, batch);
     await endOperation(catalog, operationId, { state: 'failed', step, reason }, batch?.counts);
   },
-} as const satisfies Record<string, Step<Batcher, BatchOperation>>;
+} as const satisfies Record<string, Step<Batcher, Operation<'batch'>>>;
 
 /** @returns whether nobody can be moved now, whoever it is */
 async function beginMoves(
   batcher: Batcher,
   catalog: ControlConnection,
-  operation: BatchOperation,
+  operation: Operation<'batch'>,
 ): Promise<boolean> {
   const { operationId } = operation;
   await followMoves(catalog, operationId);
@@ -161,7 +158,7 @@ function endOf({ isHalted, stopsOnFailure, counts }: Batch): string | undefined 
 async function beginNext(
   batcher: Batcher,
   catalog: ControlConnection,
-  { operationId, input }: BatchOperation,
+  { operationId, input }: Operation<'batch'>,
   { tenant, slug }: { tenant: BatchTenant['tenant']; slug: string },
 ): Promise<boolean> {
   const { to, placement, cluster, windowSeconds } = input;
@@ -192,7 +189,7 @@ const refusals: ReadonlySet<string> = new Set([
 ]);
 
 /** While a migration run holds it up: more seldom the longer it takes, so that a week stays below Step Functions' 25,000 events. s */
-const pauseOf = ({ clock }: Batcher, { startedAt }: BatchOperation) =>
+const pauseOf = ({ clock }: Batcher, { startedAt }: Operation) =>
   Math.min(300, Math.max(10, Math.round((clock() - startedAt.getTime()) / 60_000)));
 
 async function batchOf(catalog: ControlConnection, operationId: string): Promise<Batch> {
@@ -203,4 +200,4 @@ async function batchOf(catalog: ControlConnection, operationId: string): Promise
 
 /** @throws TenantryError `unknown_operation` */
 export const batchOperation = (catalog: ControlConnection, operationId: string) =>
-  operationOf<BatchRequest>(catalog, operationId, 'batch');
+  operationOf(catalog, operationId, 'batch');

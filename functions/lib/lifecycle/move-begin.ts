@@ -6,7 +6,7 @@ import type { ReachableHome } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations, owningStrategies } from '../isolation/isolation.ts';
-import type { Placement, Strategy, TenantId } from '../tenant/tenant.ts';
+import type { Placement, Strategy } from '../tenant/tenant.ts';
 import { ownOf } from './leaving-homes.ts';
 import type { MoveInput } from './move.ts';
 import { beginRecorded, type Operation, operationOfKey } from './operations.ts';
@@ -39,8 +39,8 @@ export async function beginMove(
   catalog: ControlConnection,
   request: MoveRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation; isNew: boolean }> {
-  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'move', { ...request }));
+): Promise<{ operation: Operation<'move'>; isNew: boolean }> {
+  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'move', request));
   if (known) return { operation: known, isNew: false };
   const { slug, to, placement, windowSeconds } = request;
   const candidate = await requireCandidate(catalog, request);
@@ -61,17 +61,9 @@ export async function beginMove(
     ],
     windowSeconds,
   };
-  const wanted = {
-    kind: 'move',
-    tenant,
-    request: { ...request },
-    input: { ...input },
-    idempotencyKey,
-  } as const;
+  const wanted = { kind: 'move', tenant, request, input, idempotencyKey } as const;
   // With it, so that it can be cancelled before its first step, and whoever looks sees a move.
-  return beginRecorded(catalog, wanted, ({ operationId, input: begun }) =>
-    recordMove(catalog, moveOf(operationId, tenant, begun as unknown as MoveInput)),
-  );
+  return beginRecorded(catalog, wanted, (operation) => recordMove(catalog, moveOf(operation)));
 }
 
 /** @throws TenantryError `unknown_tenant` */
@@ -85,13 +77,10 @@ export async function requireCandidate(
 }
 
 /** What the state machine is told: whether there is an instance to make. */
-export const machineInput = ({ operationId, input }: Pick<Operation, 'operationId' | 'input'>) => {
-  const { homeId, instances } = input as unknown as MoveInput;
-  return {
-    operation: operationId,
-    input: { placement: instances.includes(homeId) ? 'dedicated' : 'shared' },
-  };
-};
+export const machineInput = ({ operationId, input: { homeId, instances } }: Operation<'move'>) => ({
+  operation: operationId,
+  input: { placement: instances.includes(homeId) ? 'dedicated' : 'shared' },
+});
 
 /** Whether this home is where a move of this kind would take its tenant. */
 export function isThere(
@@ -159,14 +148,10 @@ const homesPerCluster = 2_000;
 const refused = (message: string) => new TenantryError('move_refused', message);
 
 /** As the catalog records it. */
-export const moveOf = (
-  operationId: string,
-  tenant: TenantId,
-  { sourceHome, homeId, windowSeconds }: MoveInput,
-) => ({
+export const moveOf = ({ operationId, tenant, input }: Operation<'move'>) => ({
   operationId,
   tenant,
-  sourceHome,
-  targetHome: homeId,
-  windowSeconds,
+  sourceHome: input.sourceHome,
+  targetHome: input.homeId,
+  windowSeconds: input.windowSeconds,
 });

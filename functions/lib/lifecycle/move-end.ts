@@ -15,10 +15,10 @@ import { readTables } from '../move/tables.ts';
 import { endpointOf } from './control-plane.ts';
 import { droppingLogin } from './drop-login.ts';
 import { plannedHome } from './leaving-homes.ts';
-import type { MoveOperation, Mover } from './move.ts';
+import type { Mover } from './move.ts';
 import { withSide } from './move-sides.ts';
 import { secretOf } from './move-target.ts';
-import { report } from './operations.ts';
+import { type Operation, report } from './operations.ts';
 
 /** What is still to be done; `instance`: by the function that may delete one, before anything else. */
 export interface Left {
@@ -35,7 +35,7 @@ interface Leaving {
 }
 
 /** Whether this home is an instance that is still to be deleted. */
-export const leavesInstance = ({ input, result }: MoveOperation, homeId: string): boolean =>
+export const leavesInstance = ({ input, result }: Operation<'move'>, homeId: string): boolean =>
   input.instances.includes(homeId) && result.removedInstance !== instanceName(homeId);
 
 /** The tenant lives in `kept`, and what the move has made beside it goes, with the other home. Safe to repeat. */
@@ -155,7 +155,7 @@ async function forget(
 export async function takeTargetBack(
   mover: Mover,
   catalog: ControlConnection,
-  { operationId, tenant, input }: Pick<MoveOperation, 'operationId' | 'tenant' | 'input'>,
+  { operationId, tenant, input }: Operation<'move'>,
 ): Promise<void> {
   const isInstance = input.instances.includes(input.homeId);
   const found = await findHome(catalog, input.homeId);

@@ -6,14 +6,14 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { finalSnapshotName } from './leaving-homes.ts';
-import { type MoveOperation, moveOperation } from './move.ts';
+import { moveOperation } from './move.ts';
 import { moveOf } from './move-begin.ts';
 import { leavesInstance } from './move-end.ts';
 import { unlessEnded } from './move-late.ts';
 import { secretOf } from './move-target.ts';
 import { goingOn, readMoveOf } from './move-turn.ts';
 import { placeFor } from './new-place.ts';
-import { report } from './operations.ts';
+import { type Operation, report } from './operations.ts';
 import type { Provisioner } from './provision.ts';
 import type { Step } from './step.ts';
 
@@ -22,7 +22,7 @@ export const moveInstanceSteps = {
   /** The identifier is the home's, so that a repetition finds what the first run made. */
   async createTargetInstance(provisioner, catalog, operation) {
     const { operationId, tenant, input } = operation;
-    await recordMove(catalog, moveOf(operationId, tenant, input));
+    await recordMove(catalog, moveOf(operation));
     await goingOn(catalog, operationId, 'moving');
     await unlessOver(provisioner, catalog, operation, () =>
       provisioner.instances.create(instanceName(input.homeId), tenant),
@@ -51,13 +51,13 @@ export const moveInstanceSteps = {
       await removeInstance(provisioner, catalog, await moveOperation(catalog, id), earlier, left);
     }
   },
-} as const satisfies Record<string, Step<Provisioner, MoveOperation>>;
+} as const satisfies Record<string, Step<Provisioner, Operation<'move'>>>;
 
 /** Whatever is made too late goes again, without a snapshot: nobody has lived there. */
 const unlessOver = (
   provisioner: Provisioner,
   catalog: ControlConnection,
-  operation: MoveOperation,
+  operation: Operation<'move'>,
   make: () => Promise<unknown>,
 ): Promise<unknown> =>
   unlessEnded(
@@ -75,7 +75,7 @@ const unlessOver = (
 async function removeInstance(
   { plane, instances }: Provisioner,
   catalog: ControlConnection,
-  operation: MoveOperation,
+  operation: Operation<'move'>,
   { phase }: Move,
   left: string,
 ): Promise<void> {

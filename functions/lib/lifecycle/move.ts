@@ -37,7 +37,7 @@ import {
   readMoveOf,
   turnOver,
 } from './move-turn.ts';
-import { endOperation, type TenantOperation, tenantOperationOf } from './operations.ts';
+import { endOperation, type Operation, operationOf } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 export interface MoveInput {
@@ -64,16 +64,15 @@ export interface Mover {
   readonly clock: () => number;
 }
 
-export type MoveOperation = TenantOperation<MoveInput>;
-
 /** How long a step goes on before it hands over to its next invocation, ms: well below a function's 15 minutes. */
 const turn = 10 * 60_000;
 
 /** The steps of `stepfunctions/move-tenant.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
 export const moveSteps = {
   /** The target: login, schema, tables at the source's version, and nothing in them. */
-  async prepare(mover, catalog, { operationId, tenant, input }) {
-    await recordMove(catalog, moveOf(operationId, tenant, input));
+  async prepare(mover, catalog, operation) {
+    const { operationId, input } = operation;
+    await recordMove(catalog, moveOf(operation));
     const move = await goingOn(catalog, operationId, 'moving');
     const source = await homeOf(catalog, move.sourceHome);
     await removeRemains(mover, catalog, source);
@@ -82,7 +81,7 @@ export const moveSteps = {
       catalog,
       operationId,
       (goOn) => makeTarget(mover, catalog, source, input, goOn),
-      (fresh) => takeTargetBack(mover, fresh, { operationId, tenant, input }),
+      (fresh) => takeTargetBack(mover, fresh, operation),
     );
     await withSides(mover, move, { source, target }, async (sides) => {
       requireNotInherited(sides.tables);
@@ -225,7 +224,7 @@ export const moveSteps = {
     const both = `${reason} (What the move has made, or left, could not be removed: the tenant's next move tries again, and its offboarding.)`;
     await endOperation(catalog, operationId, { state: 'failed', step, reason: both });
   },
-} as const satisfies Record<string, Step<Mover, MoveOperation>>;
+} as const satisfies Record<string, Step<Mover, Operation<'move'>>>;
 
 /**
  * What earlier moves of this tenant were given up over: it would be in the way of this one.
@@ -273,7 +272,7 @@ async function leave(
 }
 
 interface Leave {
-  readonly operation: MoveOperation;
+  readonly operation: Operation<'move'>;
   readonly move: Move;
   /** The home's id. */
   readonly left: string;
@@ -283,5 +282,5 @@ interface Leave {
 }
 
 /** @throws TenantryError `unknown_operation` */
-export const moveOperation = (catalog: ControlConnection, operationId: string): Promise<MoveOperation> =>
-  tenantOperationOf<MoveInput>(catalog, operationId, 'move');
+export const moveOperation = (catalog: ControlConnection, operationId: string) =>
+  operationOf(catalog, operationId, 'move');

@@ -15,10 +15,9 @@ import {
   beginOperation,
   endOperation,
   type Operation,
+  operationOf,
   operationOfKey,
   report,
-  type TenantOperation,
-  tenantOperationOf,
 } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
@@ -37,8 +36,6 @@ export interface OffboardInput {
   /** Whatever may hold something of the tenant: the catalog forgets them on the way. */
   readonly homes: readonly ReachableHome[];
 }
-
-export type OffboardOperation = TenantOperation<OffboardInput>;
 
 /** What the steps work with. */
 export interface Offboarder {
@@ -66,19 +63,12 @@ export async function beginOffboarding(
   tenant: TenantId,
   request: OffboardRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation; isNew: boolean }> {
-  const asked = { ...request };
-  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'offboard', asked));
+): Promise<{ operation: Operation<'offboard'>; isNew: boolean }> {
+  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'offboard', request));
   if (known) return { operation: known, isNew: false };
   const { slug, graceSeconds, exportTo } = request;
   const input: OffboardInput = { slug, graceSeconds, exportTo, homes: await everyHome(catalog, tenant) };
-  return beginOperation(catalog, {
-    kind: 'offboard',
-    tenant,
-    request: asked,
-    input: { ...input },
-    idempotencyKey,
-  });
+  return beginOperation(catalog, { kind: 'offboard', tenant, request, input, idempotencyKey });
 }
 
 /** @throws RetryableError `unavailable`, `busy` */
@@ -176,7 +166,7 @@ export const offboardSteps = {
   async recordFailure(_, catalog, { operationId }, failure) {
     await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
   },
-} as const satisfies Record<string, Step<Offboarder, OffboardOperation>>;
+} as const satisfies Record<string, Step<Offboarder, Operation<'offboard'>>>;
 
 /** In the function that may delete instances: ends this tenant's, with a final snapshot. @throws TenantryError `instance_pending` until they are gone */
 export const instanceSteps = {
@@ -190,8 +180,8 @@ export const instanceSteps = {
       throw new TenantryError('instance_pending', `The instance ${name} is being deleted.`);
     }
   },
-} as const satisfies Record<string, Step<InstanceRemover, OffboardOperation>>;
+} as const satisfies Record<string, Step<InstanceRemover, Operation<'offboard'>>>;
 
 /** @throws TenantryError `unknown_operation` */
 export const offboardOperation = (catalog: ControlConnection, operationId: string) =>
-  tenantOperationOf<OffboardInput>(catalog, operationId, 'offboard');
+  operationOf(catalog, operationId, 'offboard');

@@ -2,14 +2,43 @@ import { createHash, randomUUID } from 'node:crypto';
 import { type ControlConnection, inTransaction } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import type { TenantId, TenantStatus } from '../tenant/tenant.ts';
+import type { MigrateRequest } from './migrate.ts';
+import type { MoveInput } from './move.ts';
+import type { BatchRequest } from './move-batch.ts';
+import type { OffboardInput } from './offboard.ts';
+import type { ProvisionInput } from './provision.ts';
+import type { ExportInput, ImportInput } from './transfer.ts';
 
-export interface Operation<Input = Record<string, unknown>> {
+/** What an operation of each kind is begun with: the catalog keeps it, and a step reads it there, never from its caller. */
+interface Inputs {
+  provision: ProvisionInput;
+  offboard: OffboardInput;
+  migrate: MigrateRequest;
+  move: MoveInput;
+  batch: BatchRequest;
+  export: ExportInput;
+  import: ImportInput;
+}
+
+export type OperationKind = keyof Inputs;
+
+/** What is decided when an operation begins. */
+interface Begun<Kind extends OperationKind> {
+  readonly kind: Kind;
+  /** None: it is about all of them. */
+  readonly tenant: Kind extends 'migrate' | 'batch' ? undefined : TenantId;
+  readonly input: Inputs[Kind];
+}
+
+export type Operation<Kind extends OperationKind = OperationKind> = Extract<
+  { [K in OperationKind]: Begun<K> & Course }[OperationKind],
+  { readonly kind: Kind }
+>;
+
+interface Course {
   readonly operationId: string;
-  readonly kind: 'provision' | 'offboard' | 'migrate' | 'move' | 'batch' | 'export' | 'import';
-  readonly tenant: TenantId | undefined;
   /** Cancelled: undone on purpose before it had done harm. */
   readonly state: 'running' | 'done' | 'failed' | 'cancelled';
-  readonly input: Input;
   readonly failedStep: string | undefined;
   readonly reason: string | undefined;
   /** What it has done so far and what it found. */
@@ -20,14 +49,9 @@ export interface Operation<Input = Record<string, unknown>> {
 /** Nobody works on an operation in which nothing has happened for so long: longer than any step may take. */
 export const silentMinutes = 20;
 
-export interface NewOperation {
-  readonly kind: Operation['kind'];
-  /** None: it is about all of them. */
-  readonly tenant?: TenantId;
+export interface NewOperation<Kind extends OperationKind> extends Begun<Kind> {
   /** What the caller asked for: the same idempotency key may only come with the same request. */
-  readonly request: Readonly<Record<string, unknown>>;
-  /** What the steps need beyond it. */
-  readonly input: Readonly<Record<string, unknown>>;
+  readonly request: object;
   readonly idempotencyKey?: string | undefined;
   /** It begins only while the tenant is one of these. */
   readonly whileTenantIs?: readonly TenantStatus[];
@@ -37,10 +61,10 @@ export interface NewOperation {
  * Begins an operation, or answers the one that this idempotency key has begun before.
  * @throws TenantryError `idempotency_conflict`; `operation_running`: another one is changing this tenant; `wrong_status`: it is no longer what it has to be
  */
-export async function beginOperation(
+export async function beginOperation<Kind extends OperationKind>(
   catalog: ControlConnection,
-  wanted: NewOperation,
-): Promise<{ operation: Operation; isNew: boolean }> {
+  wanted: NewOperation<Kind>,
+): Promise<{ operation: Operation<Kind>; isNew: boolean }> {
   const digest = requestDigest(wanted.kind, wanted.request);
   const id = randomUUID();
   const inserted = await catalog
@@ -69,7 +93,7 @@ export async function beginOperation(
         throw running('A migration run is under way', error);
       throw error;
     });
-  if (inserted.rowCount === 1) return { operation: await readOperation(catalog, id), isNew: true };
+  if (inserted.rowCount === 1) return { operation: await operationOf(catalog, id, wanted.kind), isNew: true };
   const known =
     wanted.idempotencyKey &&
     (await operationOfKey(catalog, wanted.idempotencyKey, wanted.kind, wanted.request));
@@ -81,11 +105,11 @@ export async function beginOperation(
 }
 
 /** Begins an operation together with what else the catalog records of it: whoever dies in between has begun nothing. */
-export const beginRecorded = (
+export const beginRecorded = <Kind extends OperationKind>(
   catalog: ControlConnection,
-  wanted: NewOperation,
-  record: (operation: Operation) => Promise<void>,
-): Promise<{ operation: Operation; isNew: boolean }> =>
+  wanted: NewOperation<Kind>,
+  record: (operation: Operation<Kind>) => Promise<void>,
+): Promise<{ operation: Operation<Kind>; isNew: boolean }> =>
   inTransaction(catalog, async () => {
     const begun = await beginOperation(catalog, wanted);
     await record(begun.operation);
@@ -93,12 +117,12 @@ export const beginRecorded = (
   });
 
 /** The operation that an idempotency key has begun. @throws TenantryError `idempotency_conflict` when it came with another request */
-export async function operationOfKey(
+export async function operationOfKey<Kind extends OperationKind>(
   catalog: ControlConnection,
   key: string,
-  kind: Operation['kind'],
-  request: Readonly<Record<string, unknown>>,
-): Promise<Operation | undefined> {
+  kind: Kind,
+  request: object,
+): Promise<Operation<Kind> | undefined> {
   const { rows } = await catalog.query(
     'select operation_id, request_digest from catalog.operations where idempotency_key = $1',
     [key],
@@ -109,7 +133,7 @@ export async function operationOfKey(
       'idempotency_conflict',
       'This idempotency key was used for another request. Use a new key, or repeat the first request.',
     );
-  return readOperation(catalog, rows[0].operation_id);
+  return operationOf(catalog, rows[0].operation_id, kind);
 }
 
 const running = (what: string, cause: unknown) =>
@@ -120,7 +144,7 @@ const running = (what: string, cause: unknown) =>
   );
 
 /** What an idempotency key is compared by. */
-export function requestDigest(kind: string, request: Readonly<Record<string, unknown>>): string {
+export function requestDigest(kind: OperationKind, request: object): string {
   const sorted = Object.entries(request)
     .filter(([, value]) => value !== undefined)
     .sort(([a], [b]) => (a < b ? -1 : 1));
@@ -129,7 +153,7 @@ export function requestDigest(kind: string, request: Readonly<Record<string, unk
     .digest('hex');
 }
 
-/** @throws TenantryError `unknown_operation` */
+/** The only place where a row's input gets its type: what has begun the operation wrote what its kind has. @throws TenantryError `unknown_operation` */
 export async function readOperation(catalog: ControlConnection, operationId: string): Promise<Operation> {
   const { rows } = await catalog.query('select * from catalog.operations where operation_id = $1', [
     operationId,
@@ -149,30 +173,22 @@ export async function readOperation(catalog: ControlConnection, operationId: str
   };
 }
 
-/** An operation on one tenant, as the steps of its kind know it. */
-export type TenantOperation<Input> = Operation<Input> & { readonly tenant: TenantId };
-
 /** @throws TenantryError `unknown_operation` when there is no such operation of these kinds */
-export async function operationOf<Input>(
+export async function operationOf<Kind extends OperationKind>(
   catalog: ControlConnection,
   operationId: string,
-  ...kinds: readonly Operation['kind'][]
-): Promise<Operation<Input>> {
+  ...kinds: readonly Kind[]
+): Promise<Operation<Kind>> {
   const operation = await readOperation(catalog, operationId);
-  if (!kinds.includes(operation.kind))
+  if (!isOf(operation, kinds))
     throw new TenantryError('unknown_operation', 'There is no such operation of this kind.');
-  return operation as unknown as Operation<Input>;
+  return operation;
 }
 
-/** The same, of kinds that are about one tenant. */
-export async function tenantOperationOf<Input>(
-  ...of: Parameters<typeof operationOf>
-): Promise<TenantOperation<Input>> {
-  const { tenant, ...operation } = await operationOf<Input>(...of);
-  if (tenant === undefined)
-    throw new TenantryError('unknown_operation', 'There is no such operation on a tenant.');
-  return { ...operation, tenant };
-}
+const isOf = <Kind extends OperationKind>(
+  operation: Operation,
+  kinds: readonly Kind[],
+): operation is Operation<Kind> => (kinds as readonly OperationKind[]).includes(operation.kind);
 
 /** Ends a running operation; one that has ended stays as it ended. */
 export async function endOperation(

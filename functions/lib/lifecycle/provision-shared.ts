@@ -51,7 +51,7 @@ export async function provisionShared(
       operationId,
       JSON.stringify(input),
       idempotencyKey ?? null,
-      requestDigest('provision', { ...request }),
+      requestDigest('provision', request),
     ],
   );
   const begun = rows[0];

@@ -21,13 +21,7 @@ import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { makeHome } from './home.ts';
 import { recordMigrated, requireReleaseUnedited } from './migrated.ts';
 import { placeFor } from './new-place.ts';
-import {
-  beginOperation,
-  type Operation,
-  operationOfKey,
-  type TenantOperation,
-  tenantOperationOf,
-} from './operations.ts';
+import { beginOperation, type Operation, operationOf, operationOfKey } from './operations.ts';
 import { tryPath } from './probe.ts';
 import type { Step } from './step.ts';
 
@@ -62,9 +56,8 @@ export async function beginProvisioning(
   catalog: ControlConnection,
   request: ProvisionRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation; isNew: boolean }> {
-  const asked = { ...request };
-  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'provision', asked));
+): Promise<{ operation: Operation<'provision'>; isNew: boolean }> {
+  const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'provision', request));
   if (known) return { operation: await unlessGone(catalog, known), isNew: false };
   const { slug, tier, strategy, placement = 'dedicated' } = request;
   const input: ProvisionInput = { homeId: randomUUID(), slug, tier, strategy, placement };
@@ -75,8 +68,8 @@ export async function beginProvisioning(
     return beginOperation(catalog, {
       kind: 'provision',
       tenant,
-      request: asked,
-      input: { ...input },
+      request,
+      input,
       idempotencyKey,
       whileTenantIs: ['provisioning', 'failed'],
     });
@@ -119,7 +112,10 @@ async function requireNew(
 }
 
 /** What an old key has made and is gone stays gone. @throws TenantryError `slug_taken` */
-async function unlessGone(catalog: ControlConnection, operation: Operation): Promise<Operation> {
+async function unlessGone(
+  catalog: ControlConnection,
+  operation: Operation<'provision'>,
+): Promise<Operation<'provision'>> {
   const { rows } = await catalog.query(
     "select slug from catalog.tenants where tenant_id = $1 and status = 'offboarded'",
     [operation.tenant],
@@ -192,13 +188,11 @@ export const provisionSteps = {
     );
     await activateTenant(catalog, tenant, home.homeId, operationId);
   },
-} as const satisfies Record<string, Step<Provisioner, ProvisionOperation>>;
-
-export type ProvisionOperation = TenantOperation<ProvisionInput>;
+} as const satisfies Record<string, Step<Provisioner, Operation<'provision'>>>;
 
 /** @throws TenantryError `unknown_operation` */
 export const provisionOperation = (catalog: ControlConnection, operationId: string) =>
-  tenantOperationOf<ProvisionInput>(catalog, operationId, 'provision');
+  operationOf(catalog, operationId, 'provision');
 
 async function builtHome(catalog: ControlConnection, { homeId }: ProvisionInput): Promise<ReachableHome> {
   const home = await findHome(catalog, homeId);

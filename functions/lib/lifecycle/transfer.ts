@@ -14,10 +14,9 @@ import {
   beginOperation,
   endOperation,
   type Operation,
+  operationOf,
   readOperation,
   report,
-  type TenantOperation,
-  tenantOperationOf,
 } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
@@ -33,13 +32,19 @@ export interface ImportRequest {
   readonly otherTenant: boolean;
 }
 
-export interface TransferInput {
+export interface ExportInput {
   readonly slug: string;
-  readonly url: string | undefined;
-  readonly otherTenant?: boolean;
+  readonly exportTo: string;
 }
 
-export type TransferOperation = TenantOperation<TransferInput>;
+export interface ImportInput {
+  readonly slug: string;
+  readonly url: string;
+  readonly otherTenant: boolean;
+}
+
+/** An offboarding exports too. */
+type Transfer = Operation<'export' | 'import' | 'offboard'>;
 
 export interface Transferrer {
   readonly plane: ControlPlane;
@@ -59,7 +64,7 @@ export const beginExport = (
   tenant: TenantId,
   { slug, to }: ExportRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation; isNew: boolean }> =>
+): Promise<{ operation: Operation<'export'>; isNew: boolean }> =>
   beginOperation(catalog, {
     kind: 'export',
     tenant,
@@ -74,24 +79,23 @@ export const beginImport = (
   tenant: TenantId,
   request: ImportRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation; isNew: boolean }> => {
+): Promise<{ operation: Operation<'import'>; isNew: boolean }> => {
   const { slug, from, otherTenant } = request;
-  const input: TransferInput = { slug, url: from, otherTenant };
-  return beginOperation(catalog, {
-    kind: 'import',
-    tenant,
-    request: { ...request },
-    input: { ...input },
-    idempotencyKey,
-  });
+  const input = { slug, url: from, otherTenant };
+  return beginOperation(catalog, { kind: 'import', tenant, request, input, idempotencyKey });
 };
+
+/** Each export's own folder: beside another tenant's files, or those of one that failed, it would pass for more than it is. */
+const urlOf = ({ operationId, kind, input }: Transfer): string | undefined =>
+  kind === 'import' ? input.url : input.exportTo && `${input.exportTo}/${operationId}`;
 
 /** Does a step's work, which asks whether it is wanted still: when an operator has cancelled the operation, it ends so. */
 async function unlessCancelled(
   catalog: ControlConnection,
-  { operationId, kind, input }: TransferOperation,
+  operation: Transfer,
   work: (wanted: () => Promise<void>) => Promise<void>,
 ): Promise<void> {
+  const { operationId, kind } = operation;
   try {
     await work(() => requireWanted(catalog, operationId));
   } catch (error) {
@@ -104,7 +108,7 @@ async function unlessCancelled(
           ? 'Nothing of it was taken.'
           : files.length === 0
             ? 'It had written nothing.'
-            : `Without a manifest no import takes what it has written. Remove it yourself, at ${input.url}: ${files.join(', ')}`;
+            : `Without a manifest no import takes what it has written. Remove it yourself, at ${urlOf(operation)}: ${files.join(', ')}`;
       await endOperation(catalog, operationId, { state: 'cancelled', reason: `${error.message} ${left}` });
     }
     throw error;
@@ -120,24 +124,22 @@ export const transferSteps = {
   exportTenant: ({ plane, now, partBytes }, catalog, operation) =>
     unlessCancelled(catalog, operation, async (wanted) => {
       const { operationId, kind, tenant, input, result } = operation;
+      const url = urlOf(operation);
       const home = await homeInUse(catalog, tenant);
-      if (kind === 'offboard' && (input.url === undefined || home === undefined)) return;
+      if (kind === 'offboard' && (url === undefined || home === undefined)) return;
       // What an earlier offboarding has begun to remove it has exported before.
       if (kind === 'offboard' && (await removalHasBegun(catalog, tenant))) return;
-      if (input.url === undefined || home === undefined)
-        throw exportRefused('The tenant has no home to export.');
-      const store = openStore(input.url);
+      if (url === undefined || home === undefined) throw exportRefused('The tenant has no home to export.');
+      const store = openStore(url);
       const there = await readManifest(store);
       if (there?.operation === operationId) return;
       if (there !== undefined)
-        throw exportRefused(
-          `There is an export at ${input.url} already. Choose another place, or remove it.`,
-        );
+        throw exportRefused(`There is an export at ${url} already. Choose another place, or remove it.`);
       await wanted();
       let done = (result.tables ?? []) as readonly WrittenPart[];
       const record = (tables: readonly WrittenPart[]) => {
         done = [...tables];
-        return report(catalog, operationId, { url: input.url, tables });
+        return report(catalog, operationId, { url, tables });
       };
       const begins = await partBegins(endpointOf(plane, home), operationId, home.homeId);
       const until = now() + exportsFor;
@@ -160,15 +162,15 @@ export const transferSteps = {
         schemaVersion,
         tables: done.map(({ more: _, ...table }) => table),
       });
-      await report(catalog, operationId, { url: input.url, tables: done });
+      await report(catalog, operationId, { url, tables: done });
     }),
 
   /** All of it in one transaction of the home. @throws TenantryError `import_refused` */
   importTenant: ({ plane, now }, catalog, operation) =>
     unlessCancelled(catalog, operation, async (wanted) => {
-      const { operationId, tenant, input } = operation;
+      const { operationId, kind, tenant, input } = operation;
       const home = await homeInUse(catalog, tenant);
-      if (home === undefined || input.url === undefined)
+      if (kind !== 'import' || home === undefined)
         throw importRefused('The tenant has no home to take rows.');
       const store = openStore(input.url);
       const manifest = await readManifest(store);
@@ -210,7 +212,7 @@ export const transferSteps = {
   async recordFailure(_, catalog, { operationId }, failure) {
     await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
   },
-} as const satisfies Record<string, Step<Transferrer, TransferOperation>>;
+} as const satisfies Record<string, Step<Transferrer, Transfer>>;
 
 function rowsOf({ tables }: Manifest): Record<string, number> {
   const counted = tables.flatMap(({ table, rows }) => (rows === undefined ? [] : { table, rows }));
@@ -224,18 +226,6 @@ const homeInUse = (catalog: ControlConnection, tenant: TenantId): Promise<Reacha
   homesOf(catalog, tenant).then((homes) => homes.find(({ isInUse }) => isInUse));
 
 /** @throws TenantryError `unknown_operation` when there is no such operation of a kind that exports or imports */
-export async function transferOperation(
-  catalog: ControlConnection,
-  operationId: string,
-): Promise<TransferOperation> {
-  const kinds = ['export', 'import', 'offboard'] as const;
-  const operation = await tenantOperationOf<TransferInput & { readonly exportTo?: string }>(
-    catalog,
-    operationId,
-    ...kinds,
-  );
-  const { exportTo, ...given } = operation.input;
-  // Each operation's own: beside another tenant's files, or those of one that failed, an export would pass for more than it is.
-  const url = exportTo === undefined ? given.url : `${exportTo}/${operationId}`;
-  return { ...operation, input: { ...given, url } };
+export async function transferOperation(catalog: ControlConnection, operationId: string): Promise<Transfer> {
+  return operationOf(catalog, operationId, 'export', 'import', 'offboard');
 }

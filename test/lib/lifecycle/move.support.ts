@@ -9,7 +9,7 @@ import { adminEndpoint, endpointOf } from '../../../functions/lib/lifecycle/cont
 import { type Mover, moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { beginMove, type MoveRequest, machineInput } from '../../../functions/lib/lifecycle/move-begin.ts';
 import { moveInstanceSteps } from '../../../functions/lib/lifecycle/move-instance.ts';
-import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
+import { operationOf } from '../../../functions/lib/lifecycle/operations.ts';
 import type { Provisioner } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
@@ -110,7 +110,7 @@ export const moveState = (world: World, operation: string): Promise<Move> =>
   world.asProvisioner('catalog', async (catalog) => (await readMove(catalog, operation))!);
 
 export const operationState = (world: World, operation: string) =>
-  world.asProvisioner('catalog', (catalog) => readOperation(catalog, operation));
+  world.asProvisioner('catalog', (catalog) => operationOf(catalog, operation, 'move'));
 
 export const wish = (world: World, operation: string, wanted: MoveWish) =>
   world.asProvisioner('catalog', (catalog) => wishMove(catalog, operation, wanted));

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { readSteps } from '../../../functions/lib/lifecycle/attempts.ts';
 import { offboardOperation, offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
-import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
+import { operationOf } from '../../../functions/lib/lifecycle/operations.ts';
 import { beginProvisioning } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
@@ -184,8 +184,8 @@ describe('whatever the tenant’s status is', () => {
 
 it('touches no instance without the tenant’s tag', async () => {
   const { operation, tenant, slug } = await leaving.lifecycle.begin('database', 'dedicated');
-  const { input } = await leaving.catalog((connection) => readOperation(connection, operation));
-  const instance = `tenantry-${String(input.homeId).replaceAll('-', '')}`;
+  const { input } = await leaving.catalog((connection) => operationOf(connection, operation, 'provision'));
+  const instance = `tenantry-${input.homeId.replaceAll('-', '')}`;
   await leaving.lifecycle.provisioner.instances.create(instance, leaving.world.tenants.database.a.id);
   await leaving.lifecycle.run(operation, 'compensate', { failedStep: 'createInstance', failure: {} });
   const removal = await leaving.begin(tenant, slug);
