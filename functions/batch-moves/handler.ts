@@ -2,7 +2,7 @@ import { createSecrets } from '../lib/aws/secrets.ts';
 import { createWorkflows } from '../lib/aws/step-functions.ts';
 import { KeptConnections } from '../lib/database/kept.ts';
 import { createCredentials } from '../lib/isolation/credentials.ts';
-import { type Batcher, batchOperation, batchSteps } from '../lib/lifecycle/move-batch.ts';
+import { type Batcher, batchSteps } from '../lib/lifecycle/move-batch.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readBatchSettings } from '../lib/settings.ts';
 
@@ -22,5 +22,4 @@ const batcher: Batcher = {
 };
 
 /** The steps of `stepfunctions/batch-moves.asl.json`. */
-export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(batcher, event, batchOperation, batchSteps);
+export const handler = (event: StepEvent): Promise<unknown> => runStep(batcher, event, ['batch'], batchSteps);

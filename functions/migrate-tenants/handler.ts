@@ -1,5 +1,5 @@
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
-import { type Migrator, migrateOperation, migrateSteps, turnOf } from '../lib/lifecycle/migrate.ts';
+import { type Migrator, migrateSteps, turnOf } from '../lib/lifecycle/migrate.ts';
 import { workers } from '../lib/lifecycle/migrate-work.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
@@ -21,4 +21,4 @@ const current = await renewedFromStart(async (): Promise<Migrator> => {
 
 /** The steps of `stepfunctions/migrate-tenants.asl.json`. Workers run beside each other, each slot once. */
 export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(current(), event, migrateOperation, migrateSteps, turnOf);
+  runStep(current(), event, ['migrate'], migrateSteps, turnOf);

@@ -1,5 +1,5 @@
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
-import { type Mover, moveOperation, moveSteps } from '../lib/lifecycle/move.ts';
+import { type Mover, moveSteps } from '../lib/lifecycle/move.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
@@ -18,5 +18,4 @@ const current = await renewedFromStart(async (): Promise<Mover> => {
 });
 
 /** The steps of `stepfunctions/move-tenant.asl.json`. */
-export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(current(), event, moveOperation, moveSteps);
+export const handler = (event: StepEvent): Promise<unknown> => runStep(current(), event, ['move'], moveSteps);

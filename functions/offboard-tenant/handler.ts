@@ -1,6 +1,6 @@
 import { seenInstances } from '../lib/aws/rds.ts';
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
-import { type Offboarder, offboardOperation, offboardSteps } from '../lib/lifecycle/offboard.ts';
+import { type Offboarder, offboardSteps } from '../lib/lifecycle/offboard.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { renewedFromStart } from '../lib/renewed.ts';
 import { readOffboardSettings } from '../lib/settings.ts';
@@ -16,4 +16,4 @@ const current = await renewedFromStart(
 
 /** The steps of `stepfunctions/offboard-tenant.asl.json`. */
 export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(current(), event, offboardOperation, offboardSteps);
+  runStep(current(), event, ['offboard'], offboardSteps);

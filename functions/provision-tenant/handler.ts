@@ -1,11 +1,10 @@
 import { createInstances } from '../lib/aws/rds.ts';
 import { abandon, compensate } from '../lib/lifecycle/compensate.ts';
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
-import { moveOperation } from '../lib/lifecycle/move.ts';
 import { moveInstanceSteps } from '../lib/lifecycle/move-instance.ts';
-import { instanceSteps, offboardOperation } from '../lib/lifecycle/offboard.ts';
+import { instanceSteps } from '../lib/lifecycle/offboard.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
-import { type Provisioner, provisionOperation, provisionSteps } from '../lib/lifecycle/provision.ts';
+import { type Provisioner, provisionSteps } from '../lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
 import { readRelease } from '../lib/migrations/migrator.ts';
 import { renewedFromStart } from '../lib/renewed.ts';
@@ -28,8 +27,8 @@ const current = await renewedFromStart(async (): Promise<Provisioner> => {
 export function handler(event: StepEvent): Promise<unknown> {
   const provisioner = current();
   if (Object.hasOwn(instanceSteps, event.step))
-    return runStep(provisioner, event, offboardOperation, instanceSteps);
+    return runStep(provisioner, event, ['offboard'], instanceSteps);
   if (Object.hasOwn(moveInstanceSteps, event.step))
-    return runStep(provisioner, event, moveOperation, moveInstanceSteps);
-  return runStep(provisioner, event, provisionOperation, { ...provisionSteps, compensate, abandon });
+    return runStep(provisioner, event, ['move'], moveInstanceSteps);
+  return runStep(provisioner, event, ['provision'], { ...provisionSteps, compensate, abandon });
 }

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { auditOperations } from '../../functions/lib/health/upkeep.ts';
-import { type Batcher, batchOperation, batchSteps } from '../../functions/lib/lifecycle/move-batch.ts';
+import { type Batcher, batchSteps } from '../../functions/lib/lifecycle/move-batch.ts';
 import { endOperation, readOperation } from '../../functions/lib/lifecycle/operations.ts';
 import { runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
 import { suspend } from '../../functions/lib/lifecycle/suspend.ts';
@@ -74,7 +74,7 @@ async function startMove(operation: string, input: object): Promise<void> {
 }
 
 const step = (operation: string, name: string, input: Record<string, unknown> = {}) =>
-  runStep(batcher(true), { operation, step: name, input }, batchOperation, batchSteps);
+  runStep(batcher(true), { operation, step: name, input }, ['batch'], batchSteps);
 
 async function run(operation: string, signal = new AbortController().signal, more: object = {}) {
   const outcome = await runProductMachine('batch-moves', {
@@ -85,7 +85,7 @@ async function run(operation: string, signal = new AbortController().signal, mor
       const { step: name, input } = payload as StepEvent;
       try {
         answers += 1;
-        return await runStep(batcher(), { operation, step: name, input }, batchOperation, batchSteps);
+        return await runStep(batcher(), { operation, step: name, input }, ['batch'], batchSteps);
       } catch (error) {
         throw new FunctionError((error as Error).name, (error as Error).message);
       }
@@ -158,7 +158,7 @@ describe('a batch of moves', () => {
     const dying = runStep(
       { ...batcher(), startMove: () => Promise.reject(new Error('died')) },
       { operation: operation.id, step: 'advance', input: {} },
-      batchOperation,
+      ['batch'],
       batchSteps,
     ).catch(() => {});
     await Promise.all(under.values());
@@ -166,7 +166,7 @@ describe('a batch of moves', () => {
     await runStep(
       { ...batcher(), startMove: () => Promise.reject(new Error('died')) },
       { operation: operation.id, step: 'advance', input: {} },
-      batchOperation,
+      ['batch'],
       batchSteps,
     ).catch(() => {});
     expect(await run(operation.id)).toBe('SUCCEEDED');

@@ -8,9 +8,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createWorkflows } from '../../functions/lib/aws/step-functions.ts';
 import { provisionCanary } from '../../functions/lib/health/canaries.ts';
 import { abandon, compensate } from '../../functions/lib/lifecycle/compensate.ts';
-import { provisionOperation, provisionSteps } from '../../functions/lib/lifecycle/provision.ts';
+import { provisionSteps } from '../../functions/lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
-import { transferOperation, transferSteps } from '../../functions/lib/lifecycle/transfer.ts';
+import { transferKinds, transferSteps } from '../../functions/lib/lifecycle/transfer.ts';
 import { functions } from '../../infra/functions.ts';
 import { machineSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
@@ -42,11 +42,11 @@ beforeAll(async () => {
         return await runStep(
           { plane: admin.world.plane, now: Date.now },
           event as StepEvent,
-          transferOperation,
+          transferKinds,
           transferSteps,
         );
       const steps = { ...provisionSteps, compensate, abandon };
-      return await runStep(provisioner, event as StepEvent, provisionOperation, steps);
+      return await runStep(provisioner, event as StepEvent, ['provision'], steps);
     } catch (error) {
       throw new FunctionError((error as Error).name, (error as Error).message);
     }

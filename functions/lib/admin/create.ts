@@ -9,7 +9,6 @@ import {
   beginProvisioning,
   type Provisioner,
   type ProvisionRequest,
-  provisionOperation,
   provisionSteps,
 } from '../lifecycle/provision.ts';
 import { provisionShared } from '../lifecycle/provision-shared.ts';
@@ -209,7 +208,7 @@ async function provisionNow({ plane, settings }: Admin, operation: string): Prom
     probe: unused,
   };
   const run = (step: string, input = {}) =>
-    runStep(provisioner, { operation, step, input }, provisionOperation, { ...provisionSteps, compensate });
+    runStep(provisioner, { operation, step, input }, ['provision'], { ...provisionSteps, compensate });
   for (const step of ['reserve', 'createHome', 'activate']) {
     try {
       await run(step);

@@ -8,7 +8,7 @@ import type { TenantId } from '../tenant/tenant.ts';
 import { endpointOf } from './control-plane.ts';
 import { droppingLogin } from './drop-login.ts';
 import { ownDatabase } from './new-place.ts';
-import { endOperation, type Operation } from './operations.ts';
+import { endOperation } from './operations.ts';
 import type { Provisioner, ProvisionInput } from './provision.ts';
 import { failureOf, type Step } from './step.ts';
 
@@ -16,7 +16,7 @@ import { failureOf, type Step } from './step.ts';
  * Takes back what this operation made, and nothing else. The tenant stays, `failed`, and can be provisioned again. A home
  * that the tenant lives in is not touched: then the operation had done its work before it could say so.
  */
-export const compensate: Step<Provisioner, Operation<'provision'>> = async (
+export const compensate: Step<Provisioner, 'provision'> = async (
   provisioner,
   catalog,
   { operationId, tenant, input },
@@ -68,7 +68,7 @@ export async function takeBack(
 }
 
 /** Compensation itself failed, again and again: the operation says so, and the next provisioning takes back what is left. */
-export const abandon: Step<Provisioner, Operation<'provision'>> = async (
+export const abandon: Step<Provisioner, 'provision'> = async (
   _,
   catalog,
   { operationId, tenant },

@@ -19,7 +19,7 @@ import type { ControlPlane } from './control-plane.ts';
 import { gate } from './migrate-gate.ts';
 import { slotsFor, work } from './migrate-work.ts';
 import { requireReleaseUnedited } from './migrated.ts';
-import { beginRecorded, endOperation, type Operation, operationOf } from './operations.ts';
+import { beginRecorded, endOperation, type Operation } from './operations.ts';
 import { failureOf, operationLock, type Step, type StepEvent } from './step.ts';
 
 export interface MigrateRequest {
@@ -134,7 +134,7 @@ export const migrateSteps = {
       await totals(catalog, operationId),
     );
   },
-} as const satisfies Record<string, Step<Migrator, Operation<'migrate'>>>;
+} as const satisfies Record<string, Step<Migrator, 'migrate'>>;
 
 /** What the run has come to, over all rings. */
 async function totals(catalog: ControlConnection, operationId: string): Promise<RingCount['counts']> {
@@ -165,7 +165,3 @@ function requireRelease(release: Release, { version, digest }: MigrationRun): vo
     5,
   );
 }
-
-/** @throws TenantryError `unknown_operation` */
-export const migrateOperation = (catalog: ControlConnection, operationId: string) =>
-  operationOf(catalog, operationId, 'migrate');

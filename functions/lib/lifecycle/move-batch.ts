@@ -15,7 +15,7 @@ import { TenantryError } from '../errors.ts';
 import type { Tier } from '../tenant/tenant.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { beginMove, isThere, type MoveRequest, machineInput } from './move-begin.ts';
-import { beginRecorded, endOperation, type Operation, operationOf, operationOfKey } from './operations.ts';
+import { beginRecorded, endOperation, type Operation, operationOfKey } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 /** Moves before their switch that the connection budget has room for: what `move-tenant` holds in `infra/functions.ts`. */
@@ -112,7 +112,7 @@ export const batchSteps = {
     if (batch?.isHalted) return endBatch(catalog, batch);
     await endOperation(catalog, operationId, { state: 'failed', step, reason }, batch?.counts);
   },
-} as const satisfies Record<string, Step<Batcher, Operation<'batch'>>>;
+} as const satisfies Record<string, Step<Batcher, 'batch'>>;
 
 /** @returns whether nobody can be moved now, whoever it is */
 async function beginMoves(
@@ -197,7 +197,3 @@ async function batchOf(catalog: ControlConnection, operationId: string): Promise
   if (batch === undefined) throw new TenantryError('internal', 'This batch was not recorded: begin another.');
   return batch;
 }
-
-/** @throws TenantryError `unknown_operation` */
-export const batchOperation = (catalog: ControlConnection, operationId: string) =>
-  operationOf(catalog, operationId, 'batch');

@@ -6,14 +6,13 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { loginSecretName } from '../isolation/credentials.ts';
 import { finalSnapshotName } from './leaving-homes.ts';
-import { moveOperation } from './move.ts';
 import { moveOf } from './move-begin.ts';
 import { leavesInstance } from './move-end.ts';
 import { unlessEnded } from './move-late.ts';
 import { secretOf } from './move-target.ts';
 import { goingOn, readMoveOf } from './move-turn.ts';
 import { placeFor } from './new-place.ts';
-import { type Operation, report } from './operations.ts';
+import { type Operation, operationOf, report } from './operations.ts';
 import type { Provisioner } from './provision.ts';
 import type { Step } from './step.ts';
 
@@ -48,10 +47,10 @@ export const moveInstanceSteps = {
       const earlier = await readMoveOf(catalog, id);
       const { homeId } = await presentHome(catalog, tenant);
       const left = earlier.sourceHome === homeId ? earlier.targetHome : earlier.sourceHome;
-      await removeInstance(provisioner, catalog, await moveOperation(catalog, id), earlier, left);
+      await removeInstance(provisioner, catalog, await operationOf(catalog, id, 'move'), earlier, left);
     }
   },
-} as const satisfies Record<string, Step<Provisioner, Operation<'move'>>>;
+} as const satisfies Record<string, Step<Provisioner, 'move'>>;
 
 /** Whatever is made too late goes again, without a snapshot: nobody has lived there. */
 const unlessOver = (

@@ -224,7 +224,7 @@ export const moveSteps = {
     const both = `${reason} (What the move has made, or left, could not be removed: the tenant's next move tries again, and its offboarding.)`;
     await endOperation(catalog, operationId, { state: 'failed', step, reason: both });
   },
-} as const satisfies Record<string, Step<Mover, Operation<'move'>>>;
+} as const satisfies Record<string, Step<Mover, 'move'>>;
 
 /**
  * What earlier moves of this tenant were given up over: it would be in the way of this one.
@@ -235,7 +235,7 @@ async function removeRemains(mover: Mover, catalog: ControlConnection, kept: Rea
   for (const operationId of await movesThatLeft(catalog, kept.tenant)) {
     const move = await readMoveOf(catalog, operationId);
     const left = move.sourceHome === kept.homeId ? move.targetHome : move.sourceHome;
-    const operation = await moveOperation(catalog, operationId);
+    const operation = await operationOf(catalog, operationId, 'move');
     // What can't be removed now is tried again; the home in use is this move's from here on, or the next one's.
     const letGo = () => withSide(mover, move, kept, randomUUID(), (side) => release(side, operationId));
     const remaining = await leave(mover, catalog, { operation, move, left, kept, until }).catch(
@@ -280,7 +280,3 @@ interface Leave {
   /** Unix time, ms: no further piece is begun after it. */
   readonly until: number;
 }
-
-/** @throws TenantryError `unknown_operation` */
-export const moveOperation = (catalog: ControlConnection, operationId: string) =>
-  operationOf(catalog, operationId, 'move');

@@ -11,14 +11,7 @@ import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { droppingLogin } from './drop-login.ts';
 import { everyHome, finalSnapshotName, ownOf, secretNames } from './leaving-homes.ts';
 import { remains } from './offboard-check.ts';
-import {
-  beginOperation,
-  endOperation,
-  type Operation,
-  operationOf,
-  operationOfKey,
-  report,
-} from './operations.ts';
+import { beginOperation, endOperation, type Operation, operationOfKey, report } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 export interface OffboardRequest {
@@ -166,7 +159,7 @@ export const offboardSteps = {
   async recordFailure(_, catalog, { operationId }, failure) {
     await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
   },
-} as const satisfies Record<string, Step<Offboarder, Operation<'offboard'>>>;
+} as const satisfies Record<string, Step<Offboarder, 'offboard'>>;
 
 /** In the function that may delete instances: ends this tenant's, with a final snapshot. @throws TenantryError `instance_pending` until they are gone */
 export const instanceSteps = {
@@ -180,8 +173,4 @@ export const instanceSteps = {
       throw new TenantryError('instance_pending', `The instance ${name} is being deleted.`);
     }
   },
-} as const satisfies Record<string, Step<InstanceRemover, Operation<'offboard'>>>;
-
-/** @throws TenantryError `unknown_operation` */
-export const offboardOperation = (catalog: ControlConnection, operationId: string) =>
-  operationOf(catalog, operationId, 'offboard');
+} as const satisfies Record<string, Step<InstanceRemover, 'offboard'>>;

@@ -21,7 +21,7 @@ import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { makeHome } from './home.ts';
 import { recordMigrated, requireReleaseUnedited } from './migrated.ts';
 import { placeFor } from './new-place.ts';
-import { beginOperation, type Operation, operationOf, operationOfKey } from './operations.ts';
+import { beginOperation, type Operation, operationOfKey } from './operations.ts';
 import { tryPath } from './probe.ts';
 import type { Step } from './step.ts';
 
@@ -188,11 +188,7 @@ export const provisionSteps = {
     );
     await activateTenant(catalog, tenant, home.homeId, operationId);
   },
-} as const satisfies Record<string, Step<Provisioner, Operation<'provision'>>>;
-
-/** @throws TenantryError `unknown_operation` */
-export const provisionOperation = (catalog: ControlConnection, operationId: string) =>
-  operationOf(catalog, operationId, 'provision');
+} as const satisfies Record<string, Step<Provisioner, 'provision'>>;
 
 async function builtHome(catalog: ControlConnection, { homeId }: ProvisionInput): Promise<ReachableHome> {
   const home = await findHome(catalog, homeId);

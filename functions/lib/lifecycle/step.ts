@@ -3,7 +3,7 @@ import { isLost, remedyOfFull } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { beginAttempt, recorded } from './attempts.ts';
 import { catalogEndpoint } from './control-plane.ts';
-import type { Operation } from './operations.ts';
+import { type Operation, type OperationKind, operationOf } from './operations.ts';
 
 /** What a state machine hands to a step. */
 export interface StepEvent {
@@ -40,10 +40,10 @@ const nothingLeft = (state: 'done' | 'failed' | 'cancelled') => ({
 });
 
 /** What one state does, and what it tells the machine; `context` is what all steps of one machine work with. */
-export type Step<Context, O> = (
+export type Step<Context, Kind extends OperationKind> = (
   context: Context,
   catalog: ControlConnection,
-  operation: O,
+  operation: Operation<Kind>,
   input: StepEvent['input'],
 ) => Promise<unknown>;
 
@@ -59,13 +59,14 @@ export const operationLock = (operationId: string, turn = '') => ({
  */
 export async function runStep<
   Context extends { readonly plane: Parameters<typeof catalogEndpoint>[0] },
-  O extends Pick<Operation, 'operationId' | 'state'>,
+  Kind extends OperationKind,
 >(
   /** While it is still being made, what keeps it from it is named too. */
   context: Context | Promise<Context>,
   event: StepEvent,
-  read: (catalog: ControlConnection, operationId: string) => Promise<O>,
-  steps: Readonly<Record<string, Step<Context, O>>>,
+  /** Whose steps these are. */
+  kinds: readonly Kind[],
+  steps: Readonly<Record<string, Step<Context, Kind>>>,
   /** Within its operation, what a step takes turns with: itself and every other one, unless it is a worker of its own. */
   turnOf: (event: StepEvent) => string = () => '',
 ): Promise<unknown> {
@@ -80,7 +81,7 @@ export async function runStep<
       const [, attempt, operation] = await answersOf([
         catalog.query(`select pg_advisory_lock(${lock.sql})`, lock.values),
         beginAttempt(catalog, event.operation, event.step),
-        read(catalog, event.operation),
+        operationOf(catalog, event.operation, ...kinds),
       ]);
       if (operation.state === 'done') return nothingLeft('done');
       if (operation.state !== 'running' && takesBack.has(event.step)) return nothingLeft(operation.state);

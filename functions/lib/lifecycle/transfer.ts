@@ -10,14 +10,7 @@ import { partBegins } from '../transfer/parts.ts';
 import { openStore } from '../transfer/store.ts';
 import { requireWanted } from './cancel.ts';
 import { type ControlPlane, endpointOf } from './control-plane.ts';
-import {
-  beginOperation,
-  endOperation,
-  type Operation,
-  operationOf,
-  readOperation,
-  report,
-} from './operations.ts';
+import { beginOperation, endOperation, type Operation, readOperation, report } from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 export interface ExportRequest {
@@ -44,7 +37,8 @@ export interface ImportInput {
 }
 
 /** An offboarding exports too. */
-type Transfer = Operation<'export' | 'import' | 'offboard'>;
+export const transferKinds = ['export', 'import', 'offboard'] as const;
+type TransferKind = (typeof transferKinds)[number];
 
 export interface Transferrer {
   readonly plane: ControlPlane;
@@ -86,13 +80,13 @@ export const beginImport = (
 };
 
 /** Each export's own folder: beside another tenant's files, or those of one that failed, it would pass for more than it is. */
-const urlOf = ({ operationId, kind, input }: Transfer): string | undefined =>
+const urlOf = ({ operationId, kind, input }: Operation<TransferKind>): string | undefined =>
   kind === 'import' ? input.url : input.exportTo && `${input.exportTo}/${operationId}`;
 
 /** Does a step's work, which asks whether it is wanted still: when an operator has cancelled the operation, it ends so. */
 async function unlessCancelled(
   catalog: ControlConnection,
-  operation: Transfer,
+  operation: Operation<TransferKind>,
   work: (wanted: () => Promise<void>) => Promise<void>,
 ): Promise<void> {
   const { operationId, kind } = operation;
@@ -212,7 +206,7 @@ export const transferSteps = {
   async recordFailure(_, catalog, { operationId }, failure) {
     await endOperation(catalog, operationId, { state: 'failed', ...failureOf(failure) });
   },
-} as const satisfies Record<string, Step<Transferrer, Transfer>>;
+} as const satisfies Record<string, Step<Transferrer, TransferKind>>;
 
 function rowsOf({ tables }: Manifest): Record<string, number> {
   const counted = tables.flatMap(({ table, rows }) => (rows === undefined ? [] : { table, rows }));
@@ -224,8 +218,3 @@ function rowsOf({ tables }: Manifest): Record<string, number> {
 
 const homeInUse = (catalog: ControlConnection, tenant: TenantId): Promise<ReachableHome | undefined> =>
   homesOf(catalog, tenant).then((homes) => homes.find(({ isInUse }) => isInUse));
-
-/** @throws TenantryError `unknown_operation` when there is no such operation of a kind that exports or imports */
-export async function transferOperation(catalog: ControlConnection, operationId: string): Promise<Transfer> {
-  return operationOf(catalog, operationId, 'export', 'import', 'offboard');
-}

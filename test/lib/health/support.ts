@@ -8,11 +8,7 @@ import { askPublicUrl, canaryKeys } from '../../../functions/lib/health/public-u
 import { type HealthRun, runCanary } from '../../../functions/lib/health/run.ts';
 import type { Watch } from '../../../functions/lib/health/watch.ts';
 import { parseMasterKeys } from '../../../functions/lib/isolation/context.ts';
-import {
-  type Provisioner,
-  provisionOperation,
-  provisionSteps,
-} from '../../../functions/lib/lifecycle/provision.ts';
+import { type Provisioner, provisionSteps } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { createEndpoint } from '../../../functions/lib/mcp/endpoint.ts';
 import type { TenantId } from '../../../functions/lib/tenant/tenant.ts';
@@ -101,7 +97,7 @@ function watchOf(world: World, isRds = false, outside?: { signing: SigningKey; s
       ),
     async provision(operation) {
       for (const step of ['reserve', 'createHome', 'migrate', 'verify', 'activate'])
-        await runStep(provisioner, { operation, step, input: {} }, provisionOperation, provisionSteps);
+        await runStep(provisioner, { operation, step, input: {} }, ['provision'], provisionSteps);
     },
   };
 }

@@ -1,12 +1,7 @@
 import { recordApiKey } from '../../../functions/lib/catalog/tenants.ts';
 import { type ControlConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
-import {
-  beginOffboarding,
-  instanceSteps,
-  offboardOperation,
-  offboardSteps,
-} from '../../../functions/lib/lifecycle/offboard.ts';
+import { beginOffboarding, instanceSteps, offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
 import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
@@ -128,7 +123,7 @@ function leavingOf(world: World, lifecycle: Lifecycle) {
   const runOnce = (operation: string, step: string, input: Record<string, unknown> = {}) => {
     const { plane, instances } = lifecycle.provisioner;
     const context = { plane, instances, now: Date.now };
-    return runStep(context, { operation, step, input }, offboardOperation, {
+    return runStep(context, { operation, step, input }, ['offboard'], {
       ...offboardSteps,
       ...instanceSteps,
     });

@@ -3,7 +3,6 @@ import {
   beginMigration,
   type MigrateRequest,
   type Migrator,
-  migrateOperation,
   migrateSteps,
   turnOf,
 } from '../../../functions/lib/lifecycle/migrate.ts';
@@ -70,7 +69,7 @@ export const migratorOf = (world: World, release: Release, more: Partial<Migrato
 
 /** One step as its function runs it; `before` may kill what it runs on. */
 export const step = (migrator: Migrator, event: StepEvent) =>
-  runStep(migrator, event, migrateOperation, migrateSteps, turnOf);
+  runStep(migrator, event, ['migrate'], migrateSteps, turnOf);
 
 export const begin = (world: World, release: Release, wanted = request()) =>
   world.asProvisioner(

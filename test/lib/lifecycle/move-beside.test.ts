@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
-import { moveOperation } from '../../../functions/lib/lifecycle/move.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { startWorld, type World } from '../../support/world.ts';
 import { begin, moverOf, notes, runMove, step, tenantWithNotes } from './move.support.ts';
@@ -47,7 +46,7 @@ it.each<[string, string, string?]>([
     const error: Error = await runStep(
       moverOf(world),
       { operation, step: 'prepare', input: {} },
-      moveOperation,
+      ['move'],
       failing,
     ).then(
       () => expect.unreachable(),

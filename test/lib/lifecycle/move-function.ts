@@ -1,6 +1,6 @@
 import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { createControlPlane } from '../../../functions/lib/lifecycle/control-plane.ts';
-import { type Mover, moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
+import { type Mover, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
 import { readRelease } from '../../../functions/lib/migrations/migrator.ts';
 import type { MoverSettings } from './mover-process.ts';
@@ -20,5 +20,4 @@ const mover: Mover = {
   clock: Date.now,
 };
 
-export const handler = (event: StepEvent): Promise<unknown> =>
-  runStep(mover, event, moveOperation, moveSteps);
+export const handler = (event: StepEvent): Promise<unknown> => runStep(mover, event, ['move'], moveSteps);

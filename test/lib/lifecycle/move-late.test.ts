@@ -3,8 +3,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { forgetHome } from '../../../functions/lib/isolation/homes.ts';
-import { type Mover, moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
+import { type Mover, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { withSide } from '../../../functions/lib/lifecycle/move-sides.ts';
+import { operationOf } from '../../../functions/lib/lifecycle/operations.ts';
 import { forgetChanges } from '../../../functions/lib/move/clean-up.ts';
 import { dropHeldStaging } from '../../../functions/lib/move/staging.ts';
 import type { Strategy } from '../../../functions/lib/tenant/tenant.ts';
@@ -91,7 +92,11 @@ it.each([
     const operation = await begin(world, tenant.slug, to);
     const { promise: until, resolve: goOn } = Promise.withResolvers<void>();
     await world.asProvisioner('catalog', async (catalog) => {
-      const late = moveSteps.prepare(stalling(until, at), catalog, await moveOperation(catalog, operation));
+      const late = moveSteps.prepare(
+        stalling(until, at),
+        catalog,
+        await operationOf(catalog, operation, 'move'),
+      );
       const ended = expect(late).rejects.toMatchObject({ code: 'operation_ended' });
       await new Promise((resolve) => setTimeout(resolve, 1_000));
       await step(world, operation, 'cancel', { failedStep: 'prepare' });

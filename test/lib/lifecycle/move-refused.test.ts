@@ -4,7 +4,7 @@ import { type ControlConnection, withConnection } from '../../../functions/lib/d
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { beginMigration } from '../../../functions/lib/lifecycle/migrate.ts';
-import { moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
+import { moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { beginMove } from '../../../functions/lib/lifecycle/move-begin.ts';
 import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
 import { endOperation } from '../../../functions/lib/lifecycle/operations.ts';
@@ -113,7 +113,7 @@ describe('what does not go together', () => {
     for (const name of upToLanding) await step(world, operation, name);
     const mover = { ...moverOf(world), probe: async () => void (await suspend(world.plane, tenant.id)) };
     const event = { operation, step: 'switchOver', input: {} };
-    await expect(runStep(mover, event, moveOperation, moveSteps)).rejects.toMatchObject(suspended);
+    await expect(runStep(mover, event, ['move'], moveSteps)).rejects.toMatchObject(suspended);
     const state = async () =>
       (await admitted(world, tenant)).find(({ home_id }) => home_id === tenant.home.homeId)!.state;
     expect(await state()).toBe('suspended');

@@ -6,7 +6,7 @@ import { type ControlConnection, withConnection } from '../../../functions/lib/d
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { adminEndpoint, endpointOf } from '../../../functions/lib/lifecycle/control-plane.ts';
-import { type Mover, moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
+import { type Mover, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { beginMove, type MoveRequest, machineInput } from '../../../functions/lib/lifecycle/move-begin.ts';
 import { moveInstanceSteps } from '../../../functions/lib/lifecycle/move-instance.ts';
 import { operationOf } from '../../../functions/lib/lifecycle/operations.ts';
@@ -38,8 +38,8 @@ function provisionerOf(world: World): Provisioner {
 
 const run = (world: World, event: StepEvent) =>
   Object.hasOwn(moveInstanceSteps, event.step)
-    ? runStep(provisionerOf(world), event, moveOperation, moveInstanceSteps)
-    : runStep(moverOf(world), event, moveOperation, moveSteps);
+    ? runStep(provisionerOf(world), event, ['move'], moveInstanceSteps)
+    : runStep(moverOf(world), event, ['move'], moveSteps);
 
 export const begin = (world: World, slug: string, to: Strategy, more: Partial<MoveRequest> = {}) =>
   world.asProvisioner(

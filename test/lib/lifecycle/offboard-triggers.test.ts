@@ -1,9 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  beginOffboarding,
-  offboardOperation,
-  offboardSteps,
-} from '../../../functions/lib/lifecycle/offboard.ts';
+import { beginOffboarding, offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
 import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
@@ -50,7 +46,7 @@ const run = (operation: string, step: string, input = {}) =>
   runStep(
     { plane: world.plane, instances: { status: async () => undefined }, now: Date.now },
     { operation, step, input },
-    offboardOperation,
+    ['offboard'],
     offboardSteps,
   );
 const begin = async ({ id, slug }: TestTenant) =>

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { readSteps } from '../../../functions/lib/lifecycle/attempts.ts';
-import { offboardOperation, offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
+import { offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
 import { operationOf } from '../../../functions/lib/lifecycle/operations.ts';
 import { beginProvisioning } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
@@ -152,7 +152,7 @@ describe('whatever the tenant’s status is', () => {
   it('with a stopped instance: refused with what to do, and done once it runs', async () => {
     const { tenant, slug } = await leaving.tenantOf('database', 'dedicated');
     const operation = await leaving.begin(tenant, slug, { exportTo: 'file:///nowhere' });
-    const { input } = await leaving.catalog((connection) => offboardOperation(connection, operation));
+    const { input } = await leaving.catalog((connection) => operationOf(connection, operation, 'offboard'));
     const instance = `tenantry-${input.homes[0]!.homeId.replaceAll('-', '')}`;
     const instances = leaving.world.emulator.instances!;
     await instances.stop(instance);
@@ -212,7 +212,7 @@ it('deletes many rows in batches, over several runs, and no neighbour’s', asyn
   const now = () => Date.now() + 60_000 * minutes++;
   const event = { operation, step: 'removeHome', input: {} };
   await expect(
-    runStep({ plane, instances, now }, event, offboardOperation, offboardSteps),
+    runStep({ plane, instances, now }, event, ['offboard'], offboardSteps),
   ).resolves.toBeUndefined();
   for (const step of steps) await leaving.run(operation, step);
   const { rows } = await (await leaving.databaseOf(neighbour.id)).query(

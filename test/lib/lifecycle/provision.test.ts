@@ -4,11 +4,10 @@ import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { RetryableError, TenantryError } from '../../../functions/lib/errors.ts';
 import { endSessions } from '../../../functions/lib/isolation/homes.ts';
 import { readSteps } from '../../../functions/lib/lifecycle/attempts.ts';
-import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
+import { operationOf, readOperation } from '../../../functions/lib/lifecycle/operations.ts';
 import {
   beginProvisioning,
   type Provisioner,
-  provisionOperation,
   provisionSteps,
 } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
@@ -199,7 +198,7 @@ it('tries again when a call through the data path fails once, and says what it s
     throw new TenantryError('probe_failed', 'A call failed: busy.');
   };
   const verify = (context: Provisioner | Promise<Provisioner>) =>
-    runStep(context, { operation, step: 'verify', input: {} }, provisionOperation, provisionSteps);
+    runStep(context, { operation, step: 'verify', input: {} }, ['provision'], provisionSteps);
   await expect(verify({ ...lifecycle.provisioner, probe: busy })).rejects.toMatchObject({
     name: 'Unavailable',
     message: 'A call failed: busy.',
@@ -265,7 +264,7 @@ it('makes twenty at once: logins, grants and schemas of all of them, and every o
 it('touches no instance without the tenant’s tag', async () => {
   const { operation } = await begin('database', 'dedicated');
   const { input, tenant } = await world.asProvisioner('catalog', (catalog) =>
-    provisionOperation(catalog, operation),
+    operationOf(catalog, operation, 'provision'),
   );
   const other = world.tenants.database.a.id;
   await lifecycle.provisioner.instances.create(`tenantry-${input.homeId.replaceAll('-', '')}`, other);

@@ -7,7 +7,6 @@ import { abandon, compensate } from '../../../functions/lib/lifecycle/compensate
 import {
   beginProvisioning,
   type Provisioner,
-  provisionOperation,
   provisionSteps,
 } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
@@ -88,7 +87,7 @@ export function lifecycleOf(world: World, warm?: Access): Lifecycle {
   };
   const run: Lifecycle['run'] = (operation, step, input = {}) =>
     patiently(() =>
-      runStep(provisioner, { operation, step, input }, provisionOperation, {
+      runStep(provisioner, { operation, step, input }, ['provision'], {
         ...provisionSteps,
         compensate,
         abandon,

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
-import { moveOperation, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
+import { moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { driftOf } from '../../../functions/lib/migrations/drift.ts';
@@ -57,7 +57,7 @@ describe.each(strategies)('%s', (strategy) => {
     const to = strategy === 'schema' ? 'database' : 'schema';
     const operation = await begin(world, tenant().slug, to);
     for (const step of ['prepare', 'capture', 'copy', 'land', 'switchOver', 'complete'])
-      await runStep({ ...moverOf(world), release }, { operation, step, input: {} }, moveOperation, moveSteps);
+      await runStep({ ...moverOf(world), release }, { operation, step, input: {} }, ['move'], moveSteps);
     expect(await homeOf(world, tenant())).toMatchObject({ strategy: to });
     expect(await texts(tenant())).toContain(same.checksum);
   });

@@ -9,7 +9,7 @@ import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.t
 import {
   beginExport,
   beginImport,
-  transferOperation,
+  transferKinds,
   transferSteps,
 } from '../../../functions/lib/lifecycle/transfer.ts';
 import { FunctionError } from '../../../infra/local/lambda/environment.ts';
@@ -35,7 +35,7 @@ const importInto = ({ id, slug }: TestTenant, path: string) => {
   return leaving.catalog((catalog) => beginImport(catalog, id, request)).then(begun);
 };
 const step = (event: StepEvent) =>
-  runStep({ plane: leaving.world.plane, now: Date.now }, event, transferOperation, transferSteps);
+  runStep({ plane: leaving.world.plane, now: Date.now }, event, transferKinds, transferSteps);
 const runMachine = async (kind: 'export' | 'import', operation: string) => {
   const input = { operation, input: {} };
   const invoke = (_: string, payload: unknown) =>
@@ -85,9 +85,7 @@ describe.each(strategies)('%s', (strategy) => {
     const now = () => (ms += 8 * 60_000);
     const event = { operation, step: 'exportTenant', input: {} };
     const one = { plane: leaving.world.plane, now };
-    await expect(runStep(one, event, transferOperation, transferSteps)).rejects.toThrow(
-      '1 files are written',
-    );
+    await expect(runStep(one, event, transferKinds, transferSteps)).rejects.toThrow('1 files are written');
     await leaving.catalog((catalog) => askToCancel(catalog, operation));
     expect(await runMachine('export', operation)).toBe('SUCCEEDED');
     const [file, ...others] = readdirSync(join(path, operation));

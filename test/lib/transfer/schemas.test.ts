@@ -13,7 +13,7 @@ import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import {
   beginExport,
   beginImport,
-  transferOperation,
+  transferKinds,
   transferSteps,
 } from '../../../functions/lib/lifecycle/transfer.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
@@ -96,12 +96,7 @@ afterAll(async () => {
 });
 
 const run = (operation: string, step: string, input = {}) =>
-  runStep(
-    { plane: world.plane, now: Date.now },
-    { operation, step, input },
-    transferOperation,
-    transferSteps,
-  );
+  runStep({ plane: world.plane, now: Date.now }, { operation, step, input }, transferKinds, transferSteps);
 
 /** Ends the operation as its machine would. */
 async function finished(operation: string, step: string): Promise<void> {

@@ -11,7 +11,7 @@ import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import {
   beginExport,
   beginImport,
-  transferOperation,
+  transferKinds,
   transferSteps,
 } from '../../../functions/lib/lifecycle/transfer.ts';
 import { importTables } from '../../../functions/lib/transfer/import.ts';
@@ -36,7 +36,7 @@ const runOnce = (operation: string, step: string, now = Date.now, input = {}, mo
   runStep(
     { plane: leaving.world.plane, now, ...more },
     { operation, step, input },
-    transferOperation,
+    transferKinds,
     transferSteps,
   );
 const run = (operation: string, step: string, now?: () => number) =>
