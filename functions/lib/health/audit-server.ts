@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
+import { catalogDatabase } from '../isolation/catalog-reader.ts';
 import { connectionLimit } from '../isolation/connection-limit.ts';
+import { tenantsDatabase } from '../migrations/install.ts';
 import type { Check } from './findings.ts';
 
 /** One row of an audit; `login` says whose wall it is, null: everybody's in that database or on that server. */
@@ -124,10 +126,10 @@ union all
 select 'databases', g.rolname, format('database %s', c.datname), format('%s is granted to %s', c.privilege_type, g.rolname), format('revoke all on database %I from %I', c.datname, g.rolname)
   from connectable c join ours g on g.oid = c.grantee
  where g.is_data and (c.is_grantable or c.privilege_type <> 'CONNECT' or not case
-         when g.rolname in ('tenancy_app', 'tenancy_schemas') then c.datname = 'tenantry'
-         when g.rolname = 'tenancy_catalog_reader' then c.datname = 'tenantry_catalog'
+         when g.rolname in ('tenancy_app', 'tenancy_schemas') then c.datname = '${tenantsDatabase}'
+         when g.rolname = 'tenancy_catalog_reader' then c.datname = '${catalogDatabase}'
          -- A home's login is let into one database: its own, or the shared one through its group.
-         when g.of_home then c.datname <> 'tenantry_catalog'
+         when g.of_home then c.datname <> '${catalogDatabase}'
            and not exists (select from connectable o where o.grantee = c.grantee and o.datname <> c.datname)
            and not exists (select from pg_catalog.pg_auth_members m join ours s on s.oid = m.roleid and s.rolname = 'tenancy_schemas' where m.member = c.grantee)
          else false end)
@@ -135,7 +137,7 @@ union all
 -- Whoever owns it may open it to others, give its sessions defaults, and drop it.
 select 'databases', null, format('database %s', d.datname), format('is owned by %s', r.rolname), format('alter database %I owner to tenancy_provisioner', d.datname)
   from pg_catalog.pg_database d join pg_catalog.pg_roles r on r.oid = d.datdba left join ours o on o.oid = d.datdba
- where o.is_data or d.datname ~ '^(tenantry|tenantry_catalog|home_[0-9a-f]{32})$' and r.rolname <> 'tenancy_provisioner'
+ where o.is_data or d.datname ~ '^(${tenantsDatabase}|${catalogDatabase}|home_[0-9a-f]{32})$' and r.rolname <> 'tenancy_provisioner'
 union all
 select 'version', null, 'PostgreSQL ' || current_setting('server_version'), 'has a known hole: any SQL user can corrupt its tables (CVE-2026-6473)', 'upgrade to its newest minor version'
  where coalesce((jsonb_build_object(${Object.entries(versionFloors)
