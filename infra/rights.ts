@@ -25,7 +25,7 @@ export type Right =
   /** Dedicated instances of this product, marked with their tenant. */
   | 'create-instances'
   | 'delete-instances'
-  /** The names of all secrets of the account, to find one that nobody uses. Never a value. */
+  /** The names of all secrets of the account, to find one that nobody uses; of ours, whether they are still there. Never a value. */
   | 'list-secrets'
   | 'list-instances'
   | 'start-operations'

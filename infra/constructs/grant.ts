@@ -170,7 +170,11 @@ function statementsFor(stack: Stack, places: Places): Record<Right, () => Statem
       // It has no mark yet: RDS copies the instance's to it, in the caller's name too.
       { actions: ['rds:CreateDBSnapshot', 'rds:AddTagsToResource'], resources: [finalSnapshots] },
     ],
-    'list-secrets': () => [{ actions: ['secretsmanager:ListSecrets'], resources: ['*'] }],
+    'list-secrets': () => [
+      { actions: ['secretsmanager:ListSecrets'], resources: ['*'] },
+      // What is listed may be five minutes old.
+      { actions: ['secretsmanager:DescribeSecret'], resources: [tenantSecrets] },
+    ],
     'list-instances': () => [{ actions: ['rds:DescribeDBInstances'], resources: [arn('rds', 'db', '*')] }],
     'start-operations': () => start(Object.values(places.machines!)),
     'start-moves': () => start([places.machines!['move-tenant']!]),

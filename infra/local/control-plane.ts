@@ -49,6 +49,10 @@ export function secretsOf(store: SecretStore): Secrets {
       const secret = store.find(name);
       if (secret) await store.remove(secret);
     },
+    async isThere(name) {
+      const secret = store.find(name);
+      return secret !== undefined && secret.deleteAt === undefined;
+    },
     list: async (prefix, limit) =>
       store
         .all()

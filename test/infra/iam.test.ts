@@ -399,6 +399,16 @@ const questions: Record<string, Question> = {
     resource: () => '*',
     who: ['health-canary'],
   },
+  'whether a tenant’s secret is still there': {
+    action: 'secretsmanager:DescribeSecret',
+    resource: secret(`mcp-tenant-db/${tenant}-AbCdEf`),
+    who: ['health-canary'],
+  },
+  'whether anybody else’s secret is there': {
+    action: 'secretsmanager:DescribeSecret',
+    resource: secret('payroll/database-AbCdEf'),
+    who: [],
+  },
   'starting any other machine': {
     action: 'states:StartExecution',
     resource: () => here('states', 'stateMachine:payroll'),

@@ -15,8 +15,10 @@ export interface Secrets {
   create(name: string, value: string): Promise<void>;
   /** At once, without a recovery window: for what was never used. Done when there is none. @throws RetryableError `unavailable` */
   remove(name: string): Promise<void>;
-  /** Names that begin with `prefix`, at most `limit` of them. @throws RetryableError `unavailable` */
+  /** Names that begin with `prefix`, at most `limit` of them: as they were within the last five minutes. @throws RetryableError `unavailable` */
   list(prefix: string, limit: number): Promise<string[]>;
+  /** Whether there is one now that is not about to be deleted. No value is read. @throws RetryableError `unavailable` */
+  isThere(name: string): Promise<boolean>;
 }
 
 /** Secrets Manager. The client is loaded at its first use: it is a good part of a function's load time. */
@@ -101,6 +103,17 @@ export function createSecrets(): Secrets {
         .catch((error) => {
           if (!(error instanceof sdk.ResourceNotFoundException)) throw awsFailure(service, error);
         });
+    },
+    async isThere(name) {
+      const { sdk, client } = await load();
+      try {
+        return (
+          (await client.send(new sdk.DescribeSecretCommand({ SecretId: name }))).DeletedDate === undefined
+        );
+      } catch (error) {
+        if (error instanceof sdk.ResourceNotFoundException) return false;
+        throw awsFailure(service, error);
+      }
     },
     async list(prefix, limit) {
       const { sdk, client } = await load();

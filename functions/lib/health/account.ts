@@ -68,7 +68,7 @@ export async function auditSecrets(
     // Not even a sixteenth fits: what is missing can't be told from what was cut off.
     if (there === undefined) continue;
     findings.push(...(await missingSecrets(watch, catalog, wanted, there, picture)));
-    findings.push(...(await strangeSecrets(catalog, wanted, there, picture)));
+    findings.push(...(await strangeSecrets(watch, catalog, wanted, there, picture)));
   }
   return findings;
 }
@@ -131,8 +131,8 @@ async function missingSecrets(
   const findings: HealthFinding[] = [];
   const busyNow = missing.length > 0 ? await readBusy(catalog) : busy;
   for (const [name, { slug, strategy, tenant }] of missing) {
-    // Begun since the catalog was read, or made since the names were.
-    if (busyNow.has(tenant) || (await secrets.list(name, 1)).length > 0) continue;
+    // Begun since the catalog was read, or made since the names were, which lag behind by minutes.
+    if (busyNow.has(tenant) || (await secrets.isThere(name))) continue;
     const object = `secret ${name} of ${slug}`;
     const why = `npm run tenants -- why ${slug}`;
     findings.push(finding('secrets', [strategy], object, 'is not there: new connections fail', why));
@@ -141,6 +141,7 @@ async function missingSecrets(
 }
 
 async function strangeSecrets(
+  { secrets }: Pick<Watch, 'secrets'>,
   catalog: ControlConnection,
   wanted: ReadonlyMap<string, Needing>,
   { names }: Listed,
@@ -150,12 +151,14 @@ async function strangeSecrets(
     (name) => !wanted.has(name) && !isOfCluster(name, servers) && ![...busy].some((id) => holds(name, id)),
   );
   const begun = strangers.length > 0 ? await begunMeanwhile(catalog) : [];
-  return strangers
-    .filter((name) => !begun.some((id) => holds(name, id)))
-    .map((name) => {
-      const remedy = 'delete it, when you know what it is from';
-      return finding('orphans', [], `secret ${name}`, 'is there, but no home needs it', remedy);
-    });
+  const findings: HealthFinding[] = [];
+  for (const name of strangers.filter((name) => !begun.some((id) => holds(name, id)))) {
+    // Deleted minutes ago, it may still be listed.
+    if (!(await secrets.isThere(name))) continue;
+    const remedy = 'delete it, when you know what it is from';
+    findings.push(finding('orphans', [], `secret ${name}`, 'is there, but no home needs it', remedy));
+  }
+  return findings;
 }
 
 /** The pair that signs API keys: those that are out go on without it, another one can't be made. */

@@ -16,7 +16,7 @@ import type { PublicAnswer } from './public-url.ts';
 export interface Watch {
   /** Without the keys: they are part of what is watched, and read anew by every run. */
   readonly plane: Omit<ControlPlane, 'keys'>;
-  readonly secrets: Pick<Secrets, 'list'>;
+  readonly secrets: Pick<Secrets, 'list' | 'isThere'>;
   /** As this deployment calls them. */
   readonly keySecrets: KeySecrets;
   /** @throws TenantryError when they can't be read */

@@ -137,6 +137,19 @@ describe('what is not in a database', () => {
     ]);
   });
 
+  it('no tenant whose secret is newer than the list of them, and none that is gone and still listed', async () => {
+    const { a } = world.tenants.database;
+    const stray = loginSecretName(a.home.clusterId, `t_${'1'.repeat(32)}`);
+    // AWS’s list may be five minutes old.
+    const list: Watch['secrets']['list'] = async (prefix, limit) => {
+      const now = await world.secrets.list(prefix, limit);
+      const then = now.filter((name) => name !== tenantSecretName(a.id));
+      return stray.startsWith(prefix) ? [...then, stray] : then;
+    };
+    const late = { ...watch, secrets: { ...world.secrets, list } };
+    expect(told(await runOnce(late))).toEqual([]);
+  });
+
   it('the signing keys’ secret that is gone, or that is another', async () => {
     const name = 'tenancy/context-key';
     const kept = await world.secrets.read(name, true);
