@@ -67,13 +67,15 @@ export function createSecrets(): Secrets {
     } catch (error) {
       if (error instanceof sdk.ResourceNotFoundException)
         await sendCreate(name, value).catch((error) => {
-          if (!(error instanceof sdk.ResourceExistsException)) throw awsFailure(service, error);
           // Somebody else was first.
-          return put().catch(failsAs(service));
+          if (error instanceof sdk.ResourceExistsException) return put().catch(failsAs(service));
+          throw writeFailure(sdk, error);
         });
       // Deleted not long ago: the name is free only after its recovery window, but the secret can be taken back.
       else if (error instanceof sdk.InvalidRequestException) {
-        await client.send(new sdk.RestoreSecretCommand({ SecretId: name })).catch(failsAs(service));
+        await client.send(new sdk.RestoreSecretCommand({ SecretId: name })).catch((error) => {
+          throw writeFailure(sdk, error);
+        });
         await put().catch(failsAs(service));
       } else throw awsFailure(service, error);
     }
@@ -135,3 +137,11 @@ export function createSecrets(): Secrets {
     },
   };
 }
+
+/** One that was removed at once goes in the background, and has its name until then: seconds, in which it can't be taken back either. */
+const writeFailure = (sdk: typeof import('@aws-sdk/client-secrets-manager'), cause: unknown) =>
+  cause instanceof sdk.InvalidRequestException
+    ? new RetryableError('unavailable', 'A secret of that name is still being deleted. Try again.', 2, {
+        cause,
+      })
+    : awsFailure(service, cause);

@@ -67,6 +67,13 @@ it('a refusal stays one, and says why', async () => {
   expect(await answersTo(400, 'AccessDenied')).toMatchObject(all({ code: 'internal', message }));
 });
 
+it('a secret may be written again once one of its name, which was removed, has gone', async () => {
+  fault = { status: 400, name: 'InvalidRequestException' };
+  const gone = { code: 'unavailable', message: expect.stringContaining('still being deleted') };
+  await expect(secrets.create('one', 'x')).rejects.toMatchObject(gone);
+  await expect(secrets.write('one', 'x')).rejects.toMatchObject(gone);
+});
+
 it('tells what could not be read as it is, and not as S3’s', async () => {
   fault = { status: 503, name: 'ServiceUnavailable' };
   const broken = Readable.from(
