@@ -11,7 +11,7 @@ export interface Route {
   readonly path: string;
   /** `metadata`: answered by the gateway itself (MOCK), so that a login works while every function is down. */
   readonly target: FunctionName | 'metadata';
-  /** The authorizer decides first. Its only identity source is `Authorization`: without that header the answer is 401. */
+  /** The authorizer decides first, also on who sends no token: API Gateway does so itself only where verdicts are cached. */
   readonly authorized: boolean;
 }
 

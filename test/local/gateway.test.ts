@@ -46,7 +46,8 @@ const post = (body: unknown, headers: Record<string, string> = good) =>
   });
 
 describe('who may call', () => {
-  test('without a token the answer is 401 with where to log in, for every method', async () => {
+  test('without a token the answer is 401 with where to log in, for every method: the authorizer’s word', async () => {
+    const asked = vi.spyOn(lambda, 'invoke');
     for (const method of ['POST', 'GET', 'DELETE']) {
       const response = await fetch(`${base}/mcp`, { method });
       expect(response.status).toBe(401);
@@ -55,6 +56,9 @@ describe('who may call', () => {
       );
       expect(await response.json()).toMatchObject({ error: 'unauthorized' });
     }
+    // API Gateway answers a missing identity source by itself only where it caches verdicts.
+    expect(asked.mock.calls.map(([name]) => name)).toEqual(['authorizer', 'authorizer', 'authorizer']);
+    asked.mockRestore();
     expect((await post({ does: 'show' }, { authorization: 'Bearer forged' })).status).toBe(401);
   });
 
