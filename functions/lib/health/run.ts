@@ -1,4 +1,4 @@
-import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { withConnection } from '../database/connect.ts';
 import { catalogDatabase } from '../isolation/catalog-reader.ts';
 import type { MasterKeys } from '../isolation/context.ts';
 import { catalogEndpoint } from '../lifecycle/control-plane.ts';
@@ -6,16 +6,16 @@ import { auditInstances, auditSecrets, auditSigningKeys } from './account.ts';
 import { auditDatabase } from './audit-database.ts';
 import { auditUntried, findCanaries, type Pair, provisionCanary } from './canaries.ts';
 import { type Check, checks, finding, type HealthFinding, type HealthState, stateOf } from './findings.ts';
-import { type Tally, tallyFrom } from './in-a-row.ts';
+import { tallyFrom } from './in-a-row.ts';
 import { auditPublicUrl } from './outside.ts';
 import { type Picture, readPicture } from './picture.ts';
 import { isSampled, lastInARow, placesOf, proofOf, stillThere } from './places.ts';
 import { type HealthReport, type Next, readNext, saveRecord } from './record.ts';
 import { auditFunctions, type Runtimes } from './runtime.ts';
 import { auditMoves, auditOperations, auditQuarantine, auditTenants } from './upkeep.ts';
-import { type Visit, visit } from './visit.ts';
+import { type Place, type Visit, visit } from './visit.ts';
 import { tryWalls } from './walls.ts';
-import { inParallel, part, reasonOf, takingTurns, type Watch, within } from './watch.ts';
+import { inParallel, part, type Run, reasonOf, takingTurns, type Watch, within } from './watch.ts';
 
 /** Homes with tables of their own that one run looks at: two thousand come round in less than an hour. */
 const homesAtOnce = 48;
@@ -53,71 +53,52 @@ export async function runCanary(
       `select pg_try_advisory_lock(hashtext('tenancy.canary'), 0) as first`,
     );
     if (!rows[0]!.first) return undefined;
-    const started = clock();
-    const next = await readNext(catalog);
-    const seen = await look(watch, catalog, next, started, clock, size);
-    const run = { state: stateOf(seen.report.findings), report: { ...seen.report, ms: clock() - started } };
-    await saveRecord(catalog, new Date(started), run.state, run.report, seen.next);
-    return run;
+    const now = clock();
+    const known = await readNext(catalog);
+    const picture = await readPicture(catalog, known.after, size);
+    const [{ keys, findings: keyless }, dedicated] = await Promise.all([
+      readKeys(watch, picture),
+      lookAtInstances(watch, picture),
+    ]);
+    const tally = tallyFrom(known.undone);
+    const isLate = () => clock() >= now + homesMs;
+    const run: Run = { watch, catalog, picture, keys, known, tally, now, isLate };
+    const seen = await look(run, [...keyless, ...dedicated.findings], dedicated.away);
+    const report = { ...seen.report, ms: clock() - now };
+    const state = stateOf(report.findings);
+    await saveRecord(catalog, new Date(now), state, report, seen.next);
+    return { state, report };
   });
 }
 
 async function look(
-  watch: Watch,
-  catalog: ControlConnection,
-  next: Next,
-  now: number,
-  clock: () => number,
-  size: number,
+  run: Run,
+  before: readonly HealthFinding[],
+  away: ReadonlySet<string>,
 ): Promise<{ report: Omit<HealthReport, 'ms'>; next: Next }> {
-  const picture = await readPicture(catalog, next.after, size);
-  const [{ keys, findings: keyless }, dedicated] = await Promise.all([
-    readKeys(watch, picture),
-    lookAtInstances(watch, picture),
-  ]);
-  const places = placesOf(picture, dedicated.away);
+  const { watch, catalog, picture, known, tally, now, isLate } = run;
+  const places = placesOf(picture, away);
   const { pairs, missing } = await findCanaries(catalog, picture.strategies);
-  const results: Visit[] = [];
-  const looked = new Set<string>();
-  const runtimes: Runtimes[] = [];
+  let ofCatalog: Runtimes = {};
   const counts = { failed: 0, quarantined: 0 };
-  const tally = tallyFrom(next.undone);
-  const isLate = () => clock() >= now + homesMs;
   // However late it is, one has its turn: shared databases that don't answer must not keep all others from theirs for ever.
   const first = places.find(({ isShared, homes }) => !isShared && homes.some(isSampled));
 
-  const parts = await Promise.all([
-    ...pairs.map((pair) => walls(watch, keys, pair, now, tally)),
+  const [inspected, ...parts] = await Promise.all([
+    inParallel(places, width, async (place) =>
+      place.isShared || place === first || !isLate() ? inspect(run, place) : undefined,
+    ).then((all) => all.filter((one) => one !== undefined)),
+    ...pairs.map((pair) => walls(run, pair)),
     ...pairs.map((pair) => dataPath(watch, pair)),
     // Beside all else: while one can't be begun, the others' walls are tried.
     ...missing.map((canary) => part(canary.slug, () => provisionCanary(watch, catalog, canary))),
     auditPublicUrl(watch, catalog, pairs, now),
-    inParallel(places, width, async (place) => {
-      if (!place.isShared && isLate() && place !== first) return [];
-      let result: Visit | undefined;
-      const inspect = async () => {
-        result = await visit(watch, catalog, picture, keys, place, next, isLate, found);
-        return [];
-      };
-      const found: HealthFinding[] = [];
-      const failure = await part(`database ${place.database}`, inspect, {
-        ms: placeMs,
-        proof: proofOf(place, picture, tally),
-      });
-      if (result !== undefined) {
-        results.push(result);
-        runtimes.push(result.runtimes);
-      }
-      // One that can't be reached must not keep the others from their turn.
-      for (const homeId of result?.looked ?? place.homes.map((home) => home.homeId)) looked.add(homeId);
-      return [...found, ...failure];
-    }).then((each) => each.flat()),
     part(
       'the catalog’s database',
       async () => {
         const all = picture.strategies;
-        const functions = await auditFunctions(catalog, 'catalog', catalogDatabase, all, next.runtimes);
-        runtimes.push(functions.runtimes);
+        const functions = await auditFunctions(catalog, 'catalog', catalogDatabase, all, known.runtimes);
+        ofCatalog = functions.runtimes;
         const rows = await auditDatabase(catalog, []);
         return [
           ...functions.findings,
@@ -138,32 +119,57 @@ async function look(
       counts.quarantined = quarantined;
       return findings;
     }),
-    part('secrets', () => auditSecrets(watch, catalog, picture, next.secrets)),
+    part('secrets', () => auditSecrets(watch, catalog, picture, known.secrets)),
     part('the pair that signs API keys', () => auditSigningKeys(watch)),
   ]);
-  const tried = keys === undefined ? [] : pairs.map(({ strategy }) => strategy);
+  const tried = run.keys === undefined ? [] : pairs.map(({ strategy }) => strategy);
   const untried = auditUntried(picture.strategies, tried, tally);
-  const findings = distinct([...keyless, ...untried, ...dedicated.findings, ...parts.flat()]);
+  const findings = distinct([
+    ...before,
+    ...untried,
+    ...inspected.flatMap((one) => one.findings),
+    ...parts.flat(),
+  ]);
+  const visits = inspected.flatMap((one) => one.visit ?? []);
+  const looked = new Set(inspected.flatMap((one) => one.looked));
   return {
     report: {
       strategies: picture.strategies,
       checks: verdicts(findings),
       findings: findings.slice(0, kept),
       found: findings.length,
-      sessionLocks: results.reduce((sum, result) => sum + result.sessionLocks, 0),
+      sessionLocks: visits.reduce((sum, one) => sum + one.sessionLocks, 0),
       operationsFailed: counts.failed,
       homesQuarantined: counts.quarantined,
       homes: looked.size,
     },
     next: {
-      after: lastInARow(picture.homes, looked, dedicated.away) ?? next.after,
-      secrets: (next.secrets + 1) % 16,
+      after: lastInARow(picture.homes, looked, away) ?? known.after,
+      secrets: (known.secrets + 1) % 16,
       // What a place has seen for the first time is compared from now on; what was known stays as it was.
-      runtimes: Object.assign({}, ...runtimes, next.runtimes),
-      passes: Object.assign({}, ...results.map(({ passes }) => passes), next.passes),
-      undone: stillThere(tally.undone, picture, dedicated.away),
+      runtimes: Object.assign({}, ofCatalog, ...visits.map(({ runtimes }) => runtimes), known.runtimes),
+      passes: Object.assign({}, ...visits.map(({ passes }) => passes), known.passes),
+      undone: stillThere(tally.undone, picture, away),
     },
   };
+}
+
+/** Looks into one database. What was found before it failed counts too. */
+async function inspect(
+  run: Run,
+  place: Place,
+): Promise<{ findings: HealthFinding[]; looked: readonly string[]; visit: Visit | undefined }> {
+  const found: HealthFinding[] = [];
+  let made: Visit | undefined;
+  const work = async () => {
+    made = await visit(run, place, found);
+    return [];
+  };
+  const proof = proofOf(place, run.picture, run.tally);
+  const failure = await part(`database ${place.database}`, work, { ms: placeMs, proof });
+  // One that can't be reached must not keep the others from their turn.
+  const looked = made?.looked ?? place.homes.map(({ homeId }) => homeId);
+  return { findings: [...found, ...failure], looked, visit: made };
 }
 
 async function lookAtInstances(watch: Watch, picture: Picture) {
@@ -190,13 +196,7 @@ async function readKeys(
   }
 }
 
-async function walls(
-  watch: Watch,
-  keys: MasterKeys | undefined,
-  pair: Pair,
-  now: number,
-  tally: Tally,
-): Promise<HealthFinding[]> {
+async function walls({ watch, keys, now, tally }: Run, pair: Pair): Promise<HealthFinding[]> {
   if (keys === undefined) return [];
   return part(`the canaries of ${pair.strategy}`, () => tryWalls(watch, keys, pair, now), {
     proof: { strategies: [pair.strategy], name: pair.strategy, tally },

@@ -1,5 +1,4 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
-import type { MasterKeys } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
 import { adminEndpoint } from '../lifecycle/control-plane.ts';
@@ -9,11 +8,11 @@ import { auditDatabase, auditGrants } from './audit-database.ts';
 import { type AuditRow, auditServer, sessionLocks } from './audit-server.ts';
 import type { ConnectionFacts } from './budget.ts';
 import { finding, type HealthFinding, type Risk } from './findings.ts';
-import { homesIn, type OwnedHome, type Picture, type Server } from './picture.ts';
+import { homesIn, type OwnedHome, type Server } from './picture.ts';
 import { compareHomes, compareIds, compareNames } from './reality.ts';
 import { auditFunctions, auditKeys, auditPass, type Passes, type Runtimes } from './runtime.ts';
 import { auditSecretsOf } from './secrets.ts';
-import type { Watch } from './watch.ts';
+import type { Run } from './watch.ts';
 
 /** One database to look into, and the homes in it whose turn it is. */
 export interface Place {
@@ -40,14 +39,8 @@ const atOnce = 16;
 
 /** As tenancy_provisioner, in one database: everything that the catalogs say about it. Changes nothing, waits for no lock. */
 export async function visit(
-  { plane, connectionFacts }: Pick<Watch, 'plane' | 'connectionFacts'>,
-  catalog: ControlConnection,
-  picture: Picture,
-  keys: MasterKeys | undefined,
+  { watch: { plane, connectionFacts }, catalog, picture, keys, known, isLate }: Run,
   { server, database, databaseId, isShared, homes }: Place,
-  known: Pick<Visit, 'runtimes' | 'passes'>,
-  /** No further home is begun then, after the first few. */
-  isLate: () => boolean,
   /** Gets what is found as it is found: what comes after it may fail. */
   findings: HealthFinding[],
 ): Promise<Visit> {
@@ -98,6 +91,7 @@ export async function visit(
       findings.push(...(await missingGrants(connection, [sharedHome], 'service')));
     }
     const looked: string[] = [];
+    // However late it is, the first few have their turn.
     for (let from = 0; from < homes.length && (from === 0 || !isLate()); from += atOnce) {
       const some = homes.slice(from, from + atOnce);
       looked.push(...some.map(({ homeId }) => homeId));

@@ -10,7 +10,9 @@ import type { Strategy, TenantId } from '../tenant/tenant.ts';
 import type { ConnectionFacts } from './budget.ts';
 import { finding, type HealthFinding } from './findings.ts';
 import { type Tally, tooOften } from './in-a-row.ts';
+import type { Picture } from './picture.ts';
 import type { PublicAnswer } from './public-url.ts';
+import type { Next } from './record.ts';
 
 /** What a run works with; built once by the canary's handler. */
 export interface Watch {
@@ -41,6 +43,23 @@ export interface Watch {
   askPublicUrl(): Promise<PublicAnswer>;
   /** Lets an operation of kind `provision` run. */
   provision(operationId: string): Promise<void>;
+}
+
+/** One run, as its parts see it. */
+export interface Run {
+  readonly watch: Watch;
+  /** The parts' statements take turns on it. */
+  readonly catalog: ControlConnection;
+  readonly picture: Picture;
+  /** undefined: they can't be read. */
+  readonly keys: MasterKeys | undefined;
+  /** What the run before has left. */
+  readonly known: Next;
+  readonly tally: Tally;
+  /** When it began, Unix time, ms. */
+  readonly now: number;
+  /** Whether nothing that can wait shall be begun any more. */
+  readonly isLate: () => boolean;
 }
 
 /** What a part of a run shows, and under which name the runs are counted that could not make it. */
