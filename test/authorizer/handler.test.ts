@@ -160,7 +160,7 @@ describe('unauthorized', () => {
     await expect(handler(event(...request()))).rejects.toThrow(/^Unauthorized$/);
   });
 
-  it('and the log says why, without the token', async () => {
+  it('the log says why a token is refused, without the token', async () => {
     log.mockClear();
     await expect(handler(event({ Authorization: `Bearer ${await sign(key, { exp: 1 })}` }))).rejects.toThrow(
       'Unauthorized',

@@ -13,7 +13,7 @@ it.each(Object.entries(variants))('leaves no finding of the AwsSolutions pack op
   expect(() => app.synth()).not.toThrow();
 });
 
-it.each(['aurora', 'instance'])('nor where the settings ask for less of an %s', (kind) => {
+it.each(['aurora', 'instance'])('leaves none open where the settings ask for less of an %s', (kind) => {
   const { app } = synthesize({ cluster: { kind, standby: false, deletionProtection: false } });
   Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
   expect(() => app.synth()).not.toThrow();

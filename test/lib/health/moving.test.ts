@@ -35,7 +35,7 @@ describe.each(ways)('while a tenant moves from %s to %s', (from, to) => {
     await isGreen('reversed');
   });
 
-  it('nor when it completes, nor when it is called off', async () => {
+  it('the canary finds nothing when it completes, nor when it is called off', async () => {
     const tenant = await tenantWithNotes(world, from, 20);
     const off = await begin(world, tenant.slug, to);
     for (const name of ['prepare', 'capture', 'copy'] as const) await step(world, off, name);

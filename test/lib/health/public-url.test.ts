@@ -210,7 +210,7 @@ describe('a run names what is wrong with the public URL', () => {
     for (const { token } of await readKeys()) expect(text).not.toContain(token.split('.')[2]!);
   });
 
-  it('and says so in its metrics', async () => {
+  it('metrics say in which runs it fails, and in which it does not', async () => {
     vi.stubEnv('POWERTOOLS_DEV', 'true');
     vi.stubEnv('POWERTOOLS_METRICS_DISABLED', 'false');
     const lines: string[] = [];

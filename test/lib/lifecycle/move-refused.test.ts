@@ -107,7 +107,7 @@ describe('what does not go together', () => {
     expect((await notes(world, tenant)).size).toBe(5);
   });
 
-  it('and one that is suspended while both homes are compared, in every moment of it', async () => {
+  it('a tenant that is suspended while both homes are compared stays so, in every moment of it', async () => {
     const tenant = await tenantWithNotes(world, 'schema', 5);
     const operation = await begin(world, tenant.slug, 'rls');
     for (const name of upToLanding) await step(world, operation, name);

@@ -217,7 +217,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
     expect((await homeOf(world, tenant)).strategy).toBe(to);
   });
 
-  it('and when the move was given up too, for hours', async () => {
+  it('a fence that a move has left when it was given up is taken down by the next look', async () => {
     const tenant = await tenantWithNotes(world, from, 50, 7);
     const operation = await begin(world, tenant.slug, to);
     for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
@@ -235,7 +235,7 @@ describe.each(ways)('from %s to %s', (from, to) => {
     );
   });
 
-  it('and a home whose move was given up can be moved again', async () => {
+  it('a home whose move was given up is left alone by the look, and can be moved again', async () => {
     const tenant = await tenantWithNotes(world, from, 50, 7);
     const given = await begin(world, tenant.slug, to);
     for (const name of ['prepare', 'capture'] as const) await step(world, given, name);

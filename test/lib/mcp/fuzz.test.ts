@@ -112,7 +112,7 @@ test('however a request is changed, the answer is JSON-RPC or nothing, and never
   }
 });
 
-test('nor does any other body get anything else', async () => {
+test('any other body is answered 400, as JSON-RPC', async () => {
   const { endpoint, lines } = testEndpoint();
   const body = fc.oneof(
     json.map((value) => JSON.stringify(value)),

@@ -55,7 +55,7 @@ describe('before anything runs, a refusal names file, line and statement, and sa
     expect(parse(sql)).toThrow(remedy);
   });
 
-  it('and all that is wrong with a file, each fault once', () => {
+  it('tells all that is wrong with a file, each fault once', () => {
     const dump =
       'create table public.a (id int);\ncopy public.a from stdin;\n1\n\\.\nselect 1;\ncreate table public.b (id int);\nalter table public.b add x int';
     expect(parse(dump)).toThrow(
@@ -63,7 +63,7 @@ describe('before anything runs, a refusal names file, line and statement, and sa
     );
   });
 
-  it('and where a quote or a comment begins that does not end, or the file is no plain text', () => {
+  it('tells where a quote or a comment begins that does not end, and of a file that is no plain text', () => {
     expect(parse("select 1;\nselect 'open")).toThrow(/does not end, from line 2: end it/);
     for (const sql of ['\ufeff-- shared\nselect 1', 'select 1\0'])
       expect(parse(sql)).toThrow(/save it as UTF-8/);
@@ -109,7 +109,7 @@ describe('a statement is one where PostgreSQL sees one', () => {
     expect(await isCommitted(sql)).toBe(true);
     expect(parse(sql)).toThrow(/handles transactions, at line/);
   });
-  it.each(harmless)('and finds none in: %s', async (sql) => {
+  it.each(harmless)('finds no COMMIT in: %s', async (sql) => {
     expect(await isCommitted(sql)).toBe(false);
     expect(parse(sql)().sql).toBe(sql);
   });
