@@ -91,7 +91,7 @@ describe('a command’s exit code', () => {
       const post = async () => ({ status: 200, body: { tier: 'pro', to: 'schema', tenants: found } });
       return moveTier(
         { post } as unknown as AdminClient,
-        { ...createOutput(true), print() {} },
+        { ...createOutput(true), answer() {} },
         {},
         { dryRun: true },
       );

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { HealthView, TenantHealthView } from '../../lib/admin/health.ts';
 import type { AdminClient } from './connection.ts';
-import { card, duration, json, type Output, table } from './output.ts';
+import { card, duration, type Output, table } from './output.ts';
 
 /** Exit code 1 when a tenant is at risk, or when nobody watches: for scripts. */
 export function healthCommand(program: Command, client: AdminClient, output: () => Output): void {
@@ -11,22 +11,20 @@ export function healthCommand(program: Command, client: AdminClient, output: () 
     .action(async (slug?: string) => {
       if (slug !== undefined) {
         const { body } = await client.get<TenantHealthView>(`/health?tenant=${encodeURIComponent(slug)}`);
-        return output().print(output().json ? json(body) : tenantCard(body));
+        return output().answer(body, tenantCard(body));
       }
       const { body } = await client.get<HealthView>('/health');
       if (body.state === 'broken' || body.state === 'down') process.exitCode = 1;
-      if (output().json) return output().print(json(body));
-      output().print(overview(body));
       const findings = body.report?.findings ?? [];
-      if (findings.length === 0) return;
       const rows = findings.map(({ check, strategies, object, finding, remedy }) => [
         check,
         strategies.join(' '),
         `${object} ${finding}`,
         remedy,
       ]);
-      output().print(table(['check', 'strategy', 'what is wrong', 'what to do'], rows));
-      const unshown = body.report!.found - findings.length;
+      const wrong = table(['check', 'strategy', 'what is wrong', 'what to do'], rows);
+      output().answer(body, findings.length === 0 ? overview(body) : `${overview(body)}\n${wrong}`);
+      const unshown = (body.report?.found ?? 0) - findings.length;
       if (unshown > 0) output().note(`And ${unshown} more.`);
     });
 }

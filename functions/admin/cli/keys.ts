@@ -1,18 +1,17 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import type { KeyView } from '../../lib/admin/keys.ts';
 import { moment } from '../../lib/admin/moment.ts';
 import type { TenantView } from '../../lib/admin/tenants.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
-import { json, type Output, table } from './output.ts';
+import { list, wholeNumber } from './options.ts';
+import { type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 export function keyCommands(program: Command, client: AdminClient, output: () => Output): void {
   program
     .command('token <slug>')
     .description('an access token of the local issuer for a tenant, good for an hour')
-    .option('--scopes <scopes>', 'what it may, comma-separated; all by default', (text) =>
-      text.split(',').filter(Boolean),
-    )
+    .option('--scopes <scopes>', 'what it may, comma-separated; all by default', list)
     .action(async (slug: string, { scopes = [] }) => {
       if (client.isDeployed)
         throw new CommandFailure(
@@ -22,7 +21,7 @@ export function keyCommands(program: Command, client: AdminClient, output: () =>
         );
       const { body: tenant } = await client.get<TenantView>(tenantPath(slug));
       const { body } = await client.post<{ token: string }>('/local/token', { tenant: tenant.id, scopes });
-      output().print(output().json ? json(body) : body.token);
+      output().answer(body, body.token);
     });
 
   const keys = program.command('keys').description('API keys of a tenant');
@@ -30,17 +29,14 @@ export function keyCommands(program: Command, client: AdminClient, output: () =>
   keys
     .command('create <slug>')
     .description('mint a key; its token is shown this once')
-    .requiredOption('--scopes <scopes>', 'what it may, comma-separated', (text) =>
-      text.split(',').filter(Boolean),
-    )
+    .requiredOption('--scopes <scopes>', 'what it may, comma-separated', list)
     .option('--name <name>', 'to tell it from others', 'agent')
     .option('--days <days>', 'until it expires', wholeNumber, 365)
     .option('--idempotency-key <key>', 'the same key and request: the same API key')
     .action(async (slug: string, { idempotencyKey, ...body }) => {
       const path = tenantPath(slug, '/keys');
       const { body: key } = await client.post<KeyView & { token: string }>(path, body, idempotencyKey);
-      if (output().json) return output().print(json(key));
-      output().print(key.token);
+      output().answer(key, key.token);
       output().note(
         `Key ${key.id} of ${slug}: ${key.scopes.join(', ')}, until ${moment(key.expiresAt)}. It is shown this once.`,
       );
@@ -51,7 +47,6 @@ export function keyCommands(program: Command, client: AdminClient, output: () =>
     .description('its keys; never their tokens')
     .action(async (slug: string) => {
       const { body } = await client.get<{ keys: KeyView[] }>(tenantPath(slug, '/keys'));
-      if (output().json) return output().print(json(body.keys));
       const rows = body.keys.map(({ id, name, scopes, expiresAt, revokedAt }) => [
         id,
         name,
@@ -59,7 +54,7 @@ export function keyCommands(program: Command, client: AdminClient, output: () =>
         moment(expiresAt),
         moment(revokedAt),
       ]);
-      output().print(table(['key', 'name', 'scopes', 'expires', 'revoked'], rows));
+      output().answer(body.keys, table(['key', 'name', 'scopes', 'expires', 'revoked'], rows));
     });
 
   keys
@@ -68,11 +63,6 @@ export function keyCommands(program: Command, client: AdminClient, output: () =>
     .action(async (slug: string, id: string) => {
       const path = tenantPath(slug, `/keys/${encodeURIComponent(id)}/revoke`);
       const { body } = await client.post<KeyView>(path, {});
-      output().print(output().json ? json(body) : `Key ${id} is revoked.`);
+      output().answer(body, `Key ${id} is revoked.`);
     });
-}
-
-function wholeNumber(text: string): number {
-  if (!/^[1-9]\d{0,4}$/.test(text)) throw new InvalidArgumentError('It has to be a whole number.');
-  return Number(text);
 }

@@ -9,7 +9,7 @@ import { keyCommands } from './keys.ts';
 import { migrateCommands } from './migrate.ts';
 import { moveCommands } from './move.ts';
 import { offboardCommand } from './offboard.ts';
-import { createOutput, json } from './output.ts';
+import { createOutput } from './output.ts';
 import { tenantCommands } from './tenants.ts';
 import { transferCommands } from './transfer.ts';
 
@@ -46,20 +46,19 @@ const operations = program
     if (watch) return watchOperations(client, output());
     if (id !== undefined) {
       const { body } = await client.get<OperationWithSteps>(`/operations/${encodeURIComponent(id)}`);
-      return output().print(output().json ? json(body) : operationText(body));
+      return output().answer(body, operationText(body));
     }
     const { body } = await client.get<{ operations: OperationView[] }>('/operations');
-    output().print(output().json ? json(body.operations) : operationsTable(body.operations));
+    output().answer(body.operations, operationsTable(body.operations));
   });
 operations
   .command('cancel <id>')
   .description('end an export or an import that is under way')
   .action(async (id: string) => {
     const { body } = await client.post<OperationView>(`/operations/${encodeURIComponent(id)}/cancel`, {});
-    output().print(
-      output().json
-        ? json(body)
-        : 'It ends within seconds; an import that is writing a large table, when that is written.',
+    output().answer(
+      body,
+      'It ends within seconds; an import that is writing a large table, when that is written.',
     );
     output().note(`npm run tenants -- operations ${id}`);
   });

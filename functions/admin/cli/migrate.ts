@@ -1,13 +1,12 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import type { DriftPage } from '../../lib/admin/drift.ts';
 import type { PlanView } from '../../lib/admin/migration-plan.ts';
 import type { PinView, RunView } from '../../lib/admin/migrations.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { follow, type Progress, requireDone } from './follow.ts';
-import { duration, json, type Output, table } from './output.ts';
+import { list, wholeNumber } from './options.ts';
+import { duration, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
-
-const list = (text: string) => text.split(',').filter(Boolean);
 
 export function migrateCommands(program: Command, client: AdminClient, output: () => Output): void {
   const migrate = program.command('migrate').description('bring all tenants to this release’s schema');
@@ -28,7 +27,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
     )
     .action(async (request) => {
       const { body } = await client.post<PlanView>('/migrations/plan', request);
-      output().print(output().json ? json(body) : planText(body));
+      output().answer(body, planText(body));
       const refused = body.rehearsals.filter(({ outcome }) => outcome === 'refused');
       if (refused.length > 0)
         throw new CommandFailure(
@@ -67,7 +66,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
     .description('stop the run; batches that are under way end first')
     .action(async () => {
       const { body } = await client.post<RunView>('/migrations/halt', {});
-      output().print(output().json ? json(body) : runText(body));
+      output().answer(body, runText(body));
       output().note('Batches under way end first: npm run tenants -- migrate status');
     });
 
@@ -76,7 +75,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
     .description('the last run, or one of `operations`')
     .action(async (run: string | undefined) => {
       const { body } = await client.get<RunView>(`/migrations/${encodeURIComponent(run ?? 'latest')}`);
-      output().print(output().json ? json(body) : runText(body));
+      output().answer(body, runText(body));
     });
 
   migrate
@@ -86,9 +85,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
     .option('--days <days>', 'until it expires', wholeNumber, 30)
     .action(async (slug: string, version: string, { reason, days }) => {
       const { body } = await client.post<PinView>(tenantPath(slug, '/pin'), { version, reason, days });
-      output().print(
-        output().json ? json(body) : `${slug} stays at ${body.version} until ${body.until.slice(0, 10)}.`,
-      );
+      output().answer(body, `${slug} stays at ${body.version} until ${body.until.slice(0, 10)}.`);
     });
 
   migrate
@@ -96,14 +93,14 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
     .description('let a tenant follow again')
     .action(async (slug: string) => {
       const { body } = await client.post<object>(tenantPath(slug, '/unpin'), {});
-      output().print(output().json ? json(body) : `${slug} follows the next run.`);
+      output().answer(body, `${slug} follows the next run.`);
     });
 
   migrate
     .command('drift [tenant]')
     .description('compare homes with what their version should be')
     .action(async (slug: string | undefined) => {
-      const drifts: DriftPage['drifts'][number][] = [];
+      const drifts: Drift[] = [];
       let checked = 0;
       for (let after: string | null = ''; after !== null; ) {
         const of: string = slug === undefined ? '' : `&tenant=${encodeURIComponent(slug)}`;
@@ -116,29 +113,29 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
         output().progress(`${checked} homes compared`, false);
       }
       output().endProgress();
-      if (output().json) output().print(json({ checked, drifts }));
-      else if (drifts.length === 0)
-        output().print(
-          checked === 1
-            ? '1 home is what its version should be.'
-            : `${checked} homes are what their versions should be.`,
-        );
-      else
-        output().print(
-          table(
-            ['tenant', 'object', 'drift'],
-            drifts.map(({ tenant, object, drift }) => [tenant ?? '(shared tables)', object, drift]),
-          ),
-        );
+      output().answer({ checked, drifts }, driftText(checked, drifts));
       if (drifts.length > 0)
         throw new CommandFailure(1, 'drift', `${drifts.length} differences in ${checked} homes.`);
     });
 }
 
+type Drift = DriftPage['drifts'][number];
+
+function driftText(checked: number, drifts: readonly Drift[]): string {
+  if (drifts.length > 0)
+    return table(
+      ['tenant', 'object', 'drift'],
+      drifts.map(({ tenant, object, drift }) => [tenant ?? '(shared tables)', object, drift]),
+    );
+  return checked === 1
+    ? '1 home is what its version should be.'
+    : `${checked} homes are what their versions should be.`;
+}
+
 async function finish(client: AdminClient, output: Output, begun: RunView, waits: boolean): Promise<void> {
   const followed = { path: `/migrations/${begun.operation.id}`, command: 'migrate status' };
   const run = waits ? await follow(client, output, followed, progressOf) : begun;
-  output.print(output.json ? json(run) : runText(run));
+  output.answer(run, runText(run));
   requireDone(run.operation, 'When that is mended: npm run tenants -- migrate resume');
   const broken = run.rings.reduce((sum, { quarantined }) => sum + quarantined, 0);
   if (run.operation.state === 'done' && broken > 0)
@@ -233,9 +230,4 @@ function locksText(files: PlanView['files']): string[] {
         ]
       : []),
   ];
-}
-
-function wholeNumber(text: string): number {
-  if (!/^(0|[1-9]\d{0,4})$/.test(text)) throw new InvalidArgumentError('It has to be a whole number.');
-  return Number(text);
 }

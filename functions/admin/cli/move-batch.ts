@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { BatchPlan, BatchView } from '../../lib/admin/move-batch.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { follow, type Progress, requireDone } from './follow.ts';
-import { duration, json, type Output, table } from './output.ts';
+import { duration, type Output, table } from './output.ts';
 
 /** `move --tier …`: what is not said has the API's default. */
 export async function moveTier(
@@ -13,7 +13,7 @@ export async function moveTier(
 ): Promise<void> {
   if (dryRun) {
     const { body } = await client.post<BatchPlan>('/moves/plan', request);
-    output.print(output.json ? json(body) : planText(body));
+    output.answer(body, planText(body));
     if (body.tenants.every(({ blocks }) => blocks.length > 0))
       throw new CommandFailure(
         3,
@@ -40,7 +40,7 @@ export function batchCommands(move: Command, client: AdminClient, output: () => 
     .description('begin no other move of the batch; those that are under way go on')
     .action(async () => {
       const { body } = await client.post<BatchView>('/moves/halt', {});
-      output().print(output().json ? json(body) : batchText(body));
+      output().answer(body, batchText(body));
     });
 }
 
@@ -50,7 +50,7 @@ async function finish(client: AdminClient, output: Output, begun: BatchView, wai
     command: `move batch ${begun.operation.id} --wait`,
   };
   const batch = waits ? await follow(client, output, followed, progressOf) : begun;
-  output.print(output.json ? json(batch) : batchText(batch));
+  output.answer(batch, batchText(batch));
   const { id, state } = batch.operation;
   requireDone(batch.operation);
   if (state === 'running')

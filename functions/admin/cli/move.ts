@@ -6,7 +6,8 @@ import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { follow, type Progress, requireDone } from './follow.ts';
 import { batchCommands, moveTier } from './move-batch.ts';
-import { card, duration, json, type Output, table } from './output.ts';
+import { wholeNumber } from './options.ts';
+import { card, duration, type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 export function moveCommands(program: Command, client: AdminClient, output: () => Output): void {
@@ -30,7 +31,7 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
     )
     .option('--cluster <id>', 'the shared cluster to go to; without it, the one that the tenant is in')
     .addOption(new Option('--tier <tier>', 'all tenants of this tier').choices(tiers))
-    .option('--concurrency <n>', 'of a tier: so many at once', atOnce)
+    .option('--concurrency <n>', 'of a tier: so many at once', wholeNumber)
     .option('--stop-on-failure', 'of a tier: begin no other move after one failure')
     .option('--window <minutes>', 'how long the way back stays open', minutes, 60)
     .option('--dry-run', 'change nothing')
@@ -46,7 +47,7 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
         return moveTier(client, output(), { ...body, tier, concurrency, stopOnFailure }, options);
       if (dryRun) {
         const { body: plan } = await client.post<MovePlan>(tenantPath(slug, '/move/plan'), body);
-        output().print(output().json ? json(plan) : planText(plan));
+        output().answer(plan, planText(plan));
         if (plan.blocks.length > 0) throw new CommandFailure(3, 'move_refused', plan.blocks.join('\n'));
         return;
       }
@@ -61,7 +62,7 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
     .description('the last move of a tenant')
     .action(async (slug: string) => {
       const { body } = await client.get<MoveView>(tenantPath(slug, '/move'));
-      output().print(output().json ? json(body) : moveCard(body));
+      output().answer(body, moveCard(body));
       hint(output(), body);
     });
 
@@ -93,7 +94,7 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
       command.option('--without-comparison', 'the home that was left is lost: do not wait for it');
     command.action(async (slug: string, asked: { withoutComparison?: true }) => {
       const { body } = await client.post<MoveView>(tenantPath(slug, `/move/${verb}`), asked);
-      output().print(output().json ? json(body) : done);
+      output().answer(body, done);
       const warning = whileSuspended(body);
       if (warning !== undefined) output().note(warning);
       output().note(`npm run tenants -- move status ${slug}`);
@@ -104,7 +105,7 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
 async function finish(client: AdminClient, output: Output, begun: MoveView, waits: boolean): Promise<void> {
   const followed = { path: tenantPath(begun.tenant, '/move'), command: `move status ${begun.tenant}` };
   const move = waits ? await follow(client, output, followed, progressOf) : begun;
-  output.print(output.json ? json(move) : moveCard(move));
+  output.answer(move, moveCard(move));
   const livesInNewHome = move.phase === 'switched' || move.phase === 'completed';
   requireDone(move.operation, `The tenant lives in its ${livesInNewHome ? 'new' : 'first'} home.`);
   hint(output, move);
@@ -209,13 +210,9 @@ function planText(plan: MovePlan): string {
 const size = (bytes: number) =>
   bytes < 1_000_000 ? `${Math.ceil(bytes / 1_000)} kB` : `${(bytes / 1_000_000).toFixed(1)} MB`;
 
-function atOnce(text: string): number {
-  if (!/^[1-9]$/.test(text)) throw new InvalidArgumentError('It has to be a small whole number.');
-  return Number(text);
-}
-
+/** Checked here, because the admin API counts in seconds. */
 function minutes(text: string): number {
-  if (!/^(0|[1-9]\d{0,3})$/.test(text) || Number(text) > 1_440)
-    throw new InvalidArgumentError('It has to be a whole number of minutes, 1440 at most.');
-  return Number(text);
+  const number = wholeNumber(text);
+  if (number > 1_440) throw new InvalidArgumentError('It has to be 1440 minutes at most.');
+  return number;
 }

@@ -5,7 +5,7 @@ import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { TenantView } from '../../lib/admin/tenants.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { askAgain, followOperation, requireDone } from './follow.ts';
-import { card, json, type Output } from './output.ts';
+import { card, type Output } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 type Left = { tenant: TenantView; operation: OperationWithSteps };
@@ -33,7 +33,7 @@ export function offboardCommand(program: Command, client: AdminClient, output: (
         operation === left.operation
           ? left.tenant
           : await askAgain<TenantView>(client, output(), tenantPath(slug));
-      output().print(output().json ? json({ tenant, operation }) : leftCard(tenant, operation));
+      output().answer({ tenant, operation }, leftCard(tenant, operation));
       requireDone(operation, `The tenant stays closed. To go on: npm run tenants -- offboard ${slug}`);
       if (operation.state === 'running')
         output().note(

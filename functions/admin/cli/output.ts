@@ -3,7 +3,9 @@ import Table from 'cli-table3';
 /** Where a command writes: tables for people, one JSON value for programs. */
 export interface Output {
   readonly json: boolean;
-  /** The answer. */
+  /** What was asked for: one JSON value for programs, a text for people. */
+  answer(value: unknown, text: string): void;
+  /** One line of an answer that has no end. */
   print(text: string): void;
   /** Beside it: progress, hints. */
   note(text: string): void;
@@ -19,9 +21,11 @@ export function createOutput(json: boolean): Output {
     if (shown) process.stderr.write('\n');
     shown = false;
   };
+  const print = (text: string) => void process.stdout.write(`${text}\n`);
   return {
     json,
-    print: (text) => void process.stdout.write(`${text}\n`),
+    answer: (value, text) => print(json ? JSON.stringify(value, undefined, 2) : text),
+    print,
     note(text) {
       endProgress();
       if (!json) process.stderr.write(`${text}\n`);
@@ -86,8 +90,6 @@ function fitting(rows: readonly (readonly string[])[], columns: number | undefin
 /** In lines, between words where that is possible. */
 const wrapped = (text: string, width: number): string =>
   text.replace(new RegExp(`(?!.{0,${width}}$)(?:(.{1,${width}}) |(.{${width}}))`, 'gmu'), '$1$2\n');
-
-export const json = (value: unknown) => JSON.stringify(value, undefined, 2);
 
 export function duration(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1_000));

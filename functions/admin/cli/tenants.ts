@@ -6,7 +6,7 @@ import type { Why } from '../../lib/admin/why.ts';
 import { strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { askAgain, followOperation, requireDone, stepsText, whatNext } from './follow.ts';
-import { card, json, type Output, table } from './output.ts';
+import { card, type Output, table } from './output.ts';
 
 type Made = { tenant: TenantView; operation: OperationWithSteps };
 
@@ -39,7 +39,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
         operation === made.body.operation
           ? made.body.tenant
           : await askAgain<TenantView>(client, output(), tenantPath(slug));
-      output().print(output().json ? json({ tenant, operation }) : tenantCard(tenant));
+      output().answer({ tenant, operation }, tenantCard(tenant));
       requireDone(operation, whatNext(operation));
       if (operation.state === 'running')
         output().note('It is on its way: npm run tenants -- operations --watch');
@@ -60,7 +60,6 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
         tenants.push(...page.tenants);
         after = page.next;
       }
-      if (output().json) return output().print(json(tenants));
       const rows = tenants.map(({ slug, tier, strategy, status, createdAt, id }) => [
         slug,
         tier,
@@ -69,7 +68,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
         moment(createdAt),
         id,
       ]);
-      output().print(table(['tenant', 'tier', 'strategy', 'status', 'created', 'id'], rows));
+      output().answer(tenants, table(['tenant', 'tier', 'strategy', 'status', 'created', 'id'], rows));
     });
 
   program
@@ -77,7 +76,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
     .description('one tenant, its home and its last operation')
     .action(async (slug: string) => {
       const { body } = await client.get<TenantView>(tenantPath(slug));
-      output().print(output().json ? json(body) : tenantCard(body));
+      output().answer(body, tenantCard(body));
     });
 
   program
@@ -85,11 +84,10 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
     .description('why a tenant is not active, and what to run')
     .action(async (slug: string) => {
       const { body } = await client.get<Why>(tenantPath(slug, '/why'));
-      if (output().json) return output().print(json(body));
-      output().print(`${slug} is ${body.status}. ${body.why}`);
-      for (const command of body.run) output().print(`\n  ${command}`);
-      if (body.operation === null || ['active', 'suspended'].includes(body.status)) return;
-      output().print(`\n${stepsText(body.operation)}`);
+      const commands = body.run.map((command) => `\n  ${command}`);
+      const isServed = body.status === 'active' || body.status === 'suspended';
+      const steps = body.operation === null || isServed ? [] : [`\n${stepsText(body.operation)}`];
+      output().answer(body, [`${slug} is ${body.status}. ${body.why}`, ...commands, ...steps].join('\n'));
     });
 
   for (const [verb, does] of [
@@ -104,7 +102,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
           tenantPath(slug, `/${verb}`),
           {},
         );
-        output().print(output().json ? json(body) : `${slug} is ${body.tenant.status}.`);
+        output().answer(body, `${slug} is ${body.tenant.status}.`);
         const { operation } = body.tenant;
         if (verb === 'suspend' && operation?.kind === 'move' && operation.state === 'running')
           output().note(`What becomes of its move: npm run tenants -- move status ${slug}`);

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { AdminClient } from './connection.ts';
 import { followOperation, requireDone } from './follow.ts';
-import { json, type Output, table } from './output.ts';
+import { type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 export function transferCommands(program: Command, client: AdminClient, output: () => Output): void {
@@ -15,7 +15,7 @@ export function transferCommands(program: Command, client: AdminClient, output: 
       wait && operation.state === 'running'
         ? await followOperation(client, output(), operation.id)
         : operation;
-    output().print(output().json ? json(ended) : rowsTable(ended));
+    output().answer(ended, rowsTable(ended));
     requireDone(ended);
     if (ended.state === 'running')
       output().note(
