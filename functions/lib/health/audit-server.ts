@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { catalogDatabase } from '../isolation/catalog-reader.ts';
-import { connectionLimit } from '../isolation/connection-limit.ts';
+import { connectionLimit } from '../isolation/connections.ts';
 import { tenantsDatabase } from '../migrations/install.ts';
 import type { Check } from './findings.ts';
 

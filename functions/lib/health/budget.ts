@@ -1,4 +1,4 @@
-import { connectionLimit } from '../isolation/connection-limit.ts';
+import { connectionLimit } from '../isolation/connections.ts';
 
 /**
  * The connection budget: three inequalities over what a deployment allows itself. Synthesis fails when one does not hold;

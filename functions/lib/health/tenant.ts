@@ -1,5 +1,6 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
+import { connectionsInUse } from '../isolation/connections.ts';
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { type ControlPlane, endpointOf } from '../lifecycle/control-plane.ts';
@@ -105,8 +106,7 @@ async function lookAt(connection: ControlConnection, home: TenantHome) {
             exists (select from pg_namespace where nspname = $2) as has_schema,
             exists (select from pg_db_role_setting s where s.setrole = r.oid and s.setdatabase = 0 and 'search_path=""' = any (s.setconfig)) as safe_path,
             (select count(*)::int from pg_stat_activity where usename = $1) as theirs,
-            -- Of other logins' sessions we see little, their backend_type not either; processes of the server's own have no user.
-            (select count(*)::int from pg_stat_activity where datid is not null and usesysid is not null) as all,
+            ${connectionsInUse} as all,
             current_setting('max_connections')::int as max
        from (select) one left join pg_roles r on r.rolname = $1`,
     [login, schema],

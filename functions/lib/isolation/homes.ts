@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { answersOf, type ControlConnection, inTransaction, literal } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import type { HomeState } from '../tenant/tenant.ts';
-import { connectionLimit } from './connection-limit.ts';
+import { connectionLimit } from './connections.ts';
 import type { Finding, Home, Scope } from './isolation.ts';
 
 /** Runs `work` in one transaction with another role's rights: the provisioner has an owner's power only where it says so. */

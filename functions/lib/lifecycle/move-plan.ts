@@ -6,6 +6,7 @@ import type { ReachableHome } from '../catalog/tenants.ts';
 import { type ControlConnection, identifier, withConnection } from '../database/connect.ts';
 import { openCopyConnection } from '../database/copy-between.ts';
 import { TenantryError } from '../errors.ts';
+import { connectionsInUse } from '../isolation/connections.ts';
 import { isolations, owningStrategies } from '../isolation/isolation.ts';
 import { unindexedKeys } from '../move/clean-up.ts';
 import { nearlyDrawn, requireRoom } from '../move/identities.ts';
@@ -193,10 +194,9 @@ async function connectionsIn(
   const shared = await sharedCluster(catalog, clusterId);
   const { used, all } = await withConnection(endpointOf(plane, shared, 'postgres'), async (connection) => {
     const { rows } = await connection.query<{ used: number; all: number }>(
-      // Other logins' sessions, too: we see little of them, their backend_type not either.
-      `select (select count(*)::integer from pg_stat_activity where datid is not null and usesysid is not null) as used,
-                current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
-                  - current_setting('reserved_connections')::integer as all`,
+      `select ${connectionsInUse} as used,
+              current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+                - current_setting('reserved_connections')::integer as all`,
     );
     return rows[0]!;
   });
