@@ -10,7 +10,7 @@ const current = await renewedFromStart(
   async (): Promise<Offboarder> => ({
     plane: await createControlPlane(settings),
     instances: seenInstances,
-    now: Date.now,
+    clock: Date.now,
   }),
 );
 

@@ -59,9 +59,9 @@ export interface Isolation {
   provision(connection: ControlConnection, home: Home, password: string | undefined): Promise<void>;
   /**
    * Control plane: deletes what the tenant has in tables that are others' too. Nothing to do where the home's tables are
-   * dropped with it. Safe to repeat. @returns false when there is more to do at the time `until`, ms
+   * dropped with it. Safe to repeat. @returns false when there is more to do and `isOver`
    */
-  removeRows(connection: ControlConnection, rows: RowsOf, until: number): Promise<boolean>;
+  removeRows(connection: ControlConnection, rows: RowsOf, isOver: () => boolean): Promise<boolean>;
   /**
    * Control plane, as tenancy_provisioner in the database `removedFrom`: takes back what `provision` and the migrations
    * made for this home alone, its sessions with it. Safe to repeat.

@@ -91,18 +91,17 @@ const passes = 10;
 /**
  * Deletes the tenant's rows from tables that it shares. A trigger may write rows into a table that was empty already (a log
  * of what is deleted), so it goes on until none is left.
- * @returns false when there is more to do at the time `until`, ms
+ * @returns false when there is more to do and `isOver`
  * @throws TenantryError `not_removed` when something in the schema keeps rows
  */
 export async function deleteRows(
   connection: ControlConnection,
   rows: RowsOf,
-  until: number,
-  now = Date.now,
+  isOver: () => boolean,
 ): Promise<boolean> {
   const tables = await homeTables(connection, rows.schema);
   for (let pass = 1; ; pass += 1) {
-    if (!(await deleteOnce(connection, rows, tables, until, now))) return false;
+    if (!(await deleteOnce(connection, rows, tables, isOver))) return false;
     const left = await maintaining(connection, rows, () => tablesWithRows(connection, tables, rows.tenant));
     if (left.length === 0) return true;
     if (pass === passes)
@@ -139,13 +138,12 @@ async function deleteOnce(
   connection: ControlConnection,
   rows: RowsOf,
   tables: readonly HomeTable[],
-  until: number,
-  now: () => number,
+  isOver: () => boolean,
 ): Promise<boolean> {
   for (const group of inDeletionOrder(tables)) {
     const isCircle = group.length > 1 || group[0]!.parents.includes(group[0]!.table);
     for (;;) {
-      if (now() >= until) return false;
+      if (isOver()) return false;
       const deleted = await maintaining(connection, rows, async () => {
         await connection.query('set constraints all deferred');
         let most = 0;

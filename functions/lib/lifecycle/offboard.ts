@@ -34,7 +34,7 @@ export interface OffboardInput {
 export interface Offboarder {
   readonly plane: ControlPlane;
   readonly instances: Pick<Instances, 'status'>;
-  readonly now: () => number;
+  readonly clock: () => number;
 }
 
 /** The same, in the function that may delete instances. */
@@ -113,15 +113,16 @@ export const offboardSteps = {
   },
 
   /** Rows, or schema, or database, with login. An instance goes whole, by the function that may. */
-  async removeHome({ plane, now }, _, { input }) {
-    const until = now() + deletesFor;
+  async removeHome({ plane, clock }, _, { input }) {
+    const until = clock() + deletesFor;
+    const isOver = () => clock() >= until;
     for (const home of input.homes) {
       if (ownOf(home) === 'instance') continue;
       const isolation = isolations[home.strategy];
       const rows = { ...home, keys: plane.keys };
       await droppingLogin(plane, home, home.login, () =>
         withConnection(endpointOf(plane, home, isolation.removedFrom(home)), async (connection) => {
-          if (!(await isolation.removeRows(connection, rows, until)))
+          if (!(await isolation.removeRows(connection, rows, isOver)))
             throw new TenantryError('unfinished', 'There are more rows to delete.');
           await isolation.deprovision(connection, home);
         }),

@@ -122,7 +122,7 @@ function leavingOf(world: World, lifecycle: Lifecycle) {
 
   const runOnce = (operation: string, step: string, input: Record<string, unknown> = {}) => {
     const { plane, instances } = lifecycle.provisioner;
-    const context = { plane, instances, now: Date.now };
+    const context = { plane, instances, clock: Date.now };
     return runStep(context, { operation, step, input }, ['offboard'], {
       ...offboardSteps,
       ...instanceSteps,

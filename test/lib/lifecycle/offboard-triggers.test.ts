@@ -44,7 +44,7 @@ const catalog = <T>(work: Parameters<typeof world.asProvisioner<T>>[1]) =>
   world.asProvisioner('catalog', work);
 const run = (operation: string, step: string, input = {}) =>
   runStep(
-    { plane: world.plane, instances: { status: async () => undefined }, now: Date.now },
+    { plane: world.plane, instances: { status: async () => undefined }, clock: Date.now },
     { operation, step, input },
     ['offboard'],
     offboardSteps,
