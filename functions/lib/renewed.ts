@@ -5,17 +5,17 @@ const renewedAfter = 5 * 60_000;
  * What a function works with, made anew every few minutes; `fresh`: at once, because what there is was refused. When that
  * fails it goes on with what it has; a failure alone is not remembered.
  */
-export function renewed<T>(make: () => Promise<T>, now = Date.now): (fresh?: boolean) => Promise<T> {
+export function renewed<T>(make: () => Promise<T>, clock = Date.now): (fresh?: boolean) => Promise<T> {
   let known: { readonly made: Promise<T>; readonly until: number } | undefined;
   return (fresh = false) => {
-    if (!fresh && known !== undefined && now() < known.until) return known.made;
+    if (!fresh && known !== undefined && clock() < known.until) return known.made;
     const before = known?.made;
     const made = make().catch((error) => {
       if (before !== undefined) return before;
       known = undefined;
       throw error;
     });
-    known = { made, until: now() + renewedAfter };
+    known = { made, until: clock() + renewedAfter };
     return made;
   };
 }

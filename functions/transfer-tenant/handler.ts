@@ -6,7 +6,7 @@ import { readOffboardSettings } from '../lib/settings.ts';
 
 const settings = readOffboardSettings();
 const current = await renewedFromStart(
-  async (): Promise<Transferrer> => ({ plane: await createControlPlane(settings), now: Date.now }),
+  async (): Promise<Transferrer> => ({ plane: await createControlPlane(settings), clock: Date.now }),
 );
 
 /** The steps of the state machines that export and import: the only hand on the storage of exports. */

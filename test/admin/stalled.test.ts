@@ -40,7 +40,7 @@ beforeAll(async () => {
     try {
       if (name === 'transfer-tenant')
         return await runStep(
-          { plane: admin.world.plane, now: Date.now },
+          { plane: admin.world.plane, clock: Date.now },
           event as StepEvent,
           transferKinds,
           transferSteps,

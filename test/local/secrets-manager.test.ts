@@ -38,7 +38,7 @@ const current = async (SecretId: string) =>
   (await client.send(new GetSecretValueCommand({ SecretId }))).SecretString;
 
 beforeAll(async () => {
-  emulator = await startAwsEmulator({ now: () => clock });
+  emulator = await startAwsEmulator({ clock: () => clock });
   client = connect(emulator.url);
 });
 afterAll(() => emulator.close());

@@ -29,12 +29,12 @@ interface Idle {
 export class KeptConnections {
   #idle: Idle[] = [];
   readonly #atMost: number;
-  readonly #now: () => number;
+  readonly #clock: () => number;
 
   /** @param atMost the connections that the budget gives to one environment: the catalog, and one home */
-  constructor(atMost = 2, now = Date.now) {
+  constructor(atMost = 2, clock = Date.now) {
     this.#atMost = atMost;
-    this.#now = now;
+    this.#clock = clock;
   }
 
   async take(endpoint: Endpoint): Promise<pg.Client | undefined> {
@@ -47,7 +47,7 @@ export class KeptConnections {
       return undefined;
     }
     this.#forget(idle);
-    if (this.#now() - idle.since > idleMs) {
+    if (this.#clock() - idle.since > idleMs) {
       end(idle.client);
       return undefined;
     }
@@ -62,7 +62,7 @@ export class KeptConnections {
   keep(endpoint: Endpoint, client: pg.Client): void {
     const onGone = () => this.#drop(idle);
     const timer = setTimeout(onGone, idleMs).unref();
-    const idle: Idle = { key: placeOf(endpoint), client, since: this.#now(), timer, onGone };
+    const idle: Idle = { key: placeOf(endpoint), client, since: this.#clock(), timer, onGone };
     client.query(putAside).catch(() => {
       this.#forget(idle);
       end(client);

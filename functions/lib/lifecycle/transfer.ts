@@ -42,7 +42,7 @@ type TransferKind = (typeof transferKinds)[number];
 
 export interface Transferrer {
   readonly plane: ControlPlane;
-  readonly now: () => number;
+  readonly clock: () => number;
   /** Of a table, that are one file of an export; as `exportTables` has it when it is not said. */
   readonly partBytes?: number;
 }
@@ -115,7 +115,7 @@ async function unlessCancelled(
  */
 export const transferSteps = {
   /** @throws TenantryError `unfinished` until every table is written; `export_refused` */
-  exportTenant: ({ plane, now, partBytes }, catalog, operation) =>
+  exportTenant: ({ plane, clock, partBytes }, catalog, operation) =>
     unlessCancelled(catalog, operation, async (wanted) => {
       const { operationId, kind, tenant, input, result } = operation;
       const url = urlOf(operation);
@@ -136,12 +136,12 @@ export const transferSteps = {
         return report(catalog, operationId, { url, tables });
       };
       const begins = await partBegins(endpointOf(plane, home), operationId, home.homeId);
-      const until = now() + exportsFor;
+      const until = clock() + exportsFor;
       const { isDone, schemaVersion } = await withConnection(endpointOf(plane, home), (connection) =>
         exportTables(
           connection,
           { ...home, keys: plane.keys },
-          { store, done, until, record, wanted, begins, partBytes, now },
+          { store, done, until, record, wanted, begins, partBytes, clock },
         ),
       );
       if (!isDone)
@@ -152,7 +152,7 @@ export const transferSteps = {
         format: 'tenantry-export/1',
         tenant: { id: tenant, slug: input.slug },
         operation: operationId,
-        exportedAt: new Date(now()).toISOString(),
+        exportedAt: new Date(clock()).toISOString(),
         schemaVersion,
         tables: done.map(({ more: _, ...table }) => table),
       });
@@ -160,7 +160,7 @@ export const transferSteps = {
     }),
 
   /** All of it in one transaction of the home. @throws TenantryError `import_refused` */
-  importTenant: ({ plane, now }, catalog, operation) =>
+  importTenant: ({ plane, clock }, catalog, operation) =>
     unlessCancelled(catalog, operation, async (wanted) => {
       const { operationId, kind, tenant, input } = operation;
       const home = await homeInUse(catalog, tenant);
@@ -178,15 +178,11 @@ export const transferSteps = {
         );
       const rows = { ...home, keys: plane.keys };
       const imported = await withConnection(endpointOf(plane, home), (connection) =>
-        importTables(
-          connection,
-          rows,
-          store,
-          manifest,
-          operationId,
-          { until: now() + importsFor, wanted },
-          now,
-        ),
+        importTables(connection, rows, store, manifest, operationId, {
+          until: clock() + importsFor,
+          wanted,
+          clock,
+        }),
       );
       // Done before, and its record was lost: the manifest says what it was.
       const counted = imported ?? rowsOf(manifest);

@@ -19,7 +19,7 @@ export interface Application {
   /** Complete and audit the homes that lack no file too, unless they are sound: the runtime may have new rules. */
   readonly completesAll: boolean;
   readonly countsLocks: boolean;
-  readonly now: () => number;
+  readonly clock: () => number;
 }
 
 /**
@@ -32,7 +32,7 @@ export async function applyTogether(
   connection: ControlConnection,
   targets: readonly MigrationTarget[],
   files: readonly MigrationFile[],
-  { lockTimeout, statementTimeout, transactionTimeout, completesAll, countsLocks, now }: Application,
+  { lockTimeout, statementTimeout, transactionTimeout, completesAll, countsLocks, clock }: Application,
 ): Promise<{ applied: ReadonlyMap<string, string[]>; locks: number | undefined }> {
   const work = async () => {
     const histories = await lockHistories(
@@ -45,7 +45,7 @@ export async function applyTogether(
     }));
     const touched = pending.filter(({ files }) => files.length > 0);
     const schemas = targets.map(({ home }) => home.schema);
-    if (touched.length > 0) await runFiles(connection, touched, schemas, now());
+    if (touched.length > 0) await runFiles(connection, touched, schemas, clock());
     const open = pending.filter(({ target }) => completesAll && target.isSound !== true);
     const changed = new Set([...touched, ...open]);
     const isWhole = countsLocks && changed.size === targets.length;

@@ -67,9 +67,9 @@ export interface HomeOutcome {
   isLeft?: boolean;
 }
 
-interface Bounds extends Partial<Pick<Application, 'statementTimeout' | 'transactionTimeout' | 'now'>> {
+interface Bounds extends Partial<Pick<Application, 'statementTimeout' | 'transactionTimeout' | 'clock'>> {
   readonly completesAll?: boolean;
-  /** As `now` tells it: no transaction begins later, and a home by itself gets each of its files in one of its own. */
+  /** As `clock` tells it: no transaction begins later, and a home by itself gets each of its files in one of its own. */
   readonly until?: number;
 }
 
@@ -118,9 +118,9 @@ export async function migrateHome(
   connection: ControlConnection,
   target: MigrationTarget,
   files: readonly MigrationFile[],
-  now = Date.now,
+  clock = Date.now,
 ): Promise<readonly string[]> {
-  const { outcomes } = await migrateHomes(connection, [target], files, { now });
+  const { outcomes } = await migrateHomes(connection, [target], files, { clock });
   const { applied, error, isLeft } = outcomes[0]!;
   if (error) throw error;
   if (isLeft)
@@ -222,8 +222,8 @@ async function whyNot(file: MigrationFile | undefined, error: unknown): Promise<
   return refusalOf(file, error);
 }
 
-const isOver = ({ isLost, now = Date.now, until = Number.POSITIVE_INFINITY }: Run) =>
-  isLost || now() >= until;
+const isOver = ({ isLost, clock = Date.now, until = Number.POSITIVE_INFINITY }: Run) =>
+  isLost || clock() >= until;
 
 function leave(home: HomeOutcome): void {
   home.isLeft = true;
@@ -234,7 +234,7 @@ function noteLocks(run: Run, ofOne: number): void {
 }
 
 const boundsOf = ({ run, completesAll }: Together, { length }: readonly HomeOutcome[]): Application => ({
-  now: run.now ?? Date.now,
+  clock: run.clock ?? Date.now,
   completesAll,
   countsLocks: run.until !== undefined,
   statementTimeout: run.statementTimeout ?? longestStatement,

@@ -23,7 +23,7 @@ export interface Exporting {
   wanted(): Promise<void>;
   readonly begins: PartBegins | undefined;
   readonly partBytes?: number | undefined;
-  readonly now?: () => number;
+  readonly clock: () => number;
 }
 
 /**
@@ -34,7 +34,7 @@ export interface Exporting {
 export async function exportTables(
   connection: ControlConnection,
   rows: RowsOf,
-  { store, done, until, record, wanted, begins, partBytes = usualPart, now = Date.now }: Exporting,
+  { store, done, until, record, wanted, begins, partBytes = usualPart, clock }: Exporting,
 ): Promise<{ isDone: boolean; schemaVersion: string }> {
   const snapshot = Math.max(0, ...done.map((table) => table.snapshot ?? 0)) + 1;
   const finished = [...done];
@@ -51,11 +51,11 @@ export async function exportTables(
         throw exportRefused(`Where ${table.name} goes on is not known any more. Export to another place.`);
       for (let more = true; more; part += 1) {
         // At least one a run, so that it comes to an end.
-        if (finished.length > done.length && now() >= until) return { isDone: false, schemaVersion };
+        if (finished.length > done.length && clock() >= until) return { isDone: false, schemaVersion };
         await wanted();
         const to = size === undefined ? undefined : await beginOfNext(connection, table, rows, from, size);
         const file = fileOf(table.name, part);
-        const entry = await exportPart(connection, table, rows, store, { file, from, to, wanted, now });
+        const entry = await exportPart(connection, table, rows, store, { file, from, to, wanted, clock });
         more = to !== undefined;
         // Before it is said that this part is written: what follows must be known then.
         if (to !== undefined) await begins!.keep(table.name, part + 1, to);
@@ -118,12 +118,12 @@ async function exportPart(
     from,
     to,
     wanted,
-    now,
+    clock,
   }: {
     file: string;
     from: Key | undefined;
     to: Key | undefined;
-    now: () => number;
+    clock: () => number;
   } & Pick<Exporting, 'wanted'>,
 ): Promise<ExportedTable> {
   let sha256 = '';
@@ -131,7 +131,7 @@ async function exportPart(
   // In shared tables row security lets through this tenant's rows alone, whatever the condition says.
   const select = `select ${list} from ${table} where tenant_id = '${tenant}' ${bound(key, '>=', from)} ${bound(key, '<', to)}`;
   const rows = await connection.copyTo(`copy (${select}) to stdout (format csv, header)`, async (bytes) => {
-    const hashed = hashing(whileWanted(bytes, wanted, now));
+    const hashed = hashing(whileWanted(bytes, wanted, clock));
     await store.write(file, hashed.bytes);
     sha256 = hashed.sha256();
   });

@@ -10,6 +10,14 @@ import { type GivenTable, hashing, importRefused, type Manifest, whileWanted } f
 import type { Store } from './store.ts';
 import { resting, triggersOf } from './triggers.ts';
 
+interface Bounds {
+  /** All of it has to be done by then, ms. */
+  readonly until: number;
+  readonly clock: () => number;
+  /** @throws when nobody wants it any more */
+  wanted(): Promise<void>;
+}
+
 /**
  * Reads what an export has written, in one transaction with foreign keys checked at its end: all of it is there, or nothing.
  * Files are read into tables of the session's own first, because PostgreSQL knows no COPY FROM under row security; whose the
@@ -23,9 +31,7 @@ export async function importTables(
   store: Store,
   { schemaVersion, tables }: Manifest,
   operationId: string,
-  /** All of it has to be done by then, ms; `wanted` throws when nobody wants it any more. */
-  { until, wanted }: { readonly until: number; readonly wanted: () => Promise<void> },
-  now = Date.now,
+  { until, wanted, clock }: Bounds,
 ): Promise<Record<string, number> | undefined> {
   const home = { schema: rows.schema, ownsTables: isolations[rows.strategy].ownsTables };
   const filled = tables.filter((given) => given.rows !== 0).map(({ table }) => table);
@@ -60,15 +66,15 @@ export async function importTables(
     /** So that a statement ends before the function does. */
     const inTime = async () => {
       await wanted();
-      const left = until - now();
+      const left = until - clock();
       if (left <= 0) throw tooLarge();
       await connection.query(`set local statement_timeout = ${left}`);
     };
     // To put them into the tables, with their keys, takes longer than to read them.
-    const readUntil = (now() + until) / 2;
+    const readUntil = (clock() + until) / 2;
     for (const [index, { given, table }] of pairs.entries()) {
       at = given;
-      await stage(connection, index, given, table, store, { wanted, now, until: readUntil });
+      await stage(connection, index, given, table, store, { wanted, clock, until: readUntil });
     }
     at = undefined;
     await connection.query('set local role tenancy_owner');
@@ -127,7 +133,7 @@ async function stage(
   { columns, file, rows, sha256, table }: GivenTable,
   { columns: known }: TransferTable,
   store: Store,
-  { wanted, now, until }: { wanted: () => Promise<void>; now: () => number; until: number },
+  { wanted, clock, until }: Bounds,
 ): Promise<void> {
   const bytes = await store.read(file);
   if (bytes === undefined) throw importRefused(`The file ${file} is missing.`);
@@ -138,7 +144,7 @@ async function stage(
   ]);
   const definition = columns.map((column) => `${identifier(column)} ${types.get(column)}`).join(', ');
   await connection.query(`create temporary table import_${index} (${definition}) on commit drop`);
-  const hashed = hashing(onTime(whileWanted(bytes, wanted, now), () => now() >= until));
+  const hashed = hashing(onTime(whileWanted(bytes, wanted, clock), () => clock() >= until));
   const list = columns.map(identifier).join(', ');
   const count = await connection.copyFrom(
     `copy pg_temp.import_${index} (${list}) from stdin (format csv, header match)`,

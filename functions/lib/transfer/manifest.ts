@@ -104,13 +104,13 @@ const faultsOf = ({ issues }: z.ZodError) =>
 export async function* whileWanted(
   bytes: AsyncIterable<unknown>,
   wanted: () => Promise<void>,
-  now: () => number,
+  clock: () => number,
 ) {
-  let asked = now();
+  let asked = clock();
   for await (const chunk of bytes) {
-    if (now() - asked >= 1_000) {
+    if (clock() - asked >= 1_000) {
       await wanted();
-      asked = now();
+      asked = clock();
     }
     yield chunk;
   }

@@ -71,7 +71,7 @@ export interface RdsState {
 export class RdsInstances {
   readonly #state: RdsState;
   readonly #save: () => Promise<void>;
-  readonly #now: () => number;
+  readonly #clock: () => number;
   readonly #secrets: SecretStore;
   readonly #options: RdsOptions;
   readonly #servers = new Map<string, PostgresServer>();
@@ -82,13 +82,13 @@ export class RdsInstances {
   constructor(
     state: RdsState,
     save: () => Promise<void>,
-    now: () => number,
+    clock: () => number,
     secrets: SecretStore,
     options: RdsOptions,
   ) {
     this.#state = state;
     this.#save = save;
-    this.#now = now;
+    this.#clock = clock;
     this.#secrets = secrets;
     this.#options = options;
   }
@@ -130,7 +130,7 @@ export class RdsInstances {
       resourceId: `db-${randomBytes(13).toString('hex').toUpperCase()}`,
       status: 'creating',
       port: await stablePort(this.all().map(({ port }) => port)),
-      createdAt: this.#now(),
+      createdAt: this.#clock(),
     };
     this.#state.instances[identifier] = instance;
     if (instance.pendingPassword === undefined) {
@@ -212,7 +212,7 @@ export class RdsInstances {
           `Cannot create the snapshot because one named ${snapshot} exists.`,
         );
       }
-      this.#state.snapshots[snapshot] = { instance: identifier, createdAt: this.#now() };
+      this.#state.snapshots[snapshot] = { instance: identifier, createdAt: this.#clock() };
     }
     instance.finalSnapshot = snapshot;
     instance.status = 'deleting';

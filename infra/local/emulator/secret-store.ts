@@ -43,18 +43,19 @@ export interface SecretValue {
 export class SecretStore {
   readonly #secrets: Record<string, Secret>;
   readonly #save: () => Promise<void>;
-  readonly #now: () => number;
+  readonly #clock: () => number;
 
-  constructor(secrets: Record<string, Secret>, save: () => Promise<void>, now: () => number) {
+  constructor(secrets: Record<string, Secret>, save: () => Promise<void>, clock: () => number) {
     this.#secrets = secrets;
     this.#save = save;
-    this.#now = now;
+    this.#clock = clock;
   }
 
   /** By name, ARN, or ARN without its random suffix; also one in its recovery window. */
   find(id: string): Secret | undefined {
     for (const secret of Object.values(this.#secrets)) {
-      if (secret.deleteAt !== undefined && secret.deleteAt <= this.#now()) delete this.#secrets[secret.name];
+      if (secret.deleteAt !== undefined && secret.deleteAt <= this.#clock())
+        delete this.#secrets[secret.name];
     }
     if (!id.startsWith('arn:')) return Object.hasOwn(this.#secrets, id) ? this.#secrets[id] : undefined;
     return Object.values(this.#secrets).find(({ arn }) => arn === id || arn.slice(0, -7) === id);
@@ -127,7 +128,7 @@ export class SecretStore {
         `The operation failed because the secret ${name} already exists.`,
       );
     }
-    const now = this.#now();
+    const now = this.#clock();
     const secret: Secret = {
       arn: `arn:aws:secretsmanager:${request.region}:${accountId}:secret:${name}-${suffix()}`,
       name,
@@ -183,7 +184,7 @@ export class SecretStore {
 
   async change(secret: Secret, edit: (secret: Secret) => void): Promise<void> {
     edit(secret);
-    secret.changedAt = this.#now();
+    secret.changedAt = this.#clock();
     await this.#save();
   }
 
@@ -217,13 +218,13 @@ export class SecretStore {
       string: value.SecretString,
       binary,
       stages: given,
-      createdAt: this.#now(),
+      createdAt: this.#clock(),
     };
     secret.versions.push(version);
     // AWS, too, drops versions without a stage past a hundred.
     const loose = secret.versions.filter(({ stages }) => stages.length === 0);
     if (loose.length > 100) secret.versions.splice(secret.versions.indexOf(loose[0]!), 1);
-    secret.changedAt = this.#now();
+    secret.changedAt = this.#clock();
     return version;
   }
 }

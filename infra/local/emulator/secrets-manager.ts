@@ -35,7 +35,7 @@ type Answer<Output> = Omit<Output, '$metadata'>;
 
 const day = 86_400_000;
 
-export const secretsManager = (store: SecretStore, now: () => number): Service => ({
+export const secretsManager = (store: SecretStore, clock: () => number): Service => ({
   protocol: 'awsJson',
   name: 'secretsmanager',
   xmlNamespace: '',
@@ -127,11 +127,11 @@ export const secretsManager = (store: SecretStore, now: () => number): Service =
           if (secret?.owner !== undefined) store.writable(id);
           // AWS answers success for a secret that never was, too.
           if (secret) await store.remove(secret);
-          return { ARN: secret?.arn, Name: secret?.name ?? id, DeletionDate: new Date(now()) };
+          return { ARN: secret?.arn, Name: secret?.name ?? id, DeletionDate: new Date(clock()) };
         }
         const secret = store.writable(id);
         await store.change(secret, (stored) => {
-          stored.deleteAt = now() + (days ?? 30) * day;
+          stored.deleteAt = clock() + (days ?? 30) * day;
         });
         return { ARN: secret.arn, Name: secret.name, DeletionDate: new Date(secret.deleteAt!) };
       },

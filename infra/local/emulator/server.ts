@@ -31,7 +31,7 @@ export interface AwsEmulatorOptions {
     clockFactor: number;
   };
   /** Unix time, ms. */
-  now?: () => number;
+  clock?: () => number;
 }
 
 export interface AwsEmulator {
@@ -53,27 +53,27 @@ const none: LocalFunctions = { rows: [], host: () => undefined };
 
 /** Secrets Manager, RDS, Step Functions, Lambda and S3 on 127.0.0.1, for unchanged AWS SDK clients. What it does not emulate it refuses. */
 export async function startAwsEmulator(options: AwsEmulatorOptions = {}): Promise<AwsEmulator> {
-  const now = options.now ?? Date.now;
+  const clock = options.clock ?? Date.now;
   const state = openStateFile<State>(options.stateFile, {
     secrets: {},
     instances: {},
     snapshots: {},
     executions: {},
   });
-  const secrets = new SecretStore(state.value.secrets, state.save, now);
-  const instances = options.rds && new RdsInstances(state.value, state.save, now, secrets, options.rds);
+  const secrets = new SecretStore(state.value.secrets, state.save, clock);
+  const instances = options.rds && new RdsInstances(state.value, state.save, clock, secrets, options.rds);
   // A state file from before there were executions has none.
   state.value.executions ??= {};
   const { functions, stateMachines } = options;
   const executions =
     stateMachines &&
-    new Executions(state.value.executions, state.save, now, {
+    new Executions(state.value.executions, state.save, clock, {
       ...stateMachines,
       accountId,
       invoke: (name, payload) => invokeByName(functions ?? none, name, payload),
     });
   const services = [
-    secretsManager(secrets, now),
+    secretsManager(secrets, clock),
     ...(instances ? [rds(instances)] : []),
     ...(executions ? [stepFunctions(executions)] : []),
   ];

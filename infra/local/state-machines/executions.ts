@@ -42,7 +42,7 @@ const histories = 100;
 export class Executions {
   readonly #stored: Record<string, Execution>;
   readonly #save: () => Promise<void>;
-  readonly #now: () => number;
+  readonly #clock: () => number;
   readonly #options: ExecutionOptions;
   readonly #running = new Map<string, AbortController>();
   #closing = false;
@@ -50,7 +50,7 @@ export class Executions {
   constructor(
     stored: Record<string, Execution>,
     save: () => Promise<void>,
-    now: () => number,
+    clock: () => number,
     options: ExecutionOptions,
   ) {
     if (!(options.clockFactor > 0 && options.clockFactor <= 1)) {
@@ -58,7 +58,7 @@ export class Executions {
     }
     this.#stored = stored;
     this.#save = save;
-    this.#now = now;
+    this.#clock = clock;
     this.#options = options;
   }
 
@@ -91,7 +91,7 @@ export class Executions {
     if (known && (known.status !== 'RUNNING' || known.input !== input)) throw new ExecutionExists(arn);
     if (!known) {
       this.#forget();
-      const startedAt = this.#now();
+      const startedAt = this.#clock();
       const execution: Execution = {
         arn,
         machineArn,
@@ -171,14 +171,14 @@ export class Executions {
 
   #end(execution: Execution, status: ExecutionStatus): void {
     execution.status = status;
-    execution.stoppedAt = this.#now();
+    execution.stoppedAt = this.#clock();
     const ended = Object.values(this.#stored).filter(({ history }) => history.length > 0);
     for (const old of ended.slice(0, -histories)) if (old.status !== 'RUNNING') old.history = [];
   }
 
   #forget(): void {
     for (const { arn, stoppedAt } of Object.values(this.#stored)) {
-      if (stoppedAt !== undefined && stoppedAt + keptMs < this.#now()) delete this.#stored[arn];
+      if (stoppedAt !== undefined && stoppedAt + keptMs < this.#clock()) delete this.#stored[arn];
     }
   }
 }

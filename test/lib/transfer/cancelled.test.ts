@@ -35,7 +35,7 @@ const importInto = ({ id, slug }: TestTenant, path: string) => {
   return leaving.catalog((catalog) => beginImport(catalog, id, request)).then(begun);
 };
 const step = (event: StepEvent) =>
-  runStep({ plane: leaving.world.plane, now: Date.now }, event, transferKinds, transferSteps);
+  runStep({ plane: leaving.world.plane, clock: Date.now }, event, transferKinds, transferSteps);
 const runMachine = async (kind: 'export' | 'import', operation: string) => {
   const input = { operation, input: {} };
   const invoke = (_: string, payload: unknown) =>
@@ -82,9 +82,9 @@ describe.each(strategies)('%s', (strategy) => {
     const operation = await exportOf(tenant, path);
     // Its time is up after each file, and then somebody has had enough.
     let ms = 0;
-    const now = () => (ms += 8 * 60_000);
+    const clock = () => (ms += 8 * 60_000);
     const event = { operation, step: 'exportTenant', input: {} };
-    const one = { plane: leaving.world.plane, now };
+    const one = { plane: leaving.world.plane, clock };
     await expect(runStep(one, event, transferKinds, transferSteps)).rejects.toThrow('1 files are written');
     await leaving.catalog((catalog) => askToCancel(catalog, operation));
     expect(await runMachine('export', operation)).toBe('SUCCEEDED');

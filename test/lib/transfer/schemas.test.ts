@@ -96,7 +96,7 @@ afterAll(async () => {
 });
 
 const run = (operation: string, step: string, input = {}) =>
-  runStep({ plane: world.plane, now: Date.now }, { operation, step, input }, transferKinds, transferSteps);
+  runStep({ plane: world.plane, clock: Date.now }, { operation, step, input }, transferKinds, transferSteps);
 
 /** Ends the operation as its machine would. */
 async function finished(operation: string, step: string): Promise<void> {

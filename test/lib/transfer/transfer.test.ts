@@ -32,15 +32,15 @@ afterAll(() => leaving?.world.close());
 const folder = folders('transfer');
 const address = (path: string) => pathToFileURL(path).href;
 
-const runOnce = (operation: string, step: string, now = Date.now, input = {}, more = {}) =>
+const runOnce = (operation: string, step: string, clock = Date.now, input = {}, more = {}) =>
   runStep(
-    { plane: leaving.world.plane, now, ...more },
+    { plane: leaving.world.plane, clock, ...more },
     { operation, step, input },
     transferKinds,
     transferSteps,
   );
-const run = (operation: string, step: string, now?: () => number) =>
-  patiently(() => runOnce(operation, step, now));
+const run = (operation: string, step: string, clock?: () => number) =>
+  patiently(() => runOnce(operation, step, clock));
 const end = (operation: string) =>
   runOnce(operation, 'recordFailure', Date.now, { failedStep: 'x', failure: { Error: 'Planned' } });
 
@@ -468,6 +468,7 @@ it('refuses rows of a version that the home had when their reading began', async
       importTables(connection, rows, meanwhile, manifestOf(path), randomUUID(), {
         until: Date.now() + 60_000,
         wanted: async () => {},
+        clock: Date.now,
       }),
     ),
   ).rejects.toMatchObject({ code: 'import_refused', message: expect.stringContaining('has 9999-meanwhile') });
