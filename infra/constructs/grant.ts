@@ -38,6 +38,12 @@ const dataLogins = ['tenancy_app', 't_*', 'tenancy_catalog_reader'] as const;
 /** Of any home: what an account has named `tenantry-…` besides is not ours. */
 const dedicatedName = instanceName('?'.repeat(32));
 
+/** What AWS's least privileges for making an RDS instance name beside RDS's own actions. */
+const networkOfInstances = [
+  ...['AccountAttributes', 'AvailabilityZones', 'InternetGateways', 'SecurityGroups'],
+  ...['Subnets', 'VpcAttribute', 'Vpcs'],
+];
+
 type Statement = PolicyStatementProps & { actions: string[]; resources: string[] };
 
 /** Gives a function's role what its row of the manifest says. */
@@ -141,6 +147,12 @@ function statementsFor(stack: Stack, places: Places): Record<Right, () => Statem
         },
       },
       { actions: ['rds:DescribeDBInstances'], resources: [instances] },
+      // RDS looks at the network of a new instance in the caller's name, who may not by itself. EC2 cannot narrow these.
+      {
+        actions: networkOfInstances.map((what) => `ec2:Describe${what}`),
+        resources: ['*'],
+        conditions: { Bool: { 'aws:ViaAWSService': 'true' } },
+      },
       // RDS keeps the new master's password in a secret that it makes in the caller's name.
       {
         actions: ['secretsmanager:CreateSecret', 'secretsmanager:TagResource'],

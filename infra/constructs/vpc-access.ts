@@ -23,7 +23,11 @@ export function allowVpc(role: Role): void {
       effect: Effect.DENY,
       actions,
       resources,
-      conditions: { Null: { 'lambda:SourceFunctionArn': 'false' } },
+      conditions: {
+        Null: { 'lambda:SourceFunctionArn': 'false' },
+        // RDS looks at subnets in the name of who makes an instance.
+        BoolIfExists: { 'aws:ViaAWSService': 'false' },
+      },
     }),
   );
 }

@@ -53,6 +53,9 @@ const namesake = here('rds', 'db:tenantry-analytics');
 const key = here('kms', 'key/0b8f6a52-1111-4222-8333-444455556666');
 const finalSnapshot = here('rds', `snapshot:${finalSnapshotName(home)}`);
 
+/** A service's call in the name of who called it: it carries the function's mark too, as far as we know. */
+const viaRds = { 'aws:ViaAWSService': 'true', 'lambda:SourceFunctionArn': here('lambda', 'function:any') };
+
 interface Question {
   readonly action: string;
   readonly resource: () => string;
@@ -445,6 +448,22 @@ const questions: Record<string, Question> = {
       ];
     }),
   ),
+  ...Object.fromEntries(
+    ['AccountAttributes', 'SecurityGroups', 'VpcAttribute', 'Vpcs', 'InternetGateways'].flatMap((what) => {
+      const question = { action: `ec2:Describe${what}`, resource: () => '*' };
+      return [
+        [`${what} by RDS, for a new instance`, { ...question, context: viaRds, who: ['provision-tenant'] }],
+        [`${what} by itself`, { ...question, context: { ...viaRds, 'aws:ViaAWSService': 'false' }, who: [] }],
+      ];
+    }),
+  ),
+  'the subnets of a new instance, by RDS': {
+    action: 'ec2:DescribeSubnets',
+    resource: () => '*',
+    context: viaRds,
+    // The others may make no instance, and what Lambda needs is the same.
+    who: functions.filter(({ inVpc }) => inVpc).map((row) => row.name),
+  },
   'becoming another role': {
     action: 'sts:AssumeRole',
     resource: () => 'arn:aws:iam::111122223333:role/admin',
@@ -484,7 +503,7 @@ describe('over all roles', () => {
       }
     for (const action of wide)
       expect(action).toMatch(
-        /^(secretsmanager:ListSecrets$|ec2:\w*(NetworkInterfaces?|Subnets|PrivateIpAddresses)$|xray:(Put|GetSampling)|logs:\w*(LogDelivery|LogDeliveries|ResourcePolicy|ResourcePolicies|LogGroups)$)/,
+        /^(secretsmanager:ListSecrets$|ec2:\w*(NetworkInterfaces?|Subnets|PrivateIpAddresses)$|ec2:Describe(AccountAttributes|AvailabilityZones|InternetGateways|SecurityGroups|VpcAttribute|Vpcs)$|xray:(Put|GetSampling)|logs:\w*(LogDelivery|LogDeliveries|ResourcePolicy|ResourcePolicies|LogGroups)$)/,
       );
   });
 

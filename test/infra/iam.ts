@@ -77,6 +77,10 @@ function holds(condition: NonNullable<Statement['Condition']>, context: Context)
       switch (operator) {
         case 'Null':
           return (values === undefined) === (patterns[0] === 'true');
+        case 'Bool':
+          return values?.some(equals) ?? false;
+        case 'BoolIfExists':
+          return values === undefined || values.some(equals);
         case 'StringEquals':
           return values?.some(equals) ?? false;
         case 'StringLike':

@@ -68,6 +68,12 @@ function dependents({ caller, action, target, context }: Call, body: string): Ca
         target: 'rds!db-new',
         context: none,
       })),
+      ...['SecurityGroups', 'Subnets', 'Vpcs'].map((what) => ({
+        caller,
+        action: `ec2:Describe${what}`,
+        target: '*',
+        context: { 'aws:ViaAWSService': 'true', 'lambda:SourceFunctionArn': caller },
+      })),
     ];
   if (action !== 'rds:DeleteDBInstance' || snapshot === null) return [];
   const kept = target.replace(/:db:.*/, `:snapshot:${snapshot}`);
