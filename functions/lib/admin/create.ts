@@ -140,7 +140,7 @@ async function begin(
   idempotencyKey: string | undefined,
 ): Promise<Operation<'provision'>> {
   try {
-    return (await beginProvisioning(catalog, request, idempotencyKey)).operation;
+    return await beginProvisioning(catalog, request, idempotencyKey);
   } catch (error) {
     if ((error as { constraint?: string }).constraint === 'tenants_issuer_external_id_key')
       throw new TenantryError('name_taken', 'This external id of this issuer belongs to another tenant.', {

@@ -78,10 +78,10 @@ export async function moveTenant(
   body: MovingBody,
   idempotencyKey: string | undefined,
 ): Promise<MoveView> {
-  const { operation } = await afterStalled(admin, slug, () =>
+  const { operationId } = await afterStalled(admin, slug, () =>
     withCatalog(admin, (catalog) => beginMove(catalog, { slug, ...destined(body) }, idempotencyKey)),
   );
-  await ensureExecution(admin, operation.operationId);
+  await ensureExecution(admin, operationId);
   return showMove(admin, slug);
 }
 

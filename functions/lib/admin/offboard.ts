@@ -69,7 +69,7 @@ async function begin(
   idempotencyKey: string | undefined,
 ): Promise<Operation> {
   try {
-    return (await beginOffboarding(catalog, tenant, request, idempotencyKey)).operation;
+    return await beginOffboarding(catalog, tenant, request, idempotencyKey);
   } catch (error) {
     // The same request again, of a caller that died or was impatient: it goes on with what runs.
     const isRunning = error instanceof TenantryError && error.code === 'operation_running';

@@ -53,7 +53,7 @@ async function transfer(
   slug: string,
   kind: 'export' | 'import',
   url: string,
-  begin: (catalog: ControlConnection, tenant: TenantId) => Promise<{ operation: Operation }>,
+  begin: (catalog: ControlConnection, tenant: TenantId) => Promise<Operation>,
 ): Promise<{ operation: OperationView }> {
   const { operationId, state } = await afterStalled(admin, slug, () =>
     withCatalog(admin, async (catalog) => {
@@ -61,7 +61,7 @@ async function transfer(
       if (status !== 'active' && status !== 'suspended')
         throw new TenantryError('wrong_status', `A tenant that is ${status} has no rows to ${kind}.`);
       try {
-        return (await begin(catalog, tenant)).operation;
+        return await begin(catalog, tenant);
       } catch (error) {
         // The same request again, of a caller that died or was impatient: it goes on with what runs.
         const isRunning = error instanceof TenantryError && error.code === 'operation_running';

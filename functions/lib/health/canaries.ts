@@ -137,7 +137,7 @@ export async function provisionCanary(
     placement: 'shared-cluster',
   };
   const request = { slug, strategy, canary: true };
-  const begun = await beginOperation(catalog, { kind: 'provision', tenant, request, input });
-  await watch.provision(begun.operation.operationId);
+  const { operationId } = await beginOperation(catalog, { kind: 'provision', tenant, request, input });
+  await watch.provision(operationId);
   return [];
 }

@@ -56,10 +56,9 @@ export async function beginMigration(
   const { version, digest } = await plannedFor(catalog, release, request);
   const wanted = { kind: 'migrate', tenant: undefined, request, input: request, idempotencyKey } as const;
   // With it: so that it can be halted before its first step, and its steps know what release it is of.
-  const { operation } = await beginRecorded(catalog, wanted, ({ operationId }) =>
+  return beginRecorded(catalog, wanted, ({ operationId }) =>
     recordRun(catalog, { operationId, version, digest, tolerated: request.tolerated }),
   );
-  return operation;
 }
 
 /**

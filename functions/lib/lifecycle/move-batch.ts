@@ -73,12 +73,11 @@ export async function beginBatch(
       `There is no tenant of the tier ${request.tier} to move: they are where they shall go, or not active.`,
     );
   const { concurrency, stopOnFailure: stopsOnFailure } = request;
-  const { operation } = await beginRecorded(
+  return beginRecorded(
     catalog,
     { kind: 'batch', tenant: undefined, request, input: request, idempotencyKey },
     ({ operationId }) => recordBatch(catalog, { operationId, concurrency, stopsOnFailure }, tenants),
   );
-  return operation;
 }
 
 /** The steps of `stepfunctions/batch-moves.asl.json`. Each may run twice, in parallel with itself, or die at any line. */
@@ -164,7 +163,7 @@ async function beginNext(
   const { to, placement, cluster, windowSeconds } = input;
   try {
     // Its key makes it one move, however often a step that died is repeated.
-    const { operation } = await beginMove(
+    const operation = await beginMove(
       catalog,
       { slug, to, placement, cluster, windowSeconds },
       `batch-${operationId}-${tenant}`,

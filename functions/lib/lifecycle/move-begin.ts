@@ -39,9 +39,9 @@ export async function beginMove(
   catalog: ControlConnection,
   request: MoveRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation<'move'>; isNew: boolean }> {
+): Promise<Operation<'move'>> {
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'move', request));
-  if (known) return { operation: known, isNew: false };
+  if (known) return known;
   const { slug, to, placement, windowSeconds } = request;
   const candidate = await requireCandidate(catalog, request);
   const { source, own, clusterId } = destinationOf(candidate, request, await readRoom(catalog));

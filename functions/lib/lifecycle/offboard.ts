@@ -56,9 +56,9 @@ export async function beginOffboarding(
   tenant: TenantId,
   request: OffboardRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation<'offboard'>; isNew: boolean }> {
+): Promise<Operation<'offboard'>> {
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'offboard', request));
-  if (known) return { operation: known, isNew: false };
+  if (known) return known;
   const { slug, graceSeconds, exportTo } = request;
   const input: OffboardInput = { slug, graceSeconds, exportTo, homes: await everyHome(catalog, tenant) };
   return beginOperation(catalog, { kind: 'offboard', tenant, request, input, idempotencyKey });

@@ -64,7 +64,7 @@ export interface NewOperation<Kind extends OperationKind> extends Begun<Kind> {
 export async function beginOperation<Kind extends OperationKind>(
   catalog: ControlConnection,
   wanted: NewOperation<Kind>,
-): Promise<{ operation: Operation<Kind>; isNew: boolean }> {
+): Promise<Operation<Kind>> {
   const digest = requestDigest(wanted.kind, wanted.request);
   const id = randomUUID();
   const inserted = await catalog
@@ -93,11 +93,11 @@ export async function beginOperation<Kind extends OperationKind>(
         throw running('A migration run is under way', error);
       throw error;
     });
-  if (inserted.rowCount === 1) return { operation: await operationOf(catalog, id, wanted.kind), isNew: true };
+  if (inserted.rowCount === 1) return operationOf(catalog, id, wanted.kind);
   const known =
     wanted.idempotencyKey &&
     (await operationOfKey(catalog, wanted.idempotencyKey, wanted.kind, wanted.request));
-  if (known) return { operation: known, isNew: false };
+  if (known) return known;
   throw new TenantryError(
     'wrong_status',
     'The tenant has changed meanwhile and is not in a state for this any more. Look at it again.',
@@ -109,10 +109,10 @@ export const beginRecorded = <Kind extends OperationKind>(
   catalog: ControlConnection,
   wanted: NewOperation<Kind>,
   record: (operation: Operation<Kind>) => Promise<void>,
-): Promise<{ operation: Operation<Kind>; isNew: boolean }> =>
+): Promise<Operation<Kind>> =>
   inTransaction(catalog, async () => {
     const begun = await beginOperation(catalog, wanted);
-    await record(begun.operation);
+    await record(begun);
     return begun;
   });
 

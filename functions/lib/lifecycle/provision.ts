@@ -56,9 +56,9 @@ export async function beginProvisioning(
   catalog: ControlConnection,
   request: ProvisionRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation<'provision'>; isNew: boolean }> {
+): Promise<Operation<'provision'>> {
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'provision', request));
-  if (known) return { operation: await unlessGone(catalog, known), isNew: false };
+  if (known) return unlessGone(catalog, known);
   const { slug, tier, strategy, placement = 'dedicated' } = request;
   const input: ProvisionInput = { homeId: randomUUID(), slug, tier, strategy, placement };
   // What the tenant is recorded as goes with the operation that makes it so: another one that runs undoes both.

@@ -58,7 +58,7 @@ export const beginExport = (
   tenant: TenantId,
   { slug, to }: ExportRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation<'export'>; isNew: boolean }> =>
+): Promise<Operation<'export'>> =>
   beginOperation(catalog, {
     kind: 'export',
     tenant,
@@ -73,7 +73,7 @@ export const beginImport = (
   tenant: TenantId,
   request: ImportRequest,
   idempotencyKey?: string,
-): Promise<{ operation: Operation<'import'>; isNew: boolean }> => {
+): Promise<Operation<'import'>> => {
   const { slug, from, otherTenant } = request;
   const input = { slug, url: from, otherTenant };
   return beginOperation(catalog, { kind: 'import', tenant, request, input, idempotencyKey });

@@ -114,10 +114,10 @@ function leavingOf(world: World, lifecycle: Lifecycle) {
   }
 
   const begin = async (tenant: TenantId, slug: string, request: object = {}) => {
-    const { operation } = await catalog((connection) =>
+    const { operationId } = await catalog((connection) =>
       beginOffboarding(connection, tenant, { slug, graceSeconds: 0, exportTo: undefined, ...request }),
     );
-    return operation.operationId;
+    return operationId;
   };
 
   const runOnce = (operation: string, step: string, input: Record<string, unknown> = {}) => {

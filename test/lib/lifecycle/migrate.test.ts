@@ -179,8 +179,8 @@ describe('a run', () => {
       world.asProvisioner('catalog', work);
     await inCatalog(async (catalog) => {
       const request = { slug, graceSeconds: 86_400, exportTo: undefined };
-      const { operation } = await beginOffboarding(catalog, id, request);
-      await closeTenant(catalog, id, operation.operationId);
+      const { operationId } = await beginOffboarding(catalog, id, request);
+      await closeTenant(catalog, id, operationId);
     });
     const wanted = next('grace', 'alter table notes add column grace text');
     const { targets } = await migrate(world, wanted);

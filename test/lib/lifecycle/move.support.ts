@@ -46,7 +46,7 @@ export const begin = (world: World, slug: string, to: Strategy, more: Partial<Mo
     'catalog',
     async (catalog) =>
       (await beginMove(catalog, { slug, to, placement: 'shared-cluster', windowSeconds: 3_600, ...more }))
-        .operation.operationId,
+        .operationId,
   );
 
 export const step = (world: World, operation: string, name: StepName, input: Record<string, unknown> = {}) =>

@@ -54,7 +54,7 @@ const begin = async ({ id, slug }: TestTenant) =>
     await catalog((connection) =>
       beginOffboarding(connection, id, { slug, graceSeconds: 0, exportTo: undefined }),
     )
-  ).operation.operationId;
+  ).operationId;
 
 async function offboarded(tenant: TestTenant) {
   const operation = await begin(tenant);

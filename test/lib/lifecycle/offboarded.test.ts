@@ -72,8 +72,8 @@ describe('a tombstone', () => {
     const slug = 'buried-for-good';
     const request = { slug, tier: 'pro', strategy: 'schema' } as const;
     const made = await leaving.catalog((connection) => beginProvisioning(connection, request, 'buried-1'));
-    const tenant = made.operation.tenant!;
-    const provisioning = made.operation.operationId;
+    const tenant = made.tenant;
+    const provisioning = made.operationId;
     for (const step of ['reserve', 'createHome', 'migrate', 'verify', 'activate'])
       await leaving.lifecycle.run(provisioning, step);
     const operation = await leaving.begin(tenant, slug);
@@ -107,12 +107,12 @@ describe('a tombstone', () => {
       leaving.catalog((connection) =>
         beginProvisioning(connection, { slug, tier: 'pro', strategy: 'schema', ...external }),
       );
-    const { operation } = await create('came-first');
-    await leaving.lifecycle.run(operation.operationId, 'reserve');
-    await leaving.lifecycle.run(operation.operationId, 'compensate', { failedStep: 'reserve', failure: {} });
-    const removal = await leaving.begin(operation.tenant!, 'came-first');
+    const { operationId, tenant } = await create('came-first');
+    await leaving.lifecycle.run(operationId, 'reserve');
+    await leaving.lifecycle.run(operationId, 'compensate', { failedStep: 'reserve', failure: {} });
+    const removal = await leaving.begin(tenant, 'came-first');
     for (const step of steps) await leaving.run(removal, step);
-    expect((await create('came-again')).isNew).toBe(true);
+    expect((await create('came-again')).tenant).not.toBe(tenant);
   });
 });
 

@@ -80,10 +80,10 @@ export function lifecycleOf(world: World, warm?: Access): Lifecycle {
 
   const begin: Lifecycle['begin'] = async (strategy, placement, slug = `made-n${++number}`) => {
     const request = { slug, tier: 'pro', strategy, placement } as const;
-    const { operation } = await world.asProvisioner('catalog', (catalog) =>
+    const { operationId, tenant } = await world.asProvisioner('catalog', (catalog) =>
       beginProvisioning(catalog, request),
     );
-    return { operation: operation.operationId, tenant: operation.tenant!, slug };
+    return { operation: operationId, tenant, slug };
   };
   const run: Lifecycle['run'] = (operation, step, input = {}) =>
     patiently(() =>

@@ -26,7 +26,7 @@ beforeAll(async () => {
 afterAll(() => leaving?.world.close());
 
 const folder = folders('cancelled');
-const begun = ({ operation }: { operation: Operation }) => operation.operationId;
+const begun = ({ operationId }: Operation) => operationId;
 
 const exportOf = ({ id, slug }: TestTenant, path: string) =>
   leaving.catalog((catalog) => beginExport(catalog, id, { slug, to: pathToFileURL(path).href })).then(begun);

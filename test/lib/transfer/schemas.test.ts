@@ -111,18 +111,18 @@ async function finished(operation: string, step: string): Promise<void> {
 
 /** @returns the folder */
 async function exported({ id, slug }: TestTenant): Promise<string> {
-  const { operation } = await world.asProvisioner('catalog', (catalog) =>
+  const { operationId } = await world.asProvisioner('catalog', (catalog) =>
     beginExport(catalog, id, { slug, to: pathToFileURL(base).href }),
   );
-  await finished(operation.operationId, 'exportTenant');
-  return join(base, operation.operationId);
+  await finished(operationId, 'exportTenant');
+  return join(base, operationId);
 }
 
 async function imported({ id, slug }: TestTenant, path: string): Promise<void> {
-  const { operation } = await world.asProvisioner('catalog', (catalog) =>
+  const { operationId } = await world.asProvisioner('catalog', (catalog) =>
     beginImport(catalog, id, { slug, from: pathToFileURL(path).href, otherTenant: true }),
   );
-  await finished(operation.operationId, 'importTenant');
+  await finished(operationId, 'importTenant');
 }
 
 const rowsOf = async (tenant: TestTenant, statement: string) =>
@@ -284,11 +284,11 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
 
   it('offboards a tenant with such names, exported before', async () => {
     const { id, slug } = await world.addTenant(strategy);
-    const { operation } = await world.asProvisioner('catalog', (catalog) =>
+    const { operationId } = await world.asProvisioner('catalog', (catalog) =>
       beginOffboarding(catalog, id, { slug, graceSeconds: 0, exportTo: pathToFileURL(base).href }),
     );
-    await run(operation.operationId, 'exportTenant');
-    expect(manifestOf(join(base, operation.operationId)).tables.map(({ table }: Written) => table)).toEqual(
+    await run(operationId, 'exportTenant');
+    expect(manifestOf(join(base, operationId)).tables.map(({ table }: Written) => table)).toEqual(
       expect.arrayContaining(odd),
     );
   }, 60_000);

@@ -45,10 +45,10 @@ const end = (operation: string) =>
   runOnce(operation, 'recordFailure', Date.now, { failedStep: 'x', failure: { Error: 'Planned' } });
 
 async function exportTo(tenant: TestTenant, path: string): Promise<string> {
-  const { operation } = await leaving.catalog((catalog) =>
+  const { operationId } = await leaving.catalog((catalog) =>
     beginExport(catalog, tenant.id, { slug: tenant.slug, to: address(path) }),
   );
-  return operation.operationId;
+  return operationId;
 }
 async function exported(tenant: TestTenant): Promise<string> {
   const place = folder();
@@ -57,10 +57,10 @@ async function exported(tenant: TestTenant): Promise<string> {
   return join(place, operation);
 }
 async function importFrom(tenant: TestTenant, path: string, otherTenant = false): Promise<string> {
-  const { operation } = await leaving.catalog((catalog) =>
+  const { operationId } = await leaving.catalog((catalog) =>
     beginImport(catalog, tenant.id, { slug: tenant.slug, from: address(path), otherTenant }),
   );
-  return operation.operationId;
+  return operationId;
 }
 
 /** How many pieces the files of an export are read in. */
@@ -484,16 +484,16 @@ it('goes through S3 as through a folder', async () => {
     const out = await leaving.catalog((catalog) =>
       beginExport(catalog, tenant.id, { slug: tenant.slug, to }),
     );
-    for (const step of ['exportTenant', 'finish']) await run(out.operation.operationId, step);
+    for (const step of ['exportTenant', 'finish']) await run(out.operationId, step);
     const target = await leaving.world.addTenant('database');
     const into = await leaving.catalog((catalog) =>
       beginImport(catalog, target.id, {
         slug: target.slug,
-        from: `${to}/${out.operation.operationId}`,
+        from: `${to}/${out.operationId}`,
         otherTenant: true,
       }),
     );
-    await run(into.operation.operationId, 'importTenant');
+    await run(into.operationId, 'importTenant');
     expect([await count(target, 'notes'), await count(target, 'marks')]).toEqual([2, 3]);
   } finally {
     delete process.env.AWS_ENDPOINT_URL_S3;
