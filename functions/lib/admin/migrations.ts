@@ -6,10 +6,10 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMigration, type MigrateRequest } from '../lifecycle/migrate.ts';
-import { filesUpTo, newestState } from '../migrations/release.ts';
+import { filesUpTo, newestState, versionOf } from '../migrations/release.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
-import { type OperationView, operationViews } from './operations.ts';
+import { lastOf, type OperationView, operationViews } from './operations.ts';
 import { findTenant, runningOperation } from './tenants.ts';
 
 export const newRun = z.strictObject({
@@ -164,7 +164,7 @@ export const pin = (
         'migration_refused',
         `There is no migration ${version}. The newest is ${newestState(release).version}.`,
       );
-    const name = files.at(-1)!.name.replace(/\.sql$/, '');
+    const name = versionOf(files)!;
     const { rows } = await catalog.query<{ version: string }>(
       'select schema_version as version from catalog.homes join catalog.tenants using (home_id) where slug = $1 and schema_version > $2',
       [slug, name],
@@ -226,11 +226,7 @@ export async function requireCanaries(
 }
 
 async function latest(admin: Admin): Promise<string> {
-  const { rows } = await withCatalog(admin, (catalog) =>
-    catalog.query(
-      `select operation_id from catalog.operations where kind = 'migrate' order by started_at desc limit 1`,
-    ),
-  );
-  if (rows[0] === undefined) throw new TenantryError('unknown_operation', 'There has been no run yet.');
-  return rows[0].operation_id;
+  const id = await withCatalog(admin, (catalog) => lastOf(catalog, 'migrate'));
+  if (id === undefined) throw new TenantryError('unknown_operation', 'There has been no run yet.');
+  return id;
 }

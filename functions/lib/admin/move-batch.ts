@@ -7,7 +7,7 @@ import { readRoom } from '../lifecycle/move-begin.ts';
 import { tiers } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { destined, moving } from './move.ts';
-import { type OperationView, operationViews } from './operations.ts';
+import { lastOf, type OperationView, operationViews } from './operations.ts';
 import { endStalled } from './stalled.ts';
 
 export const batching = moving.extend({
@@ -135,10 +135,7 @@ export async function stopBatch(admin: Admin): Promise<BatchView> {
 
 /** @throws TenantryError `unknown_operation` */
 async function lastBatch(catalog: ControlConnection): Promise<string> {
-  const { rows } = await catalog.query(
-    "select operation_id from catalog.operations where kind = 'batch' order by started_at desc limit 1",
-  );
-  if (rows[0] === undefined)
-    throw new TenantryError('unknown_operation', 'There has been no batch of moves yet.');
-  return rows[0].operation_id;
+  const id = await lastOf(catalog, 'batch');
+  if (id === undefined) throw new TenantryError('unknown_operation', 'There has been no batch of moves yet.');
+  return id;
 }

@@ -77,6 +77,18 @@ async function withSteps(admin: Admin, operationId: string): Promise<OperationWi
   });
 }
 
+/** The last one of a kind that is about all tenants. */
+export async function lastOf(
+  catalog: ControlConnection,
+  kind: 'migrate' | 'batch',
+): Promise<string | undefined> {
+  const { rows } = await catalog.query<{ id: string }>(
+    'select operation_id as id from catalog.operations where kind = $1 order by started_at desc limit 1',
+    [kind],
+  );
+  return rows[0]?.id;
+}
+
 export async function operationViews(
   catalog: ControlConnection,
   of: { operationId?: string; tenant?: TenantId; limit: number },

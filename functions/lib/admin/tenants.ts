@@ -8,6 +8,7 @@ import { canBeCancelled } from '../lifecycle/cancel.ts';
 import { adminEndpoint } from '../lifecycle/control-plane.ts';
 import { type Operation, readOperation } from '../lifecycle/operations.ts';
 import { resume, suspend } from '../lifecycle/suspend.ts';
+import { readVersion } from '../migrations/history.ts';
 import type { HomeState, Strategy, TenantId, TenantStatus, Tier } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews } from './operations.ts';
@@ -230,9 +231,7 @@ async function schemaVersion({ plane }: Admin, home: FoundTenant): Promise<strin
       asRole(connection, 'tenancy_owner', async () => {
         await connection.query("select set_config('search_path', $1, true)", [home.schema_name]);
         const known = await connection.query("select to_regclass('_migrations') as known");
-        if (known.rows[0]?.known === null) return null;
-        const { rows } = await connection.query('select max(name) as name from _migrations');
-        return rows[0]?.name?.replace(/\.sql$/, '') ?? null;
+        return known.rows[0]?.known === null ? null : readVersion(connection);
       }),
     );
   } catch (error) {

@@ -2,6 +2,7 @@ import type { ControlConnection } from '../database/connect.ts';
 import type { Home } from '../isolation/isolation.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { refused } from './refused.ts';
+import { versionNamed } from './release.ts';
 
 /** What a home's own `_migrations` says of one file. */
 interface Entry {
@@ -43,6 +44,14 @@ export async function readHistory(connection: ControlConnection, { schema }: Hom
     [schema],
   );
   return rows[0]!.known ? (await readHistories(connection, [schema])).get(schema)! : new Map();
+}
+
+/** The newest migration of the home that the search path leads to. */
+export async function readVersion(connection: ControlConnection): Promise<string | null> {
+  const { rows } = await connection.query<{ name: string | null }>(
+    'select max(name) as name from _migrations',
+  );
+  return rows[0]!.name && versionNamed(rows[0]!.name);
 }
 
 /** Every schema must have its table. */

@@ -19,9 +19,14 @@ export interface SchemaState {
   readonly digest: string;
 }
 
+/** `0001-inventory.sql` makes the version `0001-inventory`. */
+export const versionNamed = (file: string) => file.replace(/\.sql$/, '');
+
 /** What a home that has these files, and no others, is recorded with. */
-export const versionOf = (files: readonly MigrationFile[]): string | null =>
-  files.at(-1)?.name.replace(/\.sql$/, '') ?? null;
+export function versionOf(files: readonly MigrationFile[]): string | null {
+  const last = files.at(-1);
+  return last === undefined ? null : versionNamed(last.name);
+}
 
 /** Every state that a home of this release can be at, the newest last. */
 export function schemaStates({ runtime, home, extensions, keys }: Release): SchemaState[] {

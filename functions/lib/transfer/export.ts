@@ -1,6 +1,7 @@
 import { type ControlConnection, identifier, literal } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { type HomeTable, homeTables, maintaining, type RowsOf } from '../isolation/rows.ts';
+import { readVersion } from '../migrations/history.ts';
 import { type ExportedTable, fileOf, hashing, whileWanted } from './manifest.ts';
 import type { Key, PartBegins } from './parts.ts';
 import type { Store } from './store.ts';
@@ -39,8 +40,7 @@ export async function exportTables(
   const snapshot = Math.max(0, ...done.map((table) => table.snapshot ?? 0)) + 1;
   const finished = [...done];
   const read = async () => {
-    const newest = await connection.query('select max(name) as name from _migrations');
-    const schemaVersion = String(newest.rows[0]?.name).replace(/\.sql$/, '');
+    const schemaVersion = (await readVersion(connection))!;
     for (const table of await tablesOf(connection, rows.schema)) {
       const written = finished.filter((each) => each.table === table.name);
       if (written.length > 0 && !written.at(-1)!.more) continue;

@@ -3,6 +3,7 @@ import { RetryableError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { type RowsOf, takeContext } from '../isolation/rows.ts';
+import { readVersion } from '../migrations/history.ts';
 import type { Strategy } from '../tenant/tenant.ts';
 import { type TransferTable, tablesOf } from './export.ts';
 import { raiseIdentities } from './identities.ts';
@@ -109,8 +110,7 @@ export async function importTables(
 
 /** @throws TenantryError `import_refused` when the home has another schema version than the rows */
 async function requireVersion(connection: ControlConnection, schemaVersion: string): Promise<void> {
-  const { rows } = await connection.query('select max(name) as name from _migrations');
-  const version = String(rows[0]?.name).replace(/\.sql$/, '');
+  const version = await readVersion(connection);
   if (version !== schemaVersion)
     throw importRefused(
       `The rows are of schema version ${schemaVersion}, the tenant's home has ${version}. Migrate the home, or export again from one of that version.`,
