@@ -115,6 +115,7 @@ export const functions = [
     inVpc: true,
     plane: 'deployment',
     may: ['operate-shared-cluster', 'make-keys', 'read-shared-master-secret'],
+    // One at a time, and one that it keeps for its next step.
     connections: 2,
   },
   {
@@ -127,7 +128,8 @@ export const functions = [
     inVpc: true,
     plane: 'control',
     may: ['operate-shared-cluster', 'operate-dedicated-instances', 'read-context-key', 'call-mcp'],
-    // Four workers, as many that were thought dead and are not, each with the catalog and one home, and a step beside them.
+    // Four workers and as many that were thought dead and are not, each with the catalog and one home; and a step beside them,
+    // whose rehearsal takes the catalog and a home of each strategy.
     connections: 20,
   },
   {
@@ -160,6 +162,7 @@ export const functions = [
     inVpc: true,
     plane: 'control',
     may: ['operate-shared-cluster', 'start-moves'],
+    // There is one batch at a time, and it asks the catalog alone.
     connections: 1,
   },
   {
@@ -186,6 +189,7 @@ export const functions = [
       'keep-canary-keys',
       'read-signing-key',
     ],
+    // The catalog, four databases at once and a fenced home; the rest is for what it waits for no longer and is not gone yet.
     connections: 8,
   },
   {
