@@ -16,7 +16,7 @@ import { runStep } from '../lifecycle/step.ts';
 import { strategies, tiers } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, type OperationWithSteps, showOperation } from './operations.ts';
-import { afterStalled, runningOperation, showTenant, type TenantView } from './tenants.ts';
+import { afterStalled, runningInstead, showTenant, type TenantView } from './tenants.ts';
 
 export const newTenant = z.strictObject({
   slug: z.string(),
@@ -146,8 +146,7 @@ async function begin(
       throw new TenantryError('name_taken', 'This external id of this issuer belongs to another tenant.', {
         cause: error,
       });
-    const isRunning = error instanceof TenantryError && error.code === 'operation_running';
-    const known = isRunning ? await runningOperation(catalog, request.slug) : undefined;
+    const known = await runningInstead(catalog, request.slug, error);
     if (known?.kind !== 'provision') throw error;
     const differing = await differences(catalog, known, request);
     if (differing.length > 0)

@@ -2,14 +2,13 @@ import { z } from 'zod';
 import { closeTenant } from '../catalog/offboarding.ts';
 import { homesOf } from '../catalog/tenants.ts';
 import type { ControlConnection } from '../database/connect.ts';
-import { TenantryError } from '../errors.ts';
 import { beginOffboarding, type OffboardRequest } from '../lifecycle/offboard.ts';
 import type { Operation } from '../lifecycle/operations.ts';
 import { tellHome } from '../lifecycle/suspend.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews, showOperation } from './operations.ts';
-import { afterStalled, findTenant, runningOperation, showTenant, type TenantView } from './tenants.ts';
+import { afterStalled, findTenant, runningInstead, showTenant, type TenantView } from './tenants.ts';
 
 export const offboarding = z.strictObject({
   /** For so long `resume` undoes it, s. A state machine lives for a year at most, and the removal after it takes its time. */
@@ -72,9 +71,8 @@ async function begin(
     return await beginOffboarding(catalog, tenant, request, idempotencyKey);
   } catch (error) {
     // The same request again, of a caller that died or was impatient: it goes on with what runs.
-    const isRunning = error instanceof TenantryError && error.code === 'operation_running';
-    const known = isRunning && !idempotencyKey ? await runningOperation(catalog, request.slug) : undefined;
-    if (known?.kind !== 'offboard') throw error;
+    const known = await runningInstead(catalog, request.slug, error);
+    if (idempotencyKey || known?.kind !== 'offboard') throw error;
     const { graceSeconds, exportTo } = known.input;
     if (graceSeconds !== request.graceSeconds || exportTo !== request.exportTo) throw error;
     return known;

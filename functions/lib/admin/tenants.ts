@@ -215,6 +215,16 @@ export async function runningOperation(
   return rows[0] && readOperation(catalog, rows[0].operation_id);
 }
 
+/** The same, when it is why another one could not be begun. */
+export const runningInstead = async (
+  catalog: ControlConnection,
+  slug: string,
+  error: unknown,
+): Promise<Operation | undefined> =>
+  error instanceof TenantryError && error.code === 'operation_running'
+    ? runningOperation(catalog, slug)
+    : undefined;
+
 const summary = (row: TenantRow): TenantSummary => ({
   id: row.tenant_id,
   slug: row.slug,

@@ -8,7 +8,7 @@ import type { TenantId } from '../tenant/tenant.ts';
 import { transferUrl } from '../transfer/store.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, showOperation } from './operations.ts';
-import { afterStalled, findTenant, runningOperation } from './tenants.ts';
+import { afterStalled, findTenant, runningInstead } from './tenants.ts';
 
 const address = z.string().min(1).max(1_000);
 
@@ -64,8 +64,7 @@ async function transfer(
         return await begin(catalog, tenant);
       } catch (error) {
         // The same request again, of a caller that died or was impatient: it goes on with what runs.
-        const isRunning = error instanceof TenantryError && error.code === 'operation_running';
-        const known = isRunning ? await runningOperation(catalog, slug) : undefined;
+        const known = await runningInstead(catalog, slug, error);
         const isSame =
           known?.kind === kind && url === (known.kind === 'export' ? known.input.exportTo : known.input.url);
         if (!isSame) throw error;
