@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from '../../functions/lib/database/sql.ts';
-import { onboard } from '../../functions/lib/lifecycle/onboard.ts';
 import type { Place } from '../../functions/lib/lifecycle/place.ts';
 import type { Strategy, TenantId } from '../../functions/lib/tenant/tenant.ts';
+import { onboard } from '../../infra/local/onboard.ts';
 import { skus, stock } from './agents.ts';
 import { limits, type World } from './world.ts';
 

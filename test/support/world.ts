@@ -15,7 +15,6 @@ import {
   tenantSecretName,
 } from '../../functions/lib/isolation/credentials.ts';
 import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycle/control-plane.ts';
-import { onboard } from '../../functions/lib/lifecycle/onboard.ts';
 import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
 import { type MigrationFile, parseMigration } from '../../functions/lib/migrations/migration-file.ts';
@@ -29,6 +28,7 @@ import { newestState, type Release } from '../../functions/lib/migrations/releas
 import { type McpSettings, readMcpSettings } from '../../functions/lib/settings.ts';
 import { type Strategy, strategies, type TenantId } from '../../functions/lib/tenant/tenant.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
+import { onboard } from '../../infra/local/onboard.ts';
 import { endpoint, startCluster, type TestCluster, testBase } from './cluster.ts';
 
 export { strategies };

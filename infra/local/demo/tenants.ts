@@ -8,12 +8,12 @@ import type { Queryable } from '../../../functions/lib/database/types.ts';
 import { QueryError, TenantryError } from '../../../functions/lib/errors.ts';
 import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { type ControlPlane, catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
-import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
 import type { Place } from '../../../functions/lib/lifecycle/place.ts';
 import type { Release } from '../../../functions/lib/migrations/release.ts';
 import type { McpSettings } from '../../../functions/lib/settings.ts';
 import type { Strategy, TenantId, Tier } from '../../../functions/lib/tenant/tenant.ts';
 import type { StateFile } from '../emulator/state-file.ts';
+import { onboard } from '../onboard.ts';
 import type { CloudState } from '../state.ts';
 import { type DemoInventory, demoInventory, seedInventory } from './inventory.ts';
 

@@ -7,9 +7,9 @@ import { sql } from '../../../functions/lib/database/sql.ts';
 import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { asRole, authenticateBy } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
-import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
 import { keepLoginSecret } from '../../../functions/lib/lifecycle/place.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
+import { onboard } from '../../../infra/local/onboard.ts';
 import { limits, routeOf, startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
 
 /** From principal to rows, while tenants and their homes change under a warm environment. */

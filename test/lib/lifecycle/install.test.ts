@@ -6,7 +6,6 @@ import { catalogDatabase } from '../../../functions/lib/isolation/catalog-reader
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint, createControlPlane } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { install } from '../../../functions/lib/lifecycle/install.ts';
-import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
 import { preparePlace } from '../../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../../functions/lib/migrations/install.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
@@ -14,6 +13,7 @@ import { homeMigrations, readRelease } from '../../../functions/lib/migrations/m
 import { newestState } from '../../../functions/lib/migrations/release.ts';
 import { type InstallSettings, readInstallSettings } from '../../../functions/lib/settings.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../../infra/local/emulator/server.ts';
+import { onboard } from '../../../infra/local/onboard.ts';
 import { startCluster, type TestCluster } from '../../support/cluster.ts';
 import { noteMigration } from '../../support/world.ts';
 

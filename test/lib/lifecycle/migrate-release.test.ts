@@ -3,8 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pinTenant } from '../../../functions/lib/catalog/migration-pins.ts';
 import { parseMasterKeys } from '../../../functions/lib/isolation/context.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
-import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
 import { newestState } from '../../../functions/lib/migrations/release.ts';
+import { onboard } from '../../../infra/local/onboard.ts';
 import type { TestTenant, World } from '../../support/world.ts';
 import {
   begin,

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { moveSteps } from '../../../functions/lib/lifecycle/move.ts';
-import { onboard } from '../../../functions/lib/lifecycle/onboard.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { driftOf } from '../../../functions/lib/migrations/drift.ts';
 import { readHistory } from '../../../functions/lib/migrations/history.ts';
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
+import { onboard } from '../../../infra/local/onboard.ts';
 import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
 import { migrate as migrateAll } from '../lifecycle/migrate.support.ts';
 import { atHome, begin, homeOf, moverOf } from '../lifecycle/move.support.ts';
