@@ -27,3 +27,20 @@ export function connectionFacts({ concurrency, cluster, dedicated }: Settings): 
     dedicated: { maxConnections: dedicated.maxConnections },
   };
 }
+
+/** The sum and the remedies of every inequality that does not hold, for a person; undefined when all do. */
+export function overBudget(budget: readonly Inequality[]): string | undefined {
+  const broken = budget.filter(({ holds }) => !holds);
+  if (broken.length === 0) return undefined;
+  return broken.map(explain).join('\n');
+}
+
+function explain({ name, lines, sum, limit, limitIs, remedies }: Inequality): string {
+  const rows = lines.map(({ what, connections }) => `  ${String(connections).padStart(7)}  ${what}`);
+  return [
+    `More connections than there are (${name}):`,
+    ...rows,
+    `  ${String(sum).padStart(7)}  together, of ${limit}: ${limitIs}`,
+    `  Choose: ${remedies.join('; or ')}.`,
+  ].join('\n');
+}

@@ -1,6 +1,5 @@
 import { type App, Aspects, Tags } from 'aws-cdk-lib';
-import { overBudget } from '../functions/lib/health/budget.ts';
-import { budgetOf } from './budget.ts';
+import { budgetOf, overBudget } from './budget.ts';
 import { UnderOwnKey } from './constructs/own-key.ts';
 import { warnOfHoles } from './engine-versions.ts';
 import type { DeploymentFacts } from './environment.ts';

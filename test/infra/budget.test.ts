@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { connectionBudget, overBudget } from '../../functions/lib/health/budget.ts';
-import { budgetOf } from '../../infra/budget.ts';
+import { connectionBudget } from '../../functions/lib/health/budget.ts';
+import { budgetOf, overBudget } from '../../infra/budget.ts';
 import { functions } from '../../infra/functions.ts';
 import { databasesOf } from '../../infra/rights.ts';
 import { readSettings } from '../../infra/settings.ts';
