@@ -17,12 +17,7 @@ export interface SharedCluster {
 }
 
 /** One more shared cluster of a world, a server of its own: tenants can be moved to it. The caller closes it. */
-export async function addSharedCluster({
-  plane,
-  release,
-  files,
-  asProvisioner,
-}: World): Promise<SharedCluster> {
+export async function addSharedCluster({ plane, release, asProvisioner }: World): Promise<SharedCluster> {
   const server = await startCluster();
   const { host, port } = server.server;
   const cluster = {
@@ -33,7 +28,11 @@ export async function addSharedCluster({
   } as const;
   const place = await preparePlace(plane, cluster, tenantsDatabase, server.master);
   await withConnection(place.admin, (connection) =>
-    migrateHome(connection, { home: sharedHome, databaseId: place.databaseId, keys: plane.keys }, files),
+    migrateHome(
+      connection,
+      { home: sharedHome, databaseId: place.databaseId, keys: plane.keys },
+      release.home,
+    ),
   );
   await asProvisioner('catalog', async (catalog) => {
     await recordCluster(catalog, cluster, place);

@@ -66,8 +66,7 @@ export interface World {
   readonly secrets: Secrets;
   readonly settings: McpSettings;
   readonly shared: Place;
-  readonly files: readonly MigrationFile[];
-  /** These files, as a deployment's. */
+  /** As a deployment's. */
   readonly release: Release;
   /** Two tenants of each strategy: `a` attacks, `b` must not notice. */
   readonly tenants: Readonly<Record<Strategy, { readonly a: TestTenant; readonly b: TestTenant }>>;
@@ -209,7 +208,6 @@ export async function startWorld(
     secrets,
     settings,
     shared,
-    files,
     release,
     tenants,
     addTenant,

@@ -32,7 +32,7 @@ export class MoverProcess {
   #environment: Environment | undefined;
   #giveUp: (error: Error) => void = () => {};
 
-  constructor({ plane, files, emulator, settings: mcp }: World) {
+  constructor({ plane, release, emulator, settings: mcp }: World) {
     const settings: MoverSettings = {
       catalog: plane.catalog,
       credentials: plane.loginsUse,
@@ -40,7 +40,7 @@ export class MoverProcess {
       tls: plane.tls,
       contextKeySecret: 'tenancy/context-key',
       extensions: [...plane.extensions],
-      files,
+      files: release.home,
       mcp,
     };
     this.#variables = {

@@ -114,7 +114,7 @@ const sabotages: [object: string, sql: string][] = [
 describe.each(strategies)('%s', (strategy) => {
   const tenant = () => world.tenants[strategy].a;
   const target = () => targetOf(world, tenant());
-  const files = () => [...world.files, laidOut];
+  const files = () => [...world.release.home, laidOut];
   beforeAll(() => migrate(world, tenant(), files()));
 
   const drift = () =>

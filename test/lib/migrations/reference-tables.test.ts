@@ -104,7 +104,7 @@ describe.each(strategies)('%s', (strategy) => {
     'refuses it before the first home is changed, in one without rows: %s',
     async (_, sql) => {
       const had = [
-        ...world.files,
+        ...world.release.home,
         parseMigration('9099-codes.sql', shared('create table codes (code text primary key)')),
       ];
       const rehearsed = world.asProvisioner(tenant(), (connection) =>
