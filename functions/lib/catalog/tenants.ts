@@ -1,7 +1,6 @@
 import type { Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import {
-  type HomeState,
   type Strategy,
   slug as slugForm,
   type TenantId,
@@ -174,23 +173,18 @@ export const reachable = (row: Row): ReachableHome => ({
   adminPort: row.admin_port,
 });
 
-/** Compare and set: @returns false when the tenant was in none of the states `from` */
-export async function setTenantStatus(
-  catalog: Catalog,
-  tenant: TenantId,
-  from: readonly TenantStatus[],
-  to: TenantStatus,
-  home: HomeState,
-): Promise<boolean> {
+/** @returns false when the tenant is neither active nor suspended already */
+export async function suspendTenant(catalog: Catalog, tenant: TenantId): Promise<boolean> {
   const { rowCount } = await catalog.query(
-    `with changed as (update catalog.tenants set status = $3, updated_at = now() where tenant_id = $1 and status = any ($2) returning home_id)
-     update catalog.homes h set state = $4 from changed where h.home_id = changed.home_id`,
-    [tenant, [...from], to, home],
+    `with changed as (update catalog.tenants set status = 'suspended', updated_at = now()
+                       where tenant_id = $1 and status in ('active', 'suspended') returning home_id)
+     update catalog.homes h set state = 'suspended' from changed where h.home_id = changed.home_id`,
+    [tenant],
   );
   return rowCount === 1;
 }
 
-/** The same, before the tenant has a home in use. */
+/** Of a tenant that has no home in use yet. @returns false when it was in none of the states `from` */
 export async function changeTenantStatus(
   catalog: Catalog,
   tenant: TenantId,

@@ -1,5 +1,5 @@
 import { reopenTenant } from '../catalog/offboarding.ts';
-import { presentHome, type ReachableHome, setTenantStatus } from '../catalog/tenants.ts';
+import { presentHome, type ReachableHome, suspendTenant } from '../catalog/tenants.ts';
 import { withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { TenantryError } from '../errors.ts';
@@ -17,7 +17,7 @@ import { type ControlPlane, catalogEndpoint, endpointOf } from './control-plane.
 export async function suspend(plane: ControlPlane, tenant: TenantId): Promise<'done' | 'pending'> {
   await withConnection(catalogEndpoint(plane), async (catalog) => {
     // The catalog first: a crash between the two leaves a tenant that new environments already refuse.
-    if (!(await setTenantStatus(catalog, tenant, ['active', 'suspended'], 'suspended', 'suspended')))
+    if (!(await suspendTenant(catalog, tenant)))
       throw new TenantryError('wrong_status', 'Only a tenant that is active can become suspended.');
   });
   return tellHome(plane, tenant);
