@@ -34,11 +34,12 @@ describe('shared tables', () => {
   });
 
   it.each([
-    ['one that goes', '; drop table bucket'],
-    ['one that stays', ''],
-  ])('take no rows into a table without tenant_id: %s', async (_, then) => {
+    ['one that goes', '', '; drop table bucket'],
+    ['one that stays', '', ''],
+    ['one that everybody may read', 'grant select on bucket to tenancy_app;', '; drop table bucket'],
+  ])('take no rows into a table without tenant_id: %s', async (_, more, then) => {
     await expect(
-      run(`create table bucket (body text); insert into bucket select body from notes${then}`),
+      run(`create table bucket (body text); ${more} insert into bucket select body from notes${then}`),
     ).rejects.toMatchObject({
       code: 'migration_refused',
       message: expect.stringMatching(
