@@ -212,6 +212,23 @@ export const sharedGaps: typeof gaps = [
     'extra()',
     'declare it STABLE',
   ],
+  ...Object.entries({
+    'has others read rows': [
+      `create function reads() returns text language sql stable as 'select max(body) from notes';
+       create function second() returns text language plpgsql stable as 'begin return reads(); end';`,
+      'select second()',
+    ],
+    'reads rows in a list': ['', 'select max(n.body) from (values (1)) v(id), notes n'],
+    'reads rows behind a comment': ['', 'select max(body) from /* all */ notes'],
+    'reads rows in parentheses': ['', 'select max(n.body) from (notes n cross join notes m)'],
+    'reads a whole table': ['', 'select max(body) from (table notes) n'],
+    'runs a text': ['', "select query_to_xml('select body from ' || 'notes', true, true, '')::text"],
+  }).map(([what, [before, query]]): (typeof gaps)[number] => [
+    `an IMMUTABLE function that ${what}`,
+    `${before} create function extra() returns text language sql immutable as $$ ${query} $$`,
+    'extra()',
+    'declare it STABLE',
+  ]),
   [
     'a policy that lets everything through',
     'create policy wide on notes using (true)',
