@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { attempt } from '../../infra/local/prove/attempt.ts';
+import { openSessions } from '../../infra/local/prove/attempt.ts';
 import { closeTargets, prepareTargets, type Target } from '../../infra/local/prove/prove.ts';
 import { strategies, type World } from '../support/world.ts';
 import { partyOf, startAttackedWorld } from './support.ts';
@@ -122,14 +122,10 @@ describe.each(strategies)('%s', (strategy) => {
           statements(target),
           fc.constantFrom('simple' as const, 'product' as const),
           async (list, way) => {
-            const { heard, harm } = await attempt(
-              world.plane.keys,
-              attacker,
-              'call',
-              list,
-              way,
-              target.victim,
-            );
+            const sessions = openSessions(world.plane.keys, attacker);
+            const { heard, harm } = await sessions
+              .attempt('call', list, way, target.victim)
+              .finally(sessions.close);
             expect(target.sample.markers.filter((marker) => heard.includes(marker))).toEqual([]);
             expect(harm).toBeUndefined();
           },

@@ -171,7 +171,7 @@ const mutations: readonly Mutation[] = [
     noticedBy: [
       'asks for the rows by name',
       'search_path pointed at the victim',
-      'schema and table exports as XML',
+      'schema and database exports as XML',
       'whatever in the other schema lets itself be read',
       'joins, semi-joins, windows and set operations against its own rows',
     ],

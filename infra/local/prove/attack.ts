@@ -20,6 +20,8 @@ export interface Aim {
     /** The columns that can be written, quoted. */
     readonly columns: readonly string[];
     readonly hasRows: boolean;
+    /** Its unique keys: their columns but tenant_id, quoted. */
+    readonly keys: readonly (readonly string[])[];
     /** One of the victim's rows as a JSON literal of SQL, for probing whether it is there. */
     readonly row: string;
   };
@@ -58,5 +60,7 @@ export interface Theme {
   readonly title: string;
   /** About each table's own rights: tried on every table of every strategy. The others: on every table next door. */
   readonly aboutTables?: true;
+  /** Then it is tried on views too. */
+  readonly onlyReads?: true;
   readonly attacks: readonly Attack[];
 }

@@ -24,7 +24,9 @@ export async function letIn(plane: ControlPlane): Promise<Intruders> {
   const own = `prove_${randomUUID().replaceAll('-', '')}`;
   const admin = (database: string) => adminEndpoint(plane, { ...plane.catalog, database });
   const parties: Party[] = [];
-  const remove = async () => {
+  let removed: Promise<void> | undefined;
+  const remove = () => (removed ??= removeAll());
+  async function removeAll() {
     for (const party of parties) {
       const isolation = isolations[party.strategy];
       await withConnection(admin(isolation.removedFrom(party)), (connection) =>
@@ -35,7 +37,7 @@ export async function letIn(plane: ControlPlane): Promise<Intruders> {
     await withConnection(admin('postgres'), (connection) =>
       connection.query(`drop database if exists ${own} with (force)`),
     );
-  };
+  }
   try {
     await withConnection(admin('postgres'), (connection) => createDatabase(connection, own));
     const extensions = await withConnection(admin(tenantsDatabase), extensionsOf);

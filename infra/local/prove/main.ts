@@ -12,15 +12,19 @@ import { findRunning, NotRunning, victimsOf } from './running.ts';
  * `npm run prove [-- --json]`: attacks the system that `npm start` runs here, every tenant table included, and says what
  * held. Exit codes: 0 all held, 1 something leaked or failed, 2 usage, 4 not running.
  */
+let isStopped = false;
 try {
   const { json: asJson } = options();
   const report = await run(asJson ? () => {} : (text) => process.stderr.write(text));
   console.log(asJson ? json(report) : table(report));
   process.exitCode = report.findings.some(({ outcome }) => outcome === 'leaked') ? 1 : 0;
 } catch (error) {
-  console.error(error instanceof NotRunning ? error.message : error);
-  // Connections of what was begun would keep it from ending.
-  process.exit(error instanceof NotRunning ? 4 : 1);
+  // An attempt that lost its intruder is no failure, and its end is not this process's.
+  if (!isStopped) {
+    console.error(error instanceof NotRunning ? error.message : error);
+    // Connections of what was begun would keep it from ending.
+    process.exit(error instanceof NotRunning ? 4 : 1);
+  }
 }
 
 function options() {
@@ -37,12 +41,22 @@ async function run(progress: (text: string) => void): Promise<Report> {
   const system = await findRunning(folder);
   const { keys } = system.plane;
   const targets = await prepareTargets(keys, await victimsOf(system));
-  const tables = Object.fromEntries(targets.map(({ party, tables }) => [party.name, tables]));
+  const attacked = targets.map(({ party, tables, views }) => [party.name, [...tables, ...views]] as const);
+  const tables = Object.fromEntries(attacked);
+  const withoutRows = Object.fromEntries(
+    targets.map(({ party, sample }, at) => [
+      party.name,
+      attacked[at]![1].filter((name) => !sample.rows.has(name)),
+    ]),
+  );
   progress(`Attacking ${Object.keys(tables).join(', ')} at ${system.url}\n`);
   progress('The watch sees these intruders, too, and calls isolation broken until a minute after the end.\n');
   const intruders = await letIn(system.plane);
   // Ctrl-C, too, leaves no intruder behind.
-  const stop = () => void intruders.remove().finally(() => process.exit(130));
+  const stop = () => {
+    isStopped = true;
+    void intruders.remove().finally(() => process.exit(130));
+  };
   process.once('SIGINT', stop).once('SIGTERM', stop);
   try {
     const started = Date.now();
@@ -51,7 +65,12 @@ async function run(progress: (text: string) => void): Promise<Report> {
       if (tried % 100 === 0) progress(`  ${tried} of ${all} attempts, about ${minutesLeft} min left    \r`);
     };
     const below = await prove({ keys, attackers: intruders.parties, targets, themes: corpus, onTried });
-    return { url: system.url, tables, findings: [...below, ...(await attackEndpoint(system, targets))] };
+    return {
+      url: system.url,
+      tables,
+      withoutRows,
+      findings: [...below, ...(await attackEndpoint(system, targets))],
+    };
   } finally {
     await closeTargets(targets);
     await intruders.remove();

@@ -1,9 +1,9 @@
 import { identifier, literal } from '../../../functions/lib/database/connect.ts';
 import type { MasterKeys } from '../../../functions/lib/isolation/context.ts';
 import { type Aim, type Attack, type Theme, type Way, ways } from './attack.ts';
-import { attempt } from './attempt.ts';
+import { openSessions } from './attempt.ts';
 import { contextOf, forgeries, misfits, type Party } from './party.ts';
-import { relationOf, type Sample, sampleOf, spellingsOf, tablesOf } from './tables.ts';
+import { type Relations, relationOf, relationsOf, type Sample, sampleOf, spellingsOf } from './tables.ts';
 import { type Victim, watch } from './victim.ts';
 
 export interface Finding {
@@ -12,15 +12,15 @@ export interface Finding {
   readonly way: Way;
   readonly attacker: Party;
   readonly victim: Party;
+  readonly table: string;
   readonly outcome: 'held' | 'leaked' | 'residual';
   /** What came through, or what harm was done. */
   readonly what?: string;
 }
 
 /** A victim as it was before anything was tried. */
-export interface Target {
+export interface Target extends Relations {
   readonly party: Party;
-  readonly tables: readonly string[];
   readonly sample: Sample;
   readonly victim: Victim;
 }
@@ -29,11 +29,12 @@ export interface Target {
 export async function prepareTargets(keys: MasterKeys, parties: readonly Party[]): Promise<Target[]> {
   const found: Target[] = [];
   for (const party of parties) {
-    const tables = await tablesOf(keys, party);
+    const { tables, views } = await relationsOf(keys, party);
     found.push({
       party,
       tables,
-      sample: await sampleOf(keys, party, tables),
+      views,
+      sample: await sampleOf(keys, party, [...tables, ...views]),
       victim: await watch(keys, party, tables),
     });
   }
@@ -48,38 +49,75 @@ export async function prepareTargets(keys: MasterKeys, parties: readonly Party[]
   });
 }
 
-/** One attack on one table of one victim, which looks at all of its tables, or at some. */
+/** One attack on one table of one victim, which then looks at all of its tables. */
 export async function tryAttack(
   keys: MasterKeys,
   attacker: Party,
   target: Target,
   table: string,
-  { title }: Theme,
+  theme: Theme,
   attack: Attack,
   way: Way,
-  lookedAt: readonly string[] = target.tables,
 ): Promise<Finding | undefined> {
-  const aim = aimAt(keys, attacker, target, table);
-  const statements = attack.sql(aim);
-  if (statements.length === 0) return undefined;
+  const [finding] = await tryAttackOn(keys, { attacker, target, theme, attack, way, tables: [table] });
+  return finding;
+}
+
+/** One attack in one way, on tables of one victim, or views. */
+interface Planned {
+  readonly attacker: Party;
+  readonly target: Target;
+  readonly theme: Theme;
+  readonly attack: Attack;
+  readonly way: Way;
+  readonly tables: readonly string[];
+}
+
+/**
+ * The victim tries each table as it is attacked, all of them with the last one, and looks then whether their rows are as they were: to
+ * look at all for each would take the square of their number.
+ */
+async function tryAttackOn(
+  keys: MasterKeys,
+  planned: Planned,
+  onTried: () => void = () => {},
+): Promise<Finding[]> {
+  const { attacker, target, theme, attack, way, tables } = planned;
   const { from = 'call' } = attack;
-  const { victim } = target;
-  const look = {
-    blocked: () => victim.blocked(lookedAt),
-    harm: () => victim.harm(lookedAt, from === 'session'),
-  };
-  const { heard, harm } = await attempt(keys, attacker, from, statements, way, look);
-  const what = harm ?? betrayal(heard, statements, attack, aim, target, table);
-  const known = attack.residual?.between(attacker.strategy, target.party.strategy);
-  return {
-    theme: title,
-    attack: attack.name,
-    way,
-    attacker,
-    victim: target.party,
-    outcome: what === undefined ? 'held' : known ? 'residual' : 'leaked',
-    ...(what !== undefined && { what }),
-  };
+  const { victim, party } = target;
+  const known = attack.residual?.between(attacker.strategy, party.strategy);
+  const findings: Finding[] = [];
+  const tries = tables
+    .map((table) => ({ table, aim: aimAt(keys, attacker, target, table) }))
+    .map((tried) => ({ ...tried, statements: attack.sql(tried.aim) }))
+    .filter(({ statements }) => statements.length > 0);
+  const sessions = openSessions(keys, attacker);
+  try {
+    for (const [index, { table, aim, statements }] of tries.entries()) {
+      const isLast = index === tries.length - 1;
+      const look = {
+        blocked: () =>
+          victim.blocked(isLast ? target.tables : target.tables.filter((name) => name === table)),
+        harm: async () => (isLast ? victim.harm(target.tables, from === 'session') : undefined),
+      };
+      const { heard, harm } = await sessions.attempt(from, statements, way, look);
+      const what = harm ?? betrayal(heard, statements, attack, aim, target, table);
+      findings.push({
+        theme: theme.title,
+        attack: attack.name,
+        way,
+        attacker,
+        victim: party,
+        table,
+        outcome: what === undefined ? 'held' : known ? 'residual' : 'leaked',
+        ...(what !== undefined && { what }),
+      });
+      onTried();
+    }
+  } finally {
+    await sessions.close();
+  }
+  return findings;
 }
 
 /** What the attacker has heard that it could not know. */
@@ -125,6 +163,7 @@ function aimAt(keys: MasterKeys, attacker: Party, { party, sample }: Target, tab
       table: identifier(table),
       columns: sample.columns.get(table) ?? ['tenant_id'],
       hasRows: sample.rows.has(table),
+      keys: sample.keys.get(table) ?? [],
       row: literal(row),
     },
     context,
@@ -138,14 +177,20 @@ function aimAt(keys: MasterKeys, attacker: Party, { party, sample }: Target, tab
 export const waysBetween = (attacker: Party, victim: Party): readonly Way[] =>
   attacker.strategy === victim.strategy ? ways : ['simple'];
 
-/** The same statements are not tried twice, nor a wall that stands before all tables alike. */
+/**
+ * The same statements are not tried twice, nor a wall that stands before all tables alike. No statement leaves its database: what
+ * lives in another one is attacked table for table by a neighbour of its own kind alone, as the one who knows its names best.
+ */
 function tablesFor({ keys }: Trial, attacker: Party, target: Target, theme: Theme, attack: Attack): string[] {
-  const [first, ...others] = target.tables;
+  const { tables, views } = target;
+  const [first, ...others] = theme.onlyReads ? [...tables, ...views] : tables;
   if (first === undefined) return [];
   const aim = aimAt(keys, attacker, target, first);
   const namesIt = attack.sql(aim).some((statement) => statement.includes(identifier(first)));
-  const isNear = theme.aboutTables || attacker.strategy === target.party.strategy;
-  return namesIt && isNear ? [first, ...others] : [first];
+  const isSameKind = attacker.strategy === target.party.strategy;
+  const isSameDatabase = attacker.databaseId === target.party.databaseId;
+  const isEach = isSameDatabase ? theme.aboutTables || isSameKind : theme.aboutTables && isSameKind;
+  return namesIt && isEach ? [first, ...others] : [first];
 }
 
 export interface Trial {
@@ -157,50 +202,37 @@ export interface Trial {
   readonly onTried?: (tried: number, all: number) => void;
 }
 
-type Planned = readonly [
-  attacker: Party,
-  target: Target,
-  table: string,
-  theme: Theme,
-  attack: Attack,
-  way: Way,
-  lookedAt: readonly string[],
-];
-
 /** Every attacker against every table of every other tenant. They do not get into each other's way. */
 export async function prove(trial: Trial): Promise<Finding[]> {
   const plans = trial.attackers.map((attacker) => planOf(attacker, trial));
-  const all = plans.flat().length;
+  const all = plans.flat().reduce((sum, { tables }) => sum + tables.length, 0);
   let tried = 0;
   const work = plans.map(async (plan) => {
     const findings: Finding[] = [];
-    for (const planned of plan) {
-      const finding = await tryAttack(trial.keys, ...planned);
-      if (finding) findings.push(finding);
-      tried += 1;
-      trial.onTried?.(tried, all);
-    }
+    for (const planned of plan)
+      findings.push(...(await tryAttackOn(trial.keys, planned, () => trial.onTried?.(++tried, all))));
     return findings;
   });
   return (await Promise.all(work)).flat();
 }
 
-function planOf(attacker: Party, trial: Trial): Planned[] {
-  const plan: Planned[] = [];
-  for (const target of trial.targets.filter(({ party }) => party.tenant !== attacker.tenant))
-    for (const theme of trial.themes)
-      for (const attack of theme.attacks.filter(({ residual }) => !residual)) {
-        const tables = tablesFor(trial, attacker, target, theme, attack);
-        for (const table of tables) {
-          // At all tables once before and once after it was tried on each: every time, the time it takes grows with their square.
-          const isEdge = table === tables[0] || table === tables.at(-1);
-          const lookedAt = isEdge ? target.tables : [table];
-          for (const way of waysBetween(attacker, target.party))
-            plan.push([attacker, target, table, theme, attack, way, lookedAt]);
-        }
-      }
-  return plan;
-}
+const planOf = (attacker: Party, trial: Trial): Planned[] =>
+  trial.targets
+    .filter(({ party }) => party.tenant !== attacker.tenant)
+    .flatMap((target) =>
+      trial.themes.flatMap((theme) =>
+        theme.attacks
+          .filter(({ residual }) => !residual)
+          .flatMap((attack) => {
+            const tables = tablesFor(trial, attacker, target, theme, attack);
+            // Nor does it make one to which of several tables: every way is tried on one, every table in the way that can do most.
+            return waysBetween(attacker, target.party).map((way) => {
+              const tried = way === 'simple' ? tables : tables.slice(0, 1);
+              return { attacker, target, theme, attack, way, tables: tried };
+            });
+          }),
+      ),
+    );
 
 export const closeTargets = (targets: readonly Target[]) =>
   Promise.all(targets.map(({ victim }) => victim.close()));

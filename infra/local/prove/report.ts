@@ -5,8 +5,10 @@ import type { Finding } from './prove.ts';
 
 export interface Report {
   readonly url: string;
-  /** Per victim: the tables that were attacked. */
+  /** Per victim: the tables and views that were attacked. */
   readonly tables: Readonly<Record<string, readonly string[]>>;
+  /** Those of them in which the victim has no row: nothing of it could be seen or changed there. */
+  readonly withoutRows: Readonly<Record<string, readonly string[]>>;
   readonly findings: readonly (Finding | EndpointFinding)[];
 }
 
@@ -20,7 +22,7 @@ const knownResiduals = [
 ];
 
 /** For people. */
-export function table({ url, tables, findings }: Report): string {
+export function table({ url, tables, withoutRows, findings }: Report): string {
   const victims = Object.keys(tables);
   const grid = new Table({ head: ['tried and held', ...victims], style: { head: [], border: [] } });
   for (const theme of new Set(findings.map(({ theme }) => theme))) {
@@ -32,10 +34,11 @@ export function table({ url, tables, findings }: Report): string {
     });
     grid.push([theme, ...cells]);
   }
-  grid.push(['tables attacked', ...victims.map((victim) => tables[victim]!.join('\n'))]);
+  grid.push(['tables and views attacked', ...victims.map((victim) => tables[victim]!.join('\n'))]);
+  const empty = victims.filter((victim) => withoutRows[victim]!.length > 0);
   const leaks = findings.filter(({ outcome }) => outcome === 'leaked');
   const lines = leaks.map((leak) => {
-    const way = 'way' in leak ? ` (${leak.way})` : '';
+    const way = 'way' in leak ? ` (${leak.way}, on ${leak.table})` : '';
     return `  ${leak.theme}: ${leak.attack}${way}, by ${nameOf(leak.attacker)}: ${leak.what}`;
   });
   return [
@@ -43,13 +46,19 @@ export function table({ url, tables, findings }: Report): string {
     leaks.length === 0
       ? `All ${findings.length} attempts on ${url} and its databases held.`
       : `LEAKED, ${leaks.length} of ${findings.length} attempts:\n${lines.join('\n')}`,
+    ...(empty.length > 0
+      ? [
+          'Without rows, so that nothing could be seen or changed there (give these tenants some, and prove again):',
+        ]
+      : []),
+    ...empty.map((victim) => `  ${victim}: ${withoutRows[victim]!.join(', ')}`),
     `Not tried on a system in use, because PostgreSQL can't keep it from a shared login that sends its own statements\n(npx vitest run test/attacks does, and see SECURITY.md):`,
     ...knownResiduals.map(({ name, reason }) => `  ${name}: ${reason}`),
   ].join('\n');
 }
 
 /** For programs. */
-export function json({ url, tables, findings }: Report): string {
+export function json({ url, tables, withoutRows, findings }: Report): string {
   const flat = findings.map(({ attacker, victim, ...finding }) => ({
     ...finding,
     attacker: nameOf(attacker),
@@ -57,7 +66,11 @@ export function json({ url, tables, findings }: Report): string {
   }));
   const leaked = flat.filter(({ outcome }) => outcome === 'leaked');
   const summary = { url, tried: flat.length, held: held(findings), leaked: leaked.length };
-  return JSON.stringify({ ...summary, tables, findings: flat, residuals: knownResiduals }, undefined, 2);
+  return JSON.stringify(
+    { ...summary, tables, withoutRows, findings: flat, residuals: knownResiduals },
+    undefined,
+    2,
+  );
 }
 
 const nameOf = (party: { name: string } | string) => (typeof party === 'string' ? party : party.name);

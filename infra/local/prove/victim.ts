@@ -39,8 +39,8 @@ export async function watch(keys: MasterKeys, party: Party, tables: readonly str
       }
       await touch(client, contextOf(keys, party), relationsOf(names));
       const now = alsoRows ? await digests(names) : [];
-      const isSame = now.every((digest, index) => digest === before.get(names[index]!));
-      return isSame ? undefined : 'its rows are not what they were';
+      const changed = names.filter((name, index) => alsoRows && now[index] !== before.get(name));
+      return changed.length > 0 ? `its rows are not what they were: ${changed.join(', ')}` : undefined;
     } catch (error) {
       const { message, cause } = error as Error;
       // Nothing of this session is to be told of the next attack.

@@ -5,6 +5,7 @@ import type { Theme } from '../attack.ts';
 export const reading: Theme = {
   title: 'Reading rows',
   aboutTables: true,
+  onlyReads: true,
   attacks: [
     {
       name: 'TABLE, VALUES, unions and counts',
@@ -38,11 +39,16 @@ export const reading: Theme = {
       ],
     },
     {
-      name: 'schema and table exports as XML',
+      name: 'schema and database exports as XML',
       sql: ({ victim }) => [
-        `select table_to_xml(${literal(victim.relation)}, true, false, '')`,
         `select schema_to_xml('${victim.schema}', true, false, '')`,
         `select database_to_xml(true, false, '')`,
+      ],
+    },
+    {
+      name: 'table exports as XML',
+      sql: ({ victim }) => [
+        `select table_to_xml(${literal(victim.relation)}, true, false, '')`,
         `select query_to_xml_and_xmlschema(${literal(`select * from ${victim.relation}`)}, true, false, '')`,
       ],
     },

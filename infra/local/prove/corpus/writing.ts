@@ -70,6 +70,12 @@ export const writing: Theme = {
     {
       name: "the victim's keys under its own name",
       sql: (aim) => [
+        // Rows of its own that have such a key by chance would answer in the victim's place.
+        ...aim.victim.keys.map(
+          (columns) =>
+            `delete from ${aim.own.relation} o using jsonb_populate_record(null::${aim.own.relation}, ${aim.victim.row}::jsonb) r
+              where o.tenant_id = '${aim.own.tenant}' and ${columns.map((column) => `o.${column} = r.${column}`).join(' and ')}`,
+        ),
         insertRow(aim, aim.victim.relation, `{"tenant_id": "${aim.own.tenant}"}`),
         // Its own copies shall not be taken for the victim's rows afterwards.
         `delete from ${aim.own.relation} o where o.tenant_id = '${aim.own.tenant}'
