@@ -100,7 +100,7 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
     case 'TN011':
       // For whom a statement ran is not known any more.
       if (at === atEnd) return notPutOff;
-      return 'write it as an `update`, `delete`, `merge` or `insert … select` of its own, or in a DO block: those run once for each tenant; rows that tenants to come shall have too are what `-- shared` is for';
+      return 'write it as an `update`, `delete`, `merge` or `insert … select` of its own, or in a DO block: those run once for each tenant; rows that tenants to come shall have too are what `-- shared` is for, and a tenant’s own come by `npm run tenants -- import`';
     case 'TN012':
       if (/^set_config/.test(message))
         return 'keep a tenant’s value in a variable of one DO block, or in a table with tenant_id; set what is the same for all in a statement of its own';

@@ -198,6 +198,19 @@ async function take(
   return rowCount ?? 0;
 }
 
+const twice = 'Such a row is there already, or twice in the files: leave one of them out.';
+/** What to do about a row that breaks a rule. */
+const remedies: Readonly<Record<string, string>> = {
+  23502:
+    'Give this column a value in every row (an empty field is null, `""` an empty text), or leave it out where it has a default.',
+  23503: 'It points at a row that is not there: give that too, or bring it in before.',
+  23505: twice,
+  23514: 'Change the row in the file, or the rule by a migration.',
+  '23P01': twice,
+  // What a function of the home's own raises.
+  P0001: 'A function of the home refuses it: change the row in the file, or the function by a migration.',
+};
+
 /** What PostgreSQL says of the rows, without the values that it quotes. */
 function refusalOf(error: unknown, at: GivenTable | undefined): unknown {
   const { code = '', constraint, table = at?.table, column } = error as Partial<Record<string, string>>;
@@ -212,10 +225,9 @@ function refusalOf(error: unknown, at: GivenTable | undefined): unknown {
   if (code === '57014') return tooLarge(error);
   if (code === '40P01')
     return new RetryableError('busy', 'The tenant wrote to the same tables. Try again.', 5, { cause: error });
-  // P0001: what a function of the home's own raises.
   if (code.startsWith('23') || code === 'P0001')
     return importRefused(
-      `A row breaks a rule of the home (${where}). It may be there already, or point at one that is not.`,
+      `A row breaks a rule of the home (${where}). ${remedies[code] ?? 'Change the row in the file.'}`,
       error,
     );
   if (code === '22021') return importRefused(`A text is not UTF-8, or has a NUL in it (${where}).`, error);

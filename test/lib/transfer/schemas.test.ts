@@ -163,7 +163,7 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
 
   it.each([
     ['an unknown label', 'mood\nsecret', "not of its column's type", '22P02'],
-    ['what a domain refuses', 'mood,year\ncalm,1', 'breaks a rule', '23514'],
+    ['what a domain refuses', 'mood,year\ncalm,1', 'Change the row in the file', '23514'],
     ['what a domain has no room for', 'mood,code\ncalm,secret', "not of its column's type", '22001'],
     ['no such composite', 'mood,address\ncalm,secret', "not of its column's type", '22P02'],
   ])('refuses %s, with table and file and without the value', async (_, csv, message, code) => {

@@ -323,7 +323,7 @@ describe.each(strategies)('%s', (strategy) => {
       ],
       [
         'a row that points at nothing',
-        'breaks a rule',
+        'points at a row that is not there',
         replaceNotes(
           'note_id,body,parent_id',
           '6f1b4a52-0000-4000-8000-000000000001,x,6f1b4a52-0000-4000-8000-000000000002',
