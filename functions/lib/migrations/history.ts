@@ -101,8 +101,8 @@ export function requireUnedited(
       throw refused(
         file.name,
         'was edited after it was applied',
-        'restore it and add a new file; or, when it makes the same as before and what it was can no longer be applied to a new home, ' +
-          `begin it with \`-- replaces ${applied}\``,
+        'restore it and add a new file; or, when homes that lack it can not get it as it was, begin it with ' +
+          `\`-- replaces ${applied}\`, and where it makes something else now, bring the homes that have it to the same by a new file`,
       );
   }
 }

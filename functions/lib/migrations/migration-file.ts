@@ -18,7 +18,7 @@ export interface MigrationFile {
   readonly sets: readonly string[];
   /** SHA-256 of its whole text, hex: an applied file may not change. */
   readonly checksum: string;
-  /** `-- replaces <checksum>`: earlier texts of it, which made the same. A home that has got one of them has got this file. */
+  /** `-- replaces <checksum>`: earlier texts of it. A home that has got one of them has got this file. */
   readonly replaces: readonly string[];
   /** `-- shared`: its tables without `tenant_id` are for every tenant to read, and for migrations alone to change. */
   readonly makesReferenceTables: boolean;

@@ -125,6 +125,6 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
   if (full !== undefined) return `the file is not at fault: ${full}, and run it again`;
   // It has perhaps been applied elsewhere: then it can't be edited any more.
   if (code?.startsWith('23'))
-    return 'change the rows that do not fit (by a tool, as their tenant: RUNBOOK.md, "Homes quarantined"), or, as long as no home has got it, the file, and run it again';
+    return 'change the rows that do not fit (by a tool, as their tenant), or write the file anew (RUNBOOK.md, "Homes quarantined"), and run it again';
   return 'correct it and run it again';
 }
