@@ -41,14 +41,13 @@ async function run(progress: (text: string) => void): Promise<Report> {
   const system = await findRunning(folder);
   const { keys } = system.plane;
   const targets = await prepareTargets(keys, await victimsOf(system));
-  const attacked = targets.map(({ party, tables, views }) => [party.name, [...tables, ...views]] as const);
-  const tables = Object.fromEntries(attacked);
-  const withoutRows = Object.fromEntries(
-    targets.map(({ party, sample }, at) => [
-      party.name,
-      attacked[at]![1].filter((name) => !sample.rows.has(name)),
-    ]),
-  );
+  const tables: Record<string, string[]> = {};
+  const withoutRows: Record<string, string[]> = {};
+  for (const { party, tables: own, views, sample } of targets) {
+    const attacked = [...own, ...views];
+    tables[party.name] = attacked;
+    withoutRows[party.name] = attacked.filter((name) => !sample.rows.has(name));
+  }
   progress(`Attacking ${Object.keys(tables).join(', ')} at ${system.url}\n`);
   progress('The watch sees these intruders, too, and calls isolation broken until a minute after the end.\n');
   const intruders = await letIn(system.plane);
