@@ -13,9 +13,8 @@ afterAll(() => world?.close());
 let number = 9000;
 
 describe('the turn of one tenant in shared tables', () => {
-  const { rls } = { rls: () => world.tenants.rls.a };
   const run = (sql: string) =>
-    migrate(world, rls(), [parseMigration(`${++number}-x.sql`, sql)], { isSound: true });
+    migrate(world, world.tenants.rls.a, [parseMigration(`${++number}-x.sql`, sql)], { isSound: true });
 
   describe('changes nothing for all by what that one has', () => {
     /** Who comes last has no label: what takes labels away where there are none ran in the turn of exactly that one. */

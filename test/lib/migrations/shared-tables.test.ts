@@ -13,9 +13,8 @@ afterAll(() => world?.close());
 let number = 9000;
 
 describe('shared tables', () => {
-  const { rls } = { rls: () => world.tenants.rls.a };
   const run = (sql: string) =>
-    migrate(world, rls(), [parseMigration(`${++number}-x.sql`, sql)], { isSound: true });
+    migrate(world, world.tenants.rls.a, [parseMigration(`${++number}-x.sql`, sql)], { isSound: true });
 
   it.each([
     ['a table made of rows', 'create table copies as select * from notes'],
