@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -47,8 +47,8 @@ const options = (): RdsOptions => ({
   },
 });
 
-async function start(): Promise<void> {
-  emulator = await startAwsEmulator({ stateFile: join(folder, 'aws.json'), rds: options() });
+async function start(kept: { stateFile?: string } = { stateFile: join(folder, 'aws.json') }): Promise<void> {
+  emulator = await startAwsEmulator({ ...kept, rds: options() });
   await emulator.resumed;
   const config = {
     endpoint: emulator.url,
@@ -318,4 +318,22 @@ test('data and endpoint survive stopping, a crash, and a restart of the emulator
   await start();
   expect((await show('initech')).Endpoint).toEqual(before);
   expect((await asMaster('initech', 'select n from kept')).rows).toEqual([{ n: 1 }]);
+});
+
+test('without a state file nothing is left of instances and their final snapshots', async () => {
+  const clusters = join(postgresBase(folder), 'clusters');
+  await emulator.close();
+  const before = await readdir(clusters);
+  await start({});
+  for (const name of ['left', 'snapped']) {
+    await rds.send(new CreateDBInstanceCommand(tenant(name)));
+    await wait(name);
+  }
+  const deleted = { DBInstanceIdentifier: 'snapped', FinalDBSnapshotIdentifier: 'snapped-final' };
+  await rds.send(new DeleteDBInstanceCommand(deleted));
+  await waitUntilDBInstanceDeleted({ client: rds, ...waiting }, { DBInstanceIdentifier: 'snapped' });
+  expect(await readdir(clusters)).toEqual(expect.arrayContaining(['left', 'snapshot.snapped-final']));
+  await emulator.close();
+  expect(await readdir(clusters)).toEqual(before);
+  await start();
 });

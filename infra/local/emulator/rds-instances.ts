@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import {
   DBInstanceAlreadyExistsFault$,
@@ -242,6 +242,17 @@ export class RdsInstances {
     await Promise.all(this.all().map((instance) => this.#stopServer(instance)));
   }
 
+  /** After `close`: the data of all instances, and of their final snapshots. */
+  async removeData(): Promise<void> {
+    const { instances, snapshots } = this.#state;
+    const folders = [...Object.keys(instances), ...Object.keys(snapshots).map(snapshotFolder)];
+    for (const folder of folders) await rm(this.#folder(folder), { recursive: true, force: true });
+  }
+
+  #folder(name: string): string {
+    return join(this.#options.postgresBase, 'clusters', name);
+  }
+
   async #bring(instance: Instance): Promise<void> {
     this.#prepared ??= preparePostgres(this.#options.postgresBase);
     await this.#prepared;
@@ -277,10 +288,9 @@ export class RdsInstances {
   async #remove(instance: Instance): Promise<void> {
     await this.#reached(instance, 'deleting');
     await this.#stopServer(instance);
-    const folder = join(this.#options.postgresBase, 'clusters', instance.identifier);
-    // A dot is not possible in an instance's name, so a snapshot's folder is nobody's cluster.
+    const folder = this.#folder(instance.identifier);
     if (instance.finalSnapshot !== undefined && existsSync(folder)) {
-      await rename(folder, join(dirname(folder), `snapshot.${instance.finalSnapshot}`));
+      await rename(folder, this.#folder(snapshotFolder(instance.finalSnapshot)));
     }
     await rm(folder, { recursive: true, force: true });
     const secret = instance.secretArn === undefined ? undefined : this.#secrets.find(instance.secretArn);
@@ -346,3 +356,6 @@ export class RdsInstances {
 }
 
 const masterSecret = (username: string, password: string) => JSON.stringify({ username, password });
+
+/** A dot is not possible in an instance's name, so a snapshot's folder is nobody's cluster. */
+const snapshotFolder = (snapshot: string): string => `snapshot.${snapshot}`;

@@ -43,7 +43,7 @@ export interface AwsEmulator {
   readonly executions: Executions | undefined;
   /** Resolves when every instance of the state file is as far up as it was. */
   readonly resumed: Promise<void>;
-  /** Stops every instance in order; with a state file they come back at the next start. */
+  /** Stops every instance in order. With a state file they come back at the next start; without one nothing of them is left. */
   close(): Promise<void>;
 }
 
@@ -90,6 +90,7 @@ export async function startAwsEmulator(options: AwsEmulatorOptions = {}): Promis
       executions?.close();
       await server.close();
       await instances?.close();
+      if (options.stateFile === undefined) await instances?.removeData();
     },
   };
 }
