@@ -143,7 +143,7 @@ export async function hasRuntime(
   const { names, ids } = rows[0]!;
   const installed = new Set(there.map(({ name }) => name));
   return (
-    files.every(({ name }) => names.includes(name)) &&
+    files.every(({ name }) => names.some(standsFor(name))) &&
     extensions.every((name) => installed.has(name)) &&
     ids.sort().join() === [...keys.keys.keys()].sort().join()
   );
@@ -201,6 +201,14 @@ export async function installCatalog(
 
 const anew = 'take a new database (`npm start -- --fresh`)';
 
+/**
+ * The functions of a schema are one migration, which replaces them all, and gets another number with every release that changes one. Code
+ * of the release before finds a newer one here while a deployment is under way, and leaves it.
+ */
+const functions = /^\d{4}-functions\.sql$/;
+const standsFor = (name: string) => (there: string) =>
+  there === name || (functions.test(name) && functions.test(there) && there > name);
+
 /** The product's own migrations: each in its own transaction, as the keeper, recorded in the schema they build. */
 async function applyFiles(
   connection: ControlConnection,
@@ -214,11 +222,11 @@ async function applyFiles(
   for (const file of files) {
     await asRole(connection, 'tenancy_keeper', async () => {
       await connection.query(`lock table ${schema}._migrations in exclusive mode`);
-      const { rows } = await connection.query<{ checksum: string }>(
-        `select checksum from ${schema}._migrations where name = $1`,
-        [file.name],
+      const { rows } = await connection.query<{ name: string; checksum: string }>(
+        `select name, checksum from ${schema}._migrations order by name desc`,
       );
-      if (rows[0] === undefined) {
+      const there = rows.find((row) => standsFor(file.name)(row.name));
+      if (there === undefined) {
         await connection.query(file.sql).catch((cause: { code?: string }) => {
           // 42P07 duplicate table: the first release's files make all of it at once.
           if (cause.code !== '42P07') throw cause;
@@ -229,15 +237,21 @@ async function applyFiles(
             cause,
           );
         });
+        const replaced = rows.filter(({ name }) => functions.test(file.name) && functions.test(name));
+        await connection.query(`delete from ${schema}._migrations where name = any ($1)`, [
+          replaced.map(({ name }) => name),
+        ]);
         await connection.query(`insert into ${schema}._migrations (name, checksum) values ($1, $2)`, [
           file.name,
           file.checksum,
         ]);
-      } else if (rows[0].checksum !== file.checksum) {
+      } else if (there.name === file.name && there.checksum !== file.checksum) {
         throw refused(
           `${schema}/${file.name}`,
           'was edited after it was applied',
-          `restore it; before the first release, ${anew}`,
+          functions.test(file.name)
+            ? `give its folder the next number; before that is released, ${anew}`
+            : `restore it; before the first release, ${anew}`,
         );
       }
     });

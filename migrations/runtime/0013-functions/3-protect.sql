@@ -11,7 +11,7 @@
 
 -- Tables, views and the like of every schema (`home`), but for the migrator's own. A view, because a function would be
 -- planned anew in every call.
-create view tenancy.relations as
+create or replace view tenancy.relations as
   select d.refobjid as home, c.oid, c.oid::regclass as name, c.relkind as kind, c.relispartition as is_partition, c.relowner, c.relacl,
          c.reloptions, c.relrowsecurity, c.relforcerowsecurity,
          t.attnum is not null as has_tenant, coalesce(t.attnotnull, false) as tenant_not_null, t.tenant_default,
@@ -27,13 +27,13 @@ create view tenancy.relations as
 
 -- A table without tenant_id that the home's login may only read is a reference table: the same rows for every tenant,
 -- changed by migrations (`-- shared`) alone.
-create function tenancy.is_reference(relation oid, has_tenant boolean, login name) returns boolean
+create or replace function tenancy.is_reference(relation oid, has_tenant boolean, login name) returns boolean
 language sql stable as $$
   select not has_tenant and has_table_privilege(login, relation, 'select')
      and not has_table_privilege(login, relation, 'insert, update, delete, truncate')
 $$;
 
-create function tenancy.home_tables(home_schema name) returns table (relation regclass, is_partition boolean)
+create or replace function tenancy.home_tables(home_schema name) returns table (relation regclass, is_partition boolean)
 language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
   select c.oid::regclass, c.relispartition
     from pg_depend d join pg_class c on c.oid = d.objid
@@ -43,7 +43,7 @@ language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = o
 $$;
 
 -- Tables, views and the like of these schemas, the migrator's own included.
-create function tenancy.home_relations(home_schemas name[]) returns oid[]
+create or replace function tenancy.home_relations(home_schemas name[]) returns oid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 begin
@@ -60,7 +60,7 @@ $$;
 --  * A new version of its row in pg_class or pg_attribute: a grant locks nothing, and writes it there. `age` counts from this
 --    transaction's number: what it or its subtransactions wrote is not older. What others wrote meanwhile may come along.
 -- And tables whose foreign keys point at one of those: whether such a key may leave out tenant_id is the other table's affair.
-create function tenancy.changed_relations(home_schemas name[]) returns oid[]
+create or replace function tenancy.changed_relations(home_schemas name[]) returns oid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 begin
@@ -87,15 +87,15 @@ begin
 end
 $$;
 
--- The columns of a key as `encode(tgargs, 'escape')` shows the arguments of the trigger that captures it: a name beyond ASCII, or
--- with a backslash, is written otherwise there.
-create function tenancy.key_arguments(columns text[]) returns text
-language sql immutable as $$
+-- As what it calls is: PostgreSQL puts it into the audit's query then. As IMMUTABLE it was a query of its own for every table,
+-- three quarters of the audit.
+create or replace function tenancy.key_arguments(columns text[]) returns text
+language sql stable as $$
   select replace(encode(convert_to(array_to_string(columns, chr(1)) || chr(1), 'UTF8'), 'escape'), chr(1), '\000')
 $$;
 
 -- Before the tables are completed: what a file with `-- shared` made without tenant_id is for reading only.
-create function tenancy.protect_reference(home_schema name, login name) returns void
+create or replace function tenancy.protect_reference(home_schema name, login name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   item record;
@@ -126,7 +126,7 @@ $$;
 --
 -- A tenant's own tables: no row security (its login's grants are the wall), but no row may name another tenant, so that none can be
 -- planted here and carried into shared tables later.
-create function tenancy.protect_relations(home_schemas name[], tenants uuid[], logins name[], shared boolean, relations oid[]) returns void
+create or replace function tenancy.protect_relations(home_schemas name[], tenants uuid[], logins name[], shared boolean, relations oid[]) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
@@ -209,18 +209,41 @@ begin
 end
 $$;
 
-create function tenancy.protect_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean) returns void
+-- Files as ORMs write them switch row security on. In a tenant's own tables nobody makes policies for it, and without one its login
+-- would find no row there any more. Where a file has made policies it is the adopting team's own.
+create or replace function tenancy.open_owned(home_schemas name[], relations oid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+  item regclass;
+begin
+  for item in
+    select r.name
+      from unnest(relations) given(relation)
+     cross join lateral (
+           select oid, oid::regclass as name, relnamespace as home from pg_class
+            where oid = given.relation and relkind in ('r', 'p') and (relrowsecurity or relforcerowsecurity) offset 0) r
+     where r.home = any (array(select to_regnamespace(quote_ident(h))::oid from unnest(home_schemas) h))
+       and not exists (select from pg_policy p where p.polrelid = r.oid offset 0)
+  loop
+    execute format('alter table %s disable row level security, no force row level security', item);
+  end loop;
+end
+$$;
+
+create or replace function tenancy.protect_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
+  select tenancy.open_owned(home_schemas, tenancy.home_relations(home_schemas)) where not shared;
   select tenancy.protect_relations(home_schemas, tenants, logins, shared, tenancy.home_relations(home_schemas))
 $$;
 
 -- By hand, for what the canary has found.
-create function tenancy.protect_shared(home_schema name) returns void
+create or replace function tenancy.protect_shared(home_schema name) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   select tenancy.protect_homes(array[home_schema], array[null::uuid], array['tenancy_app'::name], true)
 $$;
 
-create function tenancy.protect_owned(home_schema name, tenant uuid, login name) returns void
+create or replace function tenancy.protect_owned(home_schema name, tenant uuid, login name) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   select tenancy.protect_homes(array[home_schema], array[tenant], array[login], false)
 $$;
@@ -230,3 +253,4 @@ grant execute on function tenancy.is_reference(oid, boolean, name), tenancy.home
   tenancy.changed_relations(name[]), tenancy.key_arguments(text[]), tenancy.protect_reference(name, name),
   tenancy.protect_relations(name[], uuid[], name[], boolean, oid[]), tenancy.protect_homes(name[], uuid[], name[], boolean),
   tenancy.protect_shared(name), tenancy.protect_owned(name, uuid, name) to tenancy_owner;
+grant execute on function tenancy.open_owned(name[], oid[]) to tenancy_owner;

@@ -3,7 +3,7 @@
 -- can differ in is here: persistence, partitions, inheritance, replica identity and publications of tables, parameters of
 -- sequences, attributes of composite types, what domains check, aggregates, foreign keys whose triggers rest, rights and owners
 -- of functions and types, default privileges, and the name of whatever else stands in its schema. Run as tenancy_keeper.
-create function tenancy.home_shape(home_schema name, login name) returns table (object text, definition text)
+create or replace function tenancy.home_shape(home_schema name, login name) returns table (object text, definition text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare

@@ -5,58 +5,20 @@
 -- is for its later statements. It must be its user's; a file that alters it is refused below.
 grant create on schema tenancy to tenancy_owner;
 select set_config('role', 'tenancy_owner', true);
-create procedure tenancy.run_statement(statement text)
+create or replace procedure tenancy.run_statement(statement text)
 language plpgsql security definer as $$
 begin
   execute statement;
 end
 $$;
--- In the shared tables: once for each tenant that lives there, as that tenant. In a home that nobody lives in, once.
-create procedure tenancy.run_for_each(statement text, home_schema name)
-language plpgsql security definer as $$
-declare
-  tenant text;
-begin
-  foreach tenant in array tenancy.tenants_in(home_schema) loop
-    perform pg_catalog.set_config('tenancy.maintained', tenant, true), pg_catalog.set_config('tenancy.tenant', tenant, true);
-    execute statement;
-  end loop;
-  perform pg_catalog.set_config('tenancy.maintained', '', true), pg_catalog.set_config('tenancy.tenant', '', true);
-end
-$$;
--- A foreign key is validated by a query: over the rows of all.
-create procedure tenancy.run_for_all(statement text)
-language plpgsql security definer as $$
-begin
-  perform pg_catalog.set_config('tenancy.maintained', 'all', true);
-  execute statement;
-  perform pg_catalog.set_config('tenancy.maintained', '', true);
-end
-$$;
--- What may be about rows, or about what is there once for all: if it turns out to reach rows, for each tenant.
-create procedure tenancy.run_for_each_if_needed(statement text, home_schema name)
-language plpgsql security definer as $$
-begin
-  execute statement;
-exception when sqlstate 'TN011' then
-  call tenancy.run_for_each(statement, home_schema);
-end
-$$;
-revoke all on procedure tenancy.run_statement(text), tenancy.run_for_each(text, name), tenancy.run_for_each_if_needed(text, name), tenancy.run_for_all(text) from public;
+revoke all on procedure tenancy.run_statement(text) from public;
 select set_config('role', 'tenancy_keeper', true);
 revoke create on schema tenancy from tenancy_owner;
-
-create function tenancy.tenants_in(home_schema name) returns text[]
-language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-  select coalesce(array_agg(h.tenant_id::text order by h.tenant_id), '{00000000-0000-0000-0000-000000000000}')
-    from tenancy.homes h where h.schema_name = home_schema
-$$;
-grant execute on function tenancy.tenants_in(name) to tenancy_owner;
 
 -- What the transaction has read, written, made or changed outside these homes: tables by the locks that it holds until its end; the
 -- rest by the version of rows: one that is seen, and not committed, is this transaction's own. Others make schemas meanwhile. What the
 -- server keeps of everybody's rows is in its catalogs: nobody but a file reads its statistics as a table.
-create function tenancy.audit_strays(home_schemas name[])
+create or replace function tenancy.audit_strays(home_schemas name[])
 returns table (home_schema name, object text, finding text, remedy text)
 language sql stable
 set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -96,12 +58,15 @@ $$;
 
 -- Completes what the transaction has changed about homes that were completed before, and audits the same: over a fleet, completing
 -- and auditing all of each home would be most of what a run costs.
-create function tenancy.complete_changes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
+create or replace function tenancy.complete_changes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
 returns table (home_schema name, object text, finding text, remedy text)
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
   relations constant oid[] := tenancy.changed_relations(home_schemas);
 begin
+  if not shared then
+    perform tenancy.open_owned(home_schemas, relations);
+  end if;
   perform tenancy.protect_relations(home_schemas, tenants, logins, shared, relations);
   return query select * from tenancy.audit_relations(home_schemas, tenants, logins, shared, relations);
   return query select * from tenancy.audit_reach(home_schemas, logins, relations);
@@ -114,7 +79,7 @@ $$;
 -- table and its indexes, also in functions, views and DO blocks, and of empty ones, so that a rehearsal finds it too.
 
 -- Of these homes, the tables that every tenant reads.
-create function tenancy.reference_tables(home_schemas name[], logins name[]) returns oid[]
+create or replace function tenancy.reference_tables(home_schemas name[], logins name[]) returns oid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 begin
@@ -131,7 +96,7 @@ begin
 end
 $$;
 
-create function tenancy.rows_changed(relation oid) returns bigint
+create or replace function tenancy.rows_changed(relation oid) returns bigint
 language sql volatile as $$
   select pg_stat_get_xact_tuples_inserted(relation) + pg_stat_get_xact_tuples_updated(relation) + pg_stat_get_xact_tuples_deleted(relation)
 $$;
@@ -139,7 +104,7 @@ $$;
 -- How much of tables outside these homes this session has asked for. A lock that was taken where an error is caught is given back with
 -- the error, while what was read by then can be kept; these counts stay. Null where nothing catches errors: neither the files
 -- (`catches`) nor a function of the homes. Every table of the database is asked.
-create function tenancy.read_elsewhere(home_schemas name[], catches boolean) returns numeric
+create or replace function tenancy.read_elsewhere(home_schemas name[], catches boolean) returns numeric
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
@@ -163,11 +128,15 @@ begin
 end
 $$;
 
--- After a file, where it was asked before it. What still holds a lock is named.
-create function tenancy.audit_elsewhere(home_schemas name[], before numeric)
+-- After a file, where it was asked before it. What still holds a lock is named. Without a count from before nothing is counted:
+-- every table of the database would be asked, once for each batch.
+create or replace function tenancy.audit_elsewhere(home_schemas name[], before numeric)
 returns table (home_schema name, object text, finding text, remedy text)
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
+  if before is null then
+    return;
+  end if;
   if tenancy.read_elsewhere(home_schemas, true) > before then
     return query select * from tenancy.audit_strays(home_schemas);
     if not found then
@@ -179,14 +148,14 @@ $$;
 
 -- How often a table was read: scans also of an empty one, and blocks, because a row that is fetched by its place is no scan. A file with
 -- `-- shared` could take the signed context of an earlier one out of a setting and so fetch the rows of all tenants.
-create function tenancy.times_read(relation oid) returns bigint
+create or replace function tenancy.times_read(relation oid) returns bigint
 language sql volatile as $$
   select pg_stat_get_xact_numscans(relation) + pg_stat_get_xact_tuples_returned(relation) + pg_stat_get_xact_blocks_fetched(relation)
 $$;
 
 -- Before a file of these homes: which tables are every tenant's to read, and the counts so far. With `shared` also how often
 -- each other table was read.
-create function tenancy.note_tables(home_schemas name[], logins name[], shared boolean) returns jsonb
+create or replace function tenancy.note_tables(home_schemas name[], logins name[], shared boolean) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
@@ -211,7 +180,7 @@ end
 $$;
 
 -- After it. `shared`: it begins with `-- shared`. Every row is a finding.
-create function tenancy.audit_file(home_schemas name[], logins name[], noted jsonb, shared boolean)
+create or replace function tenancy.audit_file(home_schemas name[], logins name[], noted jsonb, shared boolean)
 returns table (home_schema name, object text, finding text, remedy text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -243,7 +212,7 @@ $$;
 
 -- After it, where the cursor `tenancy_before` was opened before it: that sees rows which the file has deleted or replaced.
 -- It is asked only about what the transaction has locked, because of its number of rows. Every row is a finding.
-create function tenancy.audit_traces(home_schemas name[])
+create or replace function tenancy.audit_traces(home_schemas name[])
 returns table (home_schema name, object text, finding text, remedy text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off as $$

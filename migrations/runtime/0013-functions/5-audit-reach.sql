@@ -1,4 +1,36 @@
--- See 0005. A key acts by `on update` too: the remedy named `on delete` alone. Run as tenancy_keeper.
+-- The audit of what reaches beyond a home, and the whole of it. Run as tenancy_keeper.
+
+-- Whether a function could reach a table, or change one: by its text, because nobody else tells. Its names of operations and what
+-- only looks like a clause are left out; so are lines that are comments, but for those that could end a quote or a longer comment
+-- which began before them: what follows on such a line is read. Built-ins that run a text as SQL count, and names in escapes.
+create or replace function tenancy.has_statements(function oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case
+      when l.lanname in ('internal', 'c') then false
+      when l.lanname not in ('sql', 'plpgsql') then true
+      else regexp_replace(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
+             '''(insert|update|delete|truncate)''|\mdistinct[ \t]+from\M|\mextract[ \t]*\([ \t]*\w+[ \t]+from\M|^\s*--[^\n\r''"$*]*\r?$', ' ', 'gin')
+           ~* concat('\m(from|table|insert|update|delete|merge|truncate|lock|copy|create|alter|drop|grant|revoke|',
+                '(query|table|cursor|schema|database)_to_xml\w*|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table|',
+                case l.lanname when 'sql' then 'join|into' else 'select|perform|execute|call' end, ')\M|\mdo\s+(language\M|[$''])|\mu&"')
+    end
+    from pg_proc p join pg_language l on l.oid = p.prolang where p.oid = function
+$$;
+
+-- What reaches beyond a home. Its owner, tenancy_owner, owns every home of the database: what runs with its rights, or was
+-- written by a migration under another schema's name, passes every wall. Of these homes of one kind, and of these tables of theirs.
+--
+-- A foreign key's action (`on delete cascade`, `set null`) runs as the owner of its table and past row-level security. What that
+-- runs inside it has these rights: triggers BEFORE, conditions of triggers, CHECK constraints, generated columns, defaults. A function
+-- of the home's read and changed other tenants' rows there, in shared tables as they stand, in a tenant's own by a search_path that
+-- its caller had set. Triggers AFTER fire as the caller.
+--
+-- Where a function hangs on something that no table shows (a domain, cast or operator is used wherever a value of a type is made), or on what the
+-- server itself calls as the owner (it analyses a table by the expressions of its indexes and statistics, and hands them everybody's
+-- values), no key is asked for.
+--
+-- A function runs what those run that it names: all of the home's that can be reached so. Whatever a file changes about keys,
+-- triggers or functions, all of the home's functions are asked.
 create or replace function tenancy.audit_reach(home_schemas name[], logins name[], relations oid[])
 returns table (home_schema name, object text, finding text, remedy text)
 language plpgsql stable
@@ -144,3 +176,14 @@ begin
    where c.relnamespace <> h.oid;
 end
 $$;
+
+create or replace function tenancy.audit_homes(home_schemas name[], tenants uuid[], logins name[], shared boolean)
+returns table (home_schema name, object text, finding text, remedy text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select * from tenancy.audit_relations(home_schemas, tenants, logins, shared, tenancy.home_relations(home_schemas))
+  union all
+  select * from tenancy.audit_reach(home_schemas, logins, tenancy.home_relations(home_schemas))
+$$;
+
+grant execute on function tenancy.has_statements(oid), tenancy.audit_reach(name[], name[], oid[]),
+  tenancy.audit_homes(name[], uuid[], name[], boolean) to tenancy_owner;

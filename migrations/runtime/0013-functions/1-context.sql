@@ -12,14 +12,14 @@
 
 -- Whether the last part of a context is the signature of all that comes before it. The digests' digests are compared: how
 -- far a forged signature agrees must not show in the time this takes.
-create function tenancy.signed(context text, inner_pad bytea, outer_pad bytea) returns boolean
+create or replace function tenancy.signed(context text, inner_pad bytea, outer_pad bytea) returns boolean
 language sql stable parallel safe as $$
   select sha256(convert_to(right(context, 64), 'UTF8')) = sha256(convert_to(encode(
     sha256(outer_pad || sha256(inner_pad || convert_to(left(context, -65), 'UTF8'))), 'hex'), 'UTF8'))
 $$;
 
 -- Says why a context was refused. Internal: runs as the keeper, below the definer functions that fix the path.
-create function tenancy.refuse(context text) returns void
+create or replace function tenancy.refuse(context text) returns void
 language plpgsql stable parallel safe as $$
 declare
   part text[] := string_to_array(context, '.');
@@ -42,7 +42,7 @@ $$;
 -- Admits a transaction to the context's home, or raises. VOLATILE on purpose: each statement below sees a new snapshot.
 -- Lock and read in one statement, a STABLE function and REPEATABLE READ were tried: a writer then passes on what it saw
 -- before the mover's commit.
-create function tenancy.verify(context text, out tenant uuid, out home_schema name, out statement_ms bigint, out capturing boolean)
+create or replace function tenancy.verify(context text, out tenant uuid, out home_schema name, out statement_ms bigint, out capturing boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   part text[] := string_to_array(context, '.');
@@ -116,19 +116,10 @@ $$;
 -- What a transaction was admitted with is not the signed context, which the statements of a tool could read in the session and
 -- carry elsewhere, but a pass: a digest over tenant, access mode and start of this one transaction, and a secret of this database.
 
--- The secret, of 126 bits. In sequences, because their last value is read by a plain function call: a query on a table costs
--- more than all else that current_tenant() does. Whoever may use the keeper's rights may read it.
-create sequence tenancy.pass_secret_1 minvalue 0;
-create sequence tenancy.pass_secret_2 minvalue 0;
-select setval('tenancy.pass_secret_1', random.value), setval('tenancy.pass_secret_2', random.other)
-  from (select ('x' || left(digest, 16))::bit(64)::bigint & 9223372036854775807 as value,
-               ('x' || right(digest, 16))::bit(64)::bigint & 9223372036854775807 as other
-          from (select encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex') as digest) d) random;
-
 -- Holds in the one transaction that it was made in (now() is its start), and only while that is as read-only as it was: a
 -- reading pass kept past a savepoint opens nothing for writing. The secret comes last: a digest can be extended at its end.
 -- VOLATILE and plain SQL, so that it is inlined.
-create function tenancy.pass(tenant text) returns text
+create or replace function tenancy.pass(tenant text) returns text
 language sql volatile parallel safe as $$
   select encode(sha256(timestamptz_send(now()) || convert_to(tenant || current_setting('transaction_read_only'), 'UTF8')
     || int8send(pg_sequence_last_value('tenancy.pass_secret_1')) || int8send(pg_sequence_last_value('tenancy.pass_secret_2'))), 'hex')
@@ -137,7 +128,7 @@ $$;
 -- Admits a transaction to the context's home and sets what its statements depend on, but for the search path: that is the
 -- answer, because what this function sets of its own path ends with it. VOLATILE: each statement sees a new snapshot. A reading
 -- context makes its transaction read-only by itself (which cannot be taken back), so that a call that reads needs no BEGIN.
-create function tenancy.open_home(context text) returns text
+create or replace function tenancy.open_home(context text) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   path text;
@@ -193,7 +184,8 @@ begin
        current_setting('transform_null_equals'), current_setting('row_security'), current_setting('gin_fuzzy_search_limit'),
        current_setting('standard_conforming_strings'), current_setting('array_nulls'), current_setting('extra_float_digits'),
        current_setting('xmloption'), current_setting('timezone_abbreviations'), current_setting('log_parameter_max_length_on_error'),
-       current_setting('debug_print_plan'), current_setting('synchronous_commit')) <> 'ISO, MDY|postgres|hex|off|on|0|on|on|1|content|Default|0|off|on' then
+       current_setting('debug_print_plan'), current_setting('xmlbinary'), current_setting('quote_all_identifiers'),
+       current_setting('synchronous_commit')) <> 'ISO, MDY|postgres|hex|off|on|0|on|on|1|content|Default|0|off|base64|off|on' then
     set local datestyle = 'ISO, MDY';
     set local intervalstyle = 'postgres';
     set local bytea_output = 'hex';
@@ -207,6 +199,8 @@ begin
     set local timezone_abbreviations = 'Default';
     set local log_parameter_max_length_on_error = 0;
     set local debug_print_plan = off;
+    set local xmlbinary = base64;
+    set local quote_all_identifiers = off;
     if current_setting('synchronous_commit') in ('off', 'local', 'remote_write') then
       set local synchronous_commit = on;
     end if;
@@ -217,7 +211,7 @@ $$;
 
 -- The first statement of every call. An invoker's, without a SET clause: with one, the path would end with it.
 -- RESET ALL ends what an earlier call may have left in this session, whichever of some 200 settings it was.
-create procedure tenancy.admit(context text)
+create or replace procedure tenancy.admit(context text)
 language plpgsql as $$
 declare
   path text;
@@ -229,7 +223,7 @@ end
 $$;
 
 -- The same for SQL that can't CALL.
-create function tenancy.enter(context text) returns void
+create or replace function tenancy.enter(context text) returns void
 language plpgsql volatile as $$
 begin
   call tenancy.admit(context);

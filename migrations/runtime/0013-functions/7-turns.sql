@@ -1,0 +1,302 @@
+-- A migration's statements in the tables that tenants share: what they must not carry from one tenant to another. Run as
+-- tenancy_keeper.
+
+create or replace function tenancy.tenants_in(home_schema name) returns text[]
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+  select coalesce(array_agg(h.tenant_id::text order by h.tenant_id), '{00000000-0000-0000-0000-000000000000}')
+    from tenancy.homes h where h.schema_name = home_schema
+$$;
+
+-- What a file has made, or opened, is for its next statement like what was there: the default of tenant_id, and in shared tables the
+-- wall, come before rows do, the rest of its protection at the file's end. `in_turns`: a statement runs for one tenant after the other.
+-- Policies of a file's own count for nobody while it runs, nor do those of ours that it has changed: one that is taken away again before the
+-- file's end shows everybody's rows until then. And a key over all tenants would tell of the others' rows.
+create or replace function tenancy.prepare_tables(home_schema name, shared boolean, in_turns boolean) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+  maintained constant text := 'tenant_id = any ((select tenancy.maintained_tenants())::uuid[])';
+  as_seen constant text := '((tenant_id = ( SELECT tenancy.current_tenant() AS current_tenant)) AND '
+    '((JSON_OBJECT(tenant_id : true RETURNING jsonb))[( SELECT (tenancy.current_tenant())::text AS current_tenant)] IS NOT NULL))';
+  as_kept constant text := '(tenant_id = ANY (( SELECT tenancy.maintained_tenants() AS maintained_tenants)::uuid[]))';
+  item record;
+  own_policy name;
+begin
+  for item in
+    select r.*, t.attnum is not null as has_tenant, coalesce(t.atthasdef, false) as has_default,
+           shared and exists (select from pg_policy p where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' offset 0) as has_policy,
+           shared and exists (
+                  select from pg_policy p
+                   where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' and age(p.xmin) <= 0
+                     and (pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) is distinct from (as_kept, as_kept) offset 0) as has_changed_policy,
+           case when shared then array(
+                  select p.polname from pg_policy p
+                   where p.polrelid = r.oid and p.polname <> 'tenancy_maintenance' and (p.polname not in ('tenancy_guard', 'tenancy_rows')
+                       or age(p.xmin) <= 0 and pg_get_expr(p.polqual, p.polrelid) is distinct from as_seen)
+                     and p.polroles <> array['tenancy_app'::regrole::oid] offset 0) end as own_policies,
+           in_turns and exists (
+                  select from pg_index i
+                   where i.indrelid = r.oid and (i.indisunique or i.indisexclusion)
+                     and not coalesce(t.attnum = any (i.indkey[0:i.indnkeyatts - 1]), false) offset 0) as is_unique_over_all
+      from unnest(tenancy.home_relations(array[home_schema])) h(oid)
+     cross join lateral (
+           select oid, oid::regclass as name, relkind as kind, relrowsecurity and relforcerowsecurity as has_wall,
+                  relrowsecurity or relforcerowsecurity as is_closed from pg_class
+            where oid = h.oid and relkind in ('r', 'p', 'm') and relname <> '_migrations' offset 0) r
+      left join lateral (
+           select attnum, atthasdef from pg_attribute
+            where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped offset 0) t on true
+  loop
+    if item.is_closed and not shared then
+      perform tenancy.open_owned(array[home_schema], array[item.oid]);
+    end if;
+    if item.kind = 'm' then
+      if in_turns then
+        raise exception '% would carry rows from one tenant to the next', item.name using errcode = 'TN012';
+      end if;
+    elsif item.has_tenant then
+      -- By `on conflict do nothing` a tenant's row would not be there because another one has such a row.
+      if item.is_unique_over_all then
+        raise exception '% has a key over all tenants', item.name using errcode = 'TN012';
+      end if;
+      if not item.has_default then
+        execute format('alter table %s alter column tenant_id set default nullif(current_setting(''tenancy.tenant'', true), '''')::uuid', item.name);
+      end if;
+      if shared and not item.has_wall then
+        execute format('alter table %s enable row level security, force row level security', item.name);
+      end if;
+      if shared and not item.has_policy then
+        execute format('create policy tenancy_maintenance on %s to tenancy_owner using (%s) with check (%s)', item.name, maintained, maintained);
+      end if;
+      if item.has_changed_policy then
+        execute format('alter policy tenancy_maintenance on %s to tenancy_owner using (%s) with check (%s)', item.name, maintained, maintained);
+      end if;
+      -- A policy of the file's own, or of ours that the file has changed, would show its next statements the rows of all tenants. It is the owner's no more; if it is still
+      -- there at the file's end, the audit refuses it.
+      if shared then
+        foreach own_policy in array item.own_policies loop
+          execute format('alter policy %I on %s to tenancy_app', own_policy, item.name);
+        end loop;
+      end if;
+    end if;
+  end loop;
+end
+$$;
+
+-- How many rows of tables without tenant_id were written: what one tenant's turn leaves there, the next one's finds, also where the file
+-- drops the table again. Those for every tenant to read are looked at when the file has ended. One that
+-- the file has made, or given everybody to read, may be gone before the file's end.
+create or replace function tenancy.rows_without_tenant(home_schema name) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return (
+    select coalesce(sum(tenancy.rows_changed(r.oid)), 0)
+      from unnest(tenancy.home_relations(array[home_schema])) h(oid)
+     cross join lateral (select oid, age(xmin) > 0 as is_as_it_was from pg_class where oid = h.oid and relkind in ('r', 'p') and relname <> '_migrations' offset 0) r
+     where not exists (
+           select from pg_attribute where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped)
+       and not (tenancy.is_reference(r.oid, false, 'tenancy_app') and r.is_as_it_was));
+end
+$$;
+
+-- Triggers of a home's own that wait for the transaction's end. They would fire there for nobody, or in the turn of whoever lets them:
+-- with one tenant's row among another's.
+create or replace function tenancy.deferred_triggers(home_schema name) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(distinct format('%I.%I', home_schema, c.conname), ', ')
+    from unnest(tenancy.home_relations(array[home_schema])) h(oid) join pg_constraint c on c.conrelid = h.oid
+   where c.contype = 't' and c.condeferred
+$$;
+
+-- How many policies were made or changed. One that a block makes, and takes away at its end, shows it everybody's rows.
+create or replace function tenancy.policies_made() returns bigint
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+  select pg_stat_get_xact_tuples_inserted('pg_policy'::regclass) + pg_stat_get_xact_tuples_updated('pg_policy'::regclass)
+$$;
+
+-- How often the catalogs' rows were changed that say what tables are, and what is computed and compared in them.
+create or replace function tenancy.catalogs_changed() returns bigint
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  return (
+    select sum(pg_stat_get_xact_tuples_inserted(c) + pg_stat_get_xact_tuples_updated(c) + pg_stat_get_xact_tuples_deleted(c))
+      from unnest('{pg_class,pg_attribute,pg_attrdef,pg_constraint,pg_rewrite,pg_proc,pg_type,pg_enum,pg_range,pg_description,pg_trigger,pg_index,pg_policy,pg_sequence}'::regclass[]) c);
+end
+$$;
+
+-- Where the rows of a home's tables are, and which columns they have: an entry goes or changes when a table goes, is emptied or written
+-- anew, or a column of it goes.
+create or replace function tenancy.places_of_rows(home_schema name) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(concat_ws(' ', r.oid, a.attnum), r.relfilenode), '{}')
+      from unnest(tenancy.home_relations(array[home_schema])) h(oid)
+     cross join lateral (select oid, relfilenode from pg_class where oid = h.oid and relkind in ('r', 'p', 'S') offset 0) r
+      left join lateral (select attnum from pg_attribute where attrelid = r.oid and attnum > 0 and not attisdropped offset 0) a on true);
+end
+$$;
+
+-- What has changed tables in one tenant's turn. It changed them for all: that tenant's rows may have said so (`if not exists (select …)`),
+-- or been put into the text of what it runs. What is added, and is the same whoever's turn it is, is nobody's.
+create or replace function tenancy.audit_turn(statement text, home_schema name, places jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  now_at constant jsonb := tenancy.places_of_rows(home_schema);
+  -- Any EXECUTE but of one constant, in quotes, in the quotes of a block in quotes, or in dollars.
+  puts_together constant text := '\mexecute\M(?!\s+(function|procedure)\M)(?!\s*(''([^'']|'''')*''|''''[^'']*''''|\$\w*\$[^$]*\$\w*\$)\s*(;|using\M|into\M))';
+begin
+  if exists (select from jsonb_each_text(places) p where p.value is distinct from now_at ->> p.key) then
+    raise exception 'a table or column that all share is dropped, emptied or rewritten in one tenant''s turn' using errcode = 'TN012';
+  end if;
+  if statement ~* puts_together or exists (
+       select from pg_depend d join pg_proc p on p.oid = d.objid
+        where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass
+          and p.prosrc ~* puts_together) then
+    raise exception 'a text that is put together changes what all share, in one tenant''s turn' using errcode = 'TN012';
+  end if;
+end
+$$;
+
+-- Whether plans in this home may hold an answer: a function that is called IMMUTABLE is computed when they are made. One that neither has
+-- statements nor names another function knows nothing of rows, and plans are kept: to make them anew costs more than most turns.
+create or replace function tenancy.may_keep_answers(home_schema name) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+begin
+  return exists (
+    with function as materialized (
+      select p.oid, p.proname, p.prosrc, p.provolatile
+        from pg_depend d join pg_proc p on p.oid = d.objid
+       where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass
+    )
+    select from function f
+     where f.provolatile = 'i'
+       and (tenancy.has_statements(f.oid)
+         or exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass)
+         or exists (select from function other where other.oid <> f.oid and strpos(lower(f.prosrc), lower(other.proname)) > 0)));
+end
+$$;
+
+-- Not all: the migrator's own sees what the file deletes.
+create or replace function tenancy.close_cursors(but name[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  cursor name;
+begin
+  foreach cursor in array array(select c.name from pg_cursors c where c.name <> all (but)) loop
+    execute format('close %I', cursor);
+  end loop;
+end
+$$;
+
+grant execute on function tenancy.tenants_in(name) to tenancy_owner;
+grant execute on function tenancy.prepare_tables(name, boolean, boolean), tenancy.rows_without_tenant(name), tenancy.deferred_triggers(name) to tenancy_owner;
+grant execute on function tenancy.policies_made() to tenancy_owner;
+grant execute on function tenancy.catalogs_changed(), tenancy.places_of_rows(name), tenancy.audit_turn(text, name, jsonb),
+  tenancy.may_keep_answers(name), tenancy.close_cursors(name[]) to tenancy_owner;
+
+grant create on schema tenancy to tenancy_owner;
+select set_config('role', 'tenancy_owner', true);
+-- Of the first releases: it reached all tenants at once.
+drop procedure if exists tenancy.run_for_all(text);
+create or replace procedure tenancy.fire_triggers(deferred text)
+language plpgsql security definer as $$
+begin
+  execute pg_catalog.concat('set constraints ', deferred, ' immediate');
+  execute pg_catalog.concat('set constraints ', deferred, ' deferred');
+end
+$$;
+-- For nobody: what reaches rows fails, also where its error is caught, and the rest of a block would be taken for done. Nor may it
+-- make policies, which would show rows from then on.
+create or replace procedure tenancy.run_for_nobody(statement text, home_schema name)
+language plpgsql security definer as $$
+declare
+  refused constant bigint := pg_catalog.pg_stat_get_xact_numscans('tenancy.refusals'::pg_catalog.regclass);
+  policies bigint;
+begin
+  perform tenancy.prepare_tables(home_schema, true, false);
+  policies := tenancy.policies_made();
+  execute statement;
+  if pg_catalog.pg_stat_get_xact_numscans('tenancy.refusals'::pg_catalog.regclass) operator(pg_catalog.>) refused then
+    raise exception 'rows of tenants are reached for none of them' using errcode = 'TN011';
+  end if;
+  if tenancy.policies_made() operator(pg_catalog.>) policies and statement operator(pg_catalog.!~*) '^\s*(create|alter)\s+policy\M' then
+    raise exception 'policies are made in a block or function' using errcode = 'TN012';
+  end if;
+end
+$$;
+-- In the shared tables: once for each tenant that lives there, as that tenant. In a home that nobody lives in, once. A
+-- sequence is over all tenants: set by the rows of one, it repeats the numbers of others. And nothing that a turn leaves in the session goes
+-- into the next one: plans with answers in them, cursors.
+create or replace procedure tenancy.run_for_each(statement text, home_schema name)
+language plpgsql security definer as $$
+declare
+  deferred constant text := tenancy.deferred_triggers(home_schema);
+  written constant bigint := tenancy.rows_without_tenant(home_schema);
+  cursors constant name[] := array(select c.name from pg_catalog.pg_cursors c);
+  keeps_answers constant boolean := tenancy.may_keep_answers(home_schema);
+  tenant text;
+  places jsonb;
+  made bigint;
+  policies bigint;
+begin
+  if statement operator(pg_catalog.~*) '\m(set_config|setval)\M' then
+    raise exception '% runs for one tenant after the other', pg_catalog.lower(pg_catalog.substring(statement, '(?i)\m(set_config|setval)\M')) using errcode = 'TN012';
+  end if;
+  -- What an ALTER TABLE fails by quotes anybody's rows.
+  if statement operator(pg_catalog.~*) '\m(sqlerrm|stacked)\M' and statement operator(pg_catalog.~*) '\m(alter|create|execute)\M' then
+    raise exception 'an error that may quote all rows is kept in one tenant''s turn' using errcode = 'TN012';
+  end if;
+  perform tenancy.prepare_tables(home_schema, true, true);
+  places := tenancy.places_of_rows(home_schema);
+  policies := tenancy.policies_made();
+  made := tenancy.catalogs_changed();
+  foreach tenant in array tenancy.tenants_in(home_schema) loop
+    -- One that has put itself off in its own tenant's turn is for nobody.
+    if deferred is not null then
+      call tenancy.fire_triggers(deferred);
+    end if;
+    if keeps_answers then
+      discard plans;
+    end if;
+    perform pg_catalog.set_config('tenancy.maintained', tenant, true), pg_catalog.set_config('tenancy.tenant', tenant, true);
+    execute statement;
+    if deferred is not null then
+      call tenancy.fire_triggers(deferred);
+    end if;
+    perform pg_catalog.set_config('tenancy.maintained', '', true), pg_catalog.set_config('tenancy.tenant', '', true);
+    if exists (select from pg_catalog.pg_cursors c where c.name operator(pg_catalog.<>) all (cursors)) then
+      perform tenancy.close_cursors(cursors);
+    end if;
+    if tenancy.catalogs_changed() operator(pg_catalog.<>) made then
+      if tenancy.policies_made() operator(pg_catalog.>) policies then
+        raise exception 'policies are made in a block or function' using errcode = 'TN012';
+      end if;
+      perform tenancy.audit_turn(statement, home_schema, places);
+      perform tenancy.prepare_tables(home_schema, true, true);
+      places := tenancy.places_of_rows(home_schema);
+      policies := tenancy.policies_made();
+      made := tenancy.catalogs_changed();
+    end if;
+  end loop;
+  if tenancy.rows_without_tenant(home_schema) operator(pg_catalog.>) written then
+    raise exception 'rows are written for one tenant after the other into a table without tenant_id' using errcode = 'TN012';
+  end if;
+end
+$$;
+-- What may be about rows, or about what is there once for all: if it turns out to reach rows, for each tenant.
+create or replace procedure tenancy.run_for_each_if_needed(statement text, home_schema name)
+language plpgsql security definer as $$
+begin
+  call tenancy.run_for_nobody(statement, home_schema);
+exception when sqlstate 'TN011' then
+  call tenancy.run_for_each(statement, home_schema);
+end
+$$;
+revoke all on procedure tenancy.fire_triggers(text), tenancy.run_for_nobody(text, name), tenancy.run_for_each(text, name),
+  tenancy.run_for_each_if_needed(text, name) from public;
+select set_config('role', 'tenancy_keeper', true);
+revoke create on schema tenancy from tenancy_owner;
