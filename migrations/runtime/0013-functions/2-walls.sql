@@ -71,7 +71,9 @@ $$;
 -- made: that would run with the keeper's rights. What such a text depends on is fixed here, because a session's settings are the
 -- tools' own. Not the whole row as JSON: that fails where a column of type json holds what jsonb refuses, and reads every long
 -- value of it. Which columns these are is known only here, so that the expression is planned for each row: some tens of
--- microseconds more than the whole row as JSON where it is short, half as much where it is long.
+-- microseconds more than the whole row as JSON where it is short, half as much where it is long. By its name alone: `($1).name` is a
+-- column, or else a function of that name, which takes the row by a cast that a migration has made. Nor is whose a row is cast by
+-- anything but the server's own reading of a text.
 create or replace function tenancy.capture() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO, MDY'
 set intervalstyle = 'postgres' set bytea_output = 'hex' set lc_monetary = 'C' set extra_float_digits = 1 as $$
@@ -82,21 +84,21 @@ declare
   after jsonb;
 begin
   foreach c in array tg_argv loop
-    pairs := concat_ws(', ', pairs, quote_literal(c), concat('concat(($1).', quote_ident(c), ')'));
+    pairs := concat_ws(', ', pairs, quote_literal(c), concat('concat(', quote_ident(c), ')'));
   end loop;
   if tg_op = 'UPDATE' then
-    execute format('select jsonb_build_object(%s), jsonb_build_object(%s)', pairs, replace(pairs, '($1)', '($2)'))
+    execute format('select (select jsonb_build_object(%1$s) from (select ($1).*) of), (select jsonb_build_object(%1$s) from (select ($2).*) of)', pairs)
        into before, after using old, new;
   elsif tg_op = 'DELETE' then
-    execute format('select jsonb_build_object(%s)', pairs) into before using old;
+    execute format('select jsonb_build_object(%s) from (select ($1).*) of', pairs) into before using old;
   else
-    execute format('select jsonb_build_object(%s)', pairs) into after using new;
+    execute format('select jsonb_build_object(%s) from (select ($1).*) of', pairs) into after using new;
   end if;
   if before is not null then
-    insert into tenancy.changes (tenant_id, schema_name, table_name, key) values (old.tenant_id, tg_table_schema, tg_table_name, before);
+    insert into tenancy.changes (tenant_id, schema_name, table_name, key) values (concat(old.tenant_id)::uuid, tg_table_schema, tg_table_name, before);
   end if;
   if after is not null and after is distinct from before then
-    insert into tenancy.changes (tenant_id, schema_name, table_name, key) values (new.tenant_id, tg_table_schema, tg_table_name, after);
+    insert into tenancy.changes (tenant_id, schema_name, table_name, key) values (concat(new.tenant_id)::uuid, tg_table_schema, tg_table_name, after);
   end if;
   return null;
 end
