@@ -54,10 +54,7 @@ const schema = z.strictObject({
       z
         .string()
         .regex(extensionName, 'must be the name of an extension, e.g. pg_trgm')
-        .refine(
-          (name) => !reachesOut.includes(name),
-          'reads or runs what is outside the database: not for tenants',
-        ),
+        .refine((name) => !reachesOut.includes(name), 'leads past the walls between tenants'),
     )
     .default([]),
   /**

@@ -193,7 +193,7 @@ select 'databases', g.rolname, format('database %s', b.datname), format('%s is g
   from pg_catalog.pg_database b cross join aclexplode(b.datacl) a join data g on g.oid = a.grantee
  where b.datname = current_database() and g.rolname ~ '^t_' and not exists (select from homes h where h.login = g.rolname)
 union all
-select 'extensions', null, format('extension %s', extname), 'reads or runs what is outside the database', format('drop extension %I', extname)
+select 'extensions', null, format('extension %s', extname), 'leads past the walls between tenants', format('drop extension %I', extname)
   from pg_catalog.pg_extension where extname = any ($5)
 union all
 select 'extensions', null, format('foreign server %s', srvname), 'leads out of the database', format('drop server %I cascade', srvname) from pg_catalog.pg_foreign_server

@@ -1,30 +1,61 @@
 /** As PostgreSQL names them: an identifier that we quote all the same. */
 export const extensionName = /^[a-z][a-z0-9_-]{0,62}$/;
 
-/** What reads or runs something outside the database, and so behind every wall: never installed for tenants. */
+/**
+ * Never installed for tenants: what reads or runs something outside the database, or passes on to others what no wall is asked
+ * about, by a session that another tenant gets next, by notifications, or by what it keeps of everybody's statements.
+ */
 export const reachesOut: readonly string[] = [
+  // Other servers, the server's files, other sessions.
   'dblink',
   'postgres_fdw',
   'file_fdw',
-  'adminpack',
-  'pageinspect',
-  'lo',
-  'plpython3u',
-  'plperl',
-  'plperlu',
-  'pltcl',
-  'pltclu',
-  'aws_s3',
-  'aws_lambda',
-  'aws_commons',
-  'pg_cron',
   'log_fdw',
   'tds_fdw',
   'oracle_fdw',
   'mysql_fdw',
+  'aws_s3',
+  'aws_lambda',
+  'aws_commons',
+  'aws_ml',
+  'http',
+  'pg_net',
+  'pglogical',
+  'pgactive',
+  'pg_transport',
+  'pg_cron',
+  'pg_background',
+  'pg_tle',
+  'adminpack',
+  'lo',
+  'orafce',
+  'pg_proctab',
+  'pldbgapi',
+  // Pages, whosever rows are on them.
+  'pageinspect',
   'pg_buffercache',
   'pgrowlocks',
   'pg_visibility',
   'pg_walinspect',
   'pg_surgery',
+  // Languages keep variables as long as their session; what their functions do is not audited.
+  'plpython3u',
+  'plperl',
+  'plperlu',
+  'pltcl',
+  'pltclu',
+  'plv8',
+  'plcoffee',
+  'plls',
+  'plrust',
+  'plr',
+  'pljava',
+  'pllua',
+  'plluau',
+  'plsh',
+  'pg_variables',
+  // Changed keys as notifications, values of everybody's statements.
+  'tcn',
+  'pg_qualstats',
+  'pg_stat_monitor',
 ];

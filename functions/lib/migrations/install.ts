@@ -98,7 +98,7 @@ export async function installRuntime(
 /** @throws TenantryError `invalid_settings`: one that reaches out of the database, or that this server lacks or does not trust us with */
 async function installExtensions(connection: ControlConnection, names: readonly string[]): Promise<void> {
   for (const name of names) {
-    if (reachesOut.includes(name)) throw notInstalled(name, 'reads or runs what is outside the database');
+    if (reachesOut.includes(name)) throw notInstalled(name, 'leads past the walls between tenants');
     await connection
       .query(`create extension if not exists "${name}" schema extensions`)
       .catch((cause: { code?: string; message: string }) => {

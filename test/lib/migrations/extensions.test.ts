@@ -29,7 +29,9 @@ describe('the installation', () => {
     );
 
   it.each([
-    ['dblink', /outside the database/],
+    ['dblink', /past the walls/],
+    // Trusted, and sends the keys of changed rows to whoever listens.
+    ['tcn', /past the walls/],
     ['no_such_extension', /no_such_extension can't be installed: .*setting `extensions`/],
     // Not trusted: RDS's master may, this role may not.
     ['amcheck', /amcheck can't be installed/],
