@@ -14,6 +14,11 @@ const roles = 'leave transactions and roles to the migrator: logins and their ri
 const schemas = 'leave schemas to the migrator: names without a schema are the home’s own';
 const outside =
   'leave it out: a file makes tables, indexes, views, types, functions and triggers of its home, nothing for a whole database or server';
+const noWall = {
+  what: 'passes values on where there is no wall',
+  remedy:
+    'write them into a table of the home: whoever is connected to the database hears a notification, and large objects belong to no home',
+};
 const rows =
   'write the rows as `insert into … values` (pg_dump: `--inserts`), in a file that begins with `-- shared` where every tenant reads them; a tenant’s own come by `npm run tenants -- import`';
 
@@ -81,6 +86,15 @@ const rules: readonly Rule[] = [
     anywhere: true,
     what: 'names a schema',
     remedy: unqualified,
+  },
+  {
+    form: /\b(pg_notify|lo_(from_bytea|put|import|creat|create)|lowrite)\s*\(/i,
+    anywhere: true,
+    ...noWall,
+  },
+  {
+    form: /^do\b[\s\S]*\b((pg_notify|lo_(from_bytea|put|import|creat|create)|lowrite)\s*\(|execute\b[\s\S]*\bnotify\s+["\w%]+\s*,)/i,
+    ...noWall,
   },
   {
     form: /\b(_migrations|tenancy_probe)\b/i,
