@@ -11,6 +11,7 @@ import * as legacyHttp from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { stablePort } from '../../infra/local/ports.ts';
 import { postgresBase } from '../../infra/local/postgres.ts';
+import { findRunning } from '../../infra/local/prove/running.ts';
 import { slowness } from '../lib/health/support.ts';
 
 /** `npm start` as a newcomer runs it, in a folder that only its owner may enter. */
@@ -203,6 +204,20 @@ describe.skipIf(process.platform !== 'linux')('npm start', () => {
     expect(await operator.json()).toMatchObject({ tenant: 'globex', state: 'ok', schema_routing: 'ok' });
     const problems = run!.output().match(/(?<=^Health: .*\n(?: {2}.*\n)*) {2}.*/gm) ?? [];
     expect(problems.filter((line) => !slowness.test(line))).toEqual([]);
+  });
+
+  test('is attacked with the tokens of tenants that are served', async () => {
+    const { url, token } = JSON.parse(readFileSync(join(folder, 'admin.json'), 'utf8'));
+    const operate = (path: string) =>
+      fetch(`${url}/tenants/${path}`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${token}` },
+        body: '{}',
+      });
+    expect((await operate('globex/suspend')).status).toBe(200);
+    const system = await findRunning(folder);
+    expect([...system.tokens.keys()].sort()).toEqual(['acme', 'initech']);
+    expect((await operate('globex/resume')).status).toBe(200);
   });
 
   test('is found by a second start, which leaves it alone', async () => {

@@ -5,7 +5,7 @@ import { corpus } from './corpus.ts';
 import { attackEndpoint } from './endpoint.ts';
 import { letIn } from './intruders.ts';
 import { closeTargets, prepareTargets, prove } from './prove.ts';
-import { json, type Report, table } from './report.ts';
+import { inVain, json, type Report, table } from './report.ts';
 import { findRunning, NotRunning, victimsOf } from './running.ts';
 
 /**
@@ -49,6 +49,7 @@ async function run(progress: (text: string) => void): Promise<Report> {
     withoutRows[party.name] = attacked.filter((name) => !sample.rows.has(name));
   }
   progress(`Attacking ${Object.keys(tables).join(', ')} at ${system.url}\n`);
+  for (const line of inVain(withoutRows)) progress(`${line}\n`);
   progress('The watch sees these intruders, too, and calls isolation broken until a minute after the end.\n');
   const intruders = await letIn(system.plane);
   // Ctrl-C, too, leaves no intruder behind.

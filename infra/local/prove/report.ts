@@ -35,7 +35,6 @@ export function table({ url, tables, withoutRows, findings }: Report): string {
     grid.push([theme, ...cells]);
   }
   grid.push(['tables and views attacked', ...victims.map((victim) => tables[victim]!.join('\n'))]);
-  const empty = victims.filter((victim) => withoutRows[victim]!.length > 0);
   const leaks = findings.filter(({ outcome }) => outcome === 'leaked');
   const lines = leaks.map((leak) => {
     const way = 'way' in leak ? ` (${leak.way}, on ${leak.table})` : '';
@@ -46,15 +45,20 @@ export function table({ url, tables, withoutRows, findings }: Report): string {
     leaks.length === 0
       ? `All ${findings.length} attempts on ${url} and its databases held.`
       : `LEAKED, ${leaks.length} of ${findings.length} attempts:\n${lines.join('\n')}`,
-    ...(empty.length > 0
-      ? [
-          'Without rows, so that nothing could be seen or changed there (give these tenants some, and prove again):',
-        ]
-      : []),
-    ...empty.map((victim) => `  ${victim}: ${withoutRows[victim]!.join(', ')}`),
+    ...inVain(withoutRows),
     `Not tried on a system in use, because PostgreSQL can't keep it from a shared login that sends its own statements\n(npx vitest run test/attacks does, and see SECURITY.md):`,
     ...knownResiduals.map(({ name, reason }) => `  ${name}: ${reason}`),
   ].join('\n');
+}
+
+/** Where nothing can be seen or changed, and what to do about it: lines for people, none when there are rows everywhere. */
+export function inVain(withoutRows: Report['withoutRows']): string[] {
+  const empty = Object.entries(withoutRows).filter(([, names]) => names.length > 0);
+  if (empty.length === 0) return [];
+  return [
+    'Attacked in vain, because they have no row (give these tenants some, by your tools or `npm run tenants -- import`, and prove again):',
+    ...empty.map(([victim, names]) => `  ${victim}: ${names.join(', ')}`),
+  ];
 }
 
 /** For programs. */

@@ -19,7 +19,7 @@ export class NotRunning extends Error {}
 export interface RunningSystem {
   readonly url: string;
   readonly plane: ControlPlane;
-  /** Access tokens by slug, as agents have them. */
+  /** Access tokens by slug, as agents have them: of tenants that are served. Others' open nothing. */
   readonly tokens: ReadonlyMap<string, string>;
   /** With which the product signs API keys. */
   readonly signing: { private: JWK; public: JWK };
@@ -42,18 +42,23 @@ export async function findRunning(folder: string): Promise<RunningSystem> {
   if (shared === undefined) throw notRunning();
   // A copy: what is written here reaches neither the running system nor its file.
   const secrets: Secrets = secretsOf(new SecretStore(aws.secrets, async () => {}, Date.now));
-  const tokens = Object.entries(agents.mcpServers).map(
-    ([slug, { headers }]) => [slug, headers.Authorization.replace('Bearer ', '')] as const,
+  const plane = createPlane(
+    await openCloudState(folder),
+    secrets,
+    await secrets.read(contextKeySecret),
+    shared,
+    [],
   );
+  const { rows } = await withConnection(catalogEndpoint(plane), (catalog) =>
+    catalog.query<{ slug: string }>(`select slug from catalog.tenants where status = 'active'`),
+  );
+  const served = new Set(rows.map(({ slug }) => slug));
+  const tokens = Object.entries(agents.mcpServers)
+    .filter(([slug]) => served.has(slug))
+    .map(([slug, { headers }]) => [slug, headers.Authorization.replace('Bearer ', '')] as const);
   return {
     url,
-    plane: createPlane(
-      await openCloudState(folder),
-      secrets,
-      await secrets.read(contextKeySecret),
-      shared,
-      [],
-    ),
+    plane,
     tokens: new Map(tokens),
     signing: JSON.parse(await secrets.read(signingKeySecret)),
     sharedPort: shared.port,
