@@ -5,7 +5,8 @@ import { isolations } from '../isolation/isolation.ts';
 import { type RowsOf, takeContext } from '../isolation/rows.ts';
 import { readVersion } from '../migrations/history.ts';
 import type { Strategy } from '../tenant/tenant.ts';
-import { type TransferTable, tablesOf } from './export.ts';
+import type { TransferTable } from './export.ts';
+import { fitting } from './fitting.ts';
 import { raiseIdentities } from './identities.ts';
 import { type GivenTable, hashing, importRefused, type Manifest, whileWanted } from './manifest.ts';
 import type { Store } from './store.ts';
@@ -36,15 +37,14 @@ export async function importTables(
 ): Promise<Record<string, number> | undefined> {
   const home = { schema: rows.schema, ownsTables: isolations[rows.strategy].ownsTables };
   const filled = tables.filter((given) => given.rows !== 0).map(({ table }) => table);
-  const { known, triggers } = await asRole(connection, 'tenancy_owner', async () => {
+  const { pairs, references, triggers } = await asRole(connection, 'tenancy_owner', async () => {
     await connection.query("select set_config('search_path', $1, true)", [`${rows.schema}, pg_temp`]);
     await requireVersion(connection, schemaVersion);
     return {
-      known: await tablesOf(connection, rows.schema),
+      ...(await fitting(connection, rows.schema, tables)),
       triggers: await triggersOf(connection, home, filled),
     };
   });
-  const pairs = tables.map((given) => ({ given, table: fitting(known, given) }));
   /** What is being read or taken, for whoever has to find the fault. */
   let at: GivenTable | undefined;
 
@@ -104,7 +104,7 @@ export async function importTables(
     return Object.fromEntries(counted);
   } catch (error) {
     await connection.query('rollback').catch(() => {});
-    throw refusalOf(error, at);
+    throw refusalOf(error, at, references);
   }
 }
 
@@ -113,18 +113,8 @@ async function requireVersion(connection: ControlConnection, schemaVersion: stri
   const version = await readVersion(connection);
   if (version !== schemaVersion)
     throw importRefused(
-      `The rows are of schema version ${schemaVersion}, the tenant's home has ${version}. Migrate the home, or export again from one of that version.`,
+      `The rows are of schema version ${schemaVersion}, the tenant's home has ${version}. Migrate the home, export again from one of that version, or name the home's in a manifest of your own.`,
     );
-}
-
-/** @throws TenantryError `import_refused` when the home has no such table, or it has no such column */
-function fitting(tables: readonly TransferTable[], { table, columns }: GivenTable): TransferTable {
-  const found = tables.find(({ name }) => name === table);
-  if (found === undefined) throw importRefused(`The home has no table ${table}.`);
-  const known = ['tenant_id', ...found.columns.map(({ column }) => column)];
-  const unknown = columns.filter((column) => !known.includes(column));
-  if (unknown.length > 0) throw importRefused(`The table ${table} has no column ${unknown.join(', ')}.`);
-  return found;
 }
 
 async function stage(
@@ -212,8 +202,14 @@ const remedies: Readonly<Record<string, string>> = {
 };
 
 /** What PostgreSQL says of the rows, without the values that it quotes. */
-function refusalOf(error: unknown, at: GivenTable | undefined): unknown {
-  const { code = '', constraint, table = at?.table, column } = error as Partial<Record<string, string>>;
+function refusalOf(error: unknown, at: GivenTable | undefined, references: readonly string[]): unknown {
+  const {
+    code = '',
+    constraint,
+    table = at?.table,
+    column,
+    detail = '',
+  } = error as Partial<Record<string, string>>;
   const named = [
     table && `table ${table}`,
     at && `file ${at.file}`,
@@ -225,6 +221,12 @@ function refusalOf(error: unknown, at: GivenTable | undefined): unknown {
   if (code === '57014') return tooLarge(error);
   if (code === '40P01')
     return new RetryableError('busy', 'The tenant wrote to the same tables. Try again.', 5, { cause: error });
+  const parent = / table "(.+)"\.$/.exec(detail)?.[1];
+  if (code === '23503' && parent !== undefined && references.includes(parent))
+    return importRefused(
+      `A row breaks a rule of the home (${where}). It points at a row of ${parent} that is not there, and every tenant reads that table: add the row by a migration that begins with \`-- shared\`, or change this one in the file.`,
+      error,
+    );
   if (code.startsWith('23') || code === 'P0001')
     return importRefused(
       `A row breaks a rule of the home (${where}). ${remedies[code] ?? 'Change the row in the file.'}`,

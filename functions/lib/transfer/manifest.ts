@@ -22,7 +22,12 @@ const table = z.strictObject({
     .min(1)
     .refine((columns) => new Set(columns).size === columns.length, { message: 'names a column twice' }),
   /** Beside the manifest: CSV as PostgreSQL's COPY writes it, with a header; an empty field is null, `""` an empty text. */
-  file: z.string().regex(/^[a-z_][a-z0-9_]{0,62}(-[0-9a-f]{16})?(\.\d{1,6})?\.csv$/),
+  file: z
+    .string()
+    .regex(
+      /^[a-z_][a-z0-9_]{0,62}(-[0-9a-f]{16})?(\.\d{1,6})?\.csv$/,
+      'is no name beside the manifest, of small letters, digits and `_`, that ends with `.csv`',
+    ),
   /** An export says both. Whoever writes a manifest by hand may leave them out: then the file is taken as it is. */
   rows: z.int().min(0).optional(),
   sha256: z

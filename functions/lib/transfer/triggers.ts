@@ -34,10 +34,10 @@ export async function triggersOf(
     [schema, [...tables], leftOut.pattern],
   );
   if (ownsTables) return rows;
-  const fires = rows.find(({ isLeftOut }) => !isLeftOut);
-  if (fires !== undefined)
+  const fires = rows.filter(({ isLeftOut }) => !isLeftOut).map(({ table, name }) => `${name} of ${table}`);
+  if (fires.length > 0)
     throw importRefused(
-      `The table ${fires.table} has the trigger ${fires.name}, which would fire for the rows that come in. It can rest only where a tenant has tables of its own, and these are shared. Give it, by a migration, the condition ${leftOut.condition}, import into a tenant of the strategy schema or database, or leave the table out.`,
+      `These triggers would fire for the rows that come in: ${[...new Set(fires)].join(', ')}. They can rest only where a tenant has tables of its own, and these are shared. Give each, by a migration, the condition ${leftOut.condition}, import into a tenant of the strategy schema or database, or leave the table out.`,
     );
   return [];
 }

@@ -83,11 +83,21 @@ const triggers = parseMigration(
    create trigger ever after insert on film_texts for each row execute function log_it();
    alter table film_texts enable always trigger ever;`,
 );
+/** What every tenant reads, rows that point there, and a column that is computed. */
+const kinds = parseMigration(
+  '9005-kinds.sql',
+  '-- shared\ncreate table kinds (kind text primary key); create table units (unit text primary key); insert into kinds values ($$tool$$);',
+);
+const goods = parseMigration(
+  '9006-goods.sql',
+  `create table goods (tenant_id uuid not null, id int not null, kind text not null references kinds, twice int generated always as (id * 2) stored,
+     primary key (tenant_id, id));`,
+);
 
 let world: World;
 let base: string;
 beforeAll(async () => {
-  world = await startWorld({ migrations: [types, quoted, numbers, triggers] });
+  world = await startWorld({ migrations: [types, quoted, numbers, triggers, kinds, goods] });
   base = mkdtempSync(join(tmpdir(), 'tenantry-schemas-'));
 }, 120_000);
 afterAll(async () => {
@@ -177,6 +187,49 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
     expect(await rowsOf(world.tenants[strategy].b, 'select from visits')).toEqual([]);
   });
 
+  it('says at once all that does not fit the home, and what to do about it', async () => {
+    const path = await exported(world.tenants[strategy].a);
+    const manifest = manifestOf(path);
+    const entry = (table: string, ...columns: string[]) => ({ table, columns, file: `${table}.csv` });
+    manifest.tables = [
+      entry('kinds', 'kind'),
+      entry('units', 'unit'),
+      entry('days_1', 'day'),
+      entry('secrets', 'value'),
+      entry('goods', 'id', 'twice', 'colour'),
+      entry('posts', 'body', 'colour'),
+    ];
+    writeFileSync(join(path, 'manifest.json'), JSON.stringify(manifest));
+    await expect(imported(world.tenants[strategy].b, path)).rejects.toMatchObject({
+      code: 'import_refused',
+      message: [
+        'The home has no table days_1, secrets: leave it out, or make it by a migration first.',
+        'For every tenant to read, kinds, units get their rows by a migration that begins with `-- shared`: leave them out.',
+        'Of goods the columns twice are generated: leave them out.',
+        'The table goods has no column colour: leave it out, or make it by a migration first.',
+        'The table posts has no column colour: leave it out, or make it by a migration first.',
+      ].join(' '),
+    });
+  });
+
+  it('sends rows that point at a missing row for all to a migration', async () => {
+    const path = await exported(world.tenants[strategy].a);
+    replace(path, 'goods', 'id,kind\n1,tool\n2,secret\n');
+    const error = await imported(world.tenants[strategy].b, path).catch((error) => error);
+    expect(error).toMatchObject({
+      code: 'import_refused',
+      message: expect.stringMatching(
+        /SQLSTATE 23503\)\. It points at a row of kinds that is not there.*by a migration that begins with `-- shared`/,
+      ),
+    });
+    expect(error.message).not.toContain('secret');
+    replace(path, 'goods', 'id,kind\n1,tool\n');
+    await imported(world.tenants[strategy].b, path);
+    expect(await rowsOf(world.tenants[strategy].b, 'select id, twice from goods')).toEqual([
+      { id: 1, twice: 2 },
+    ]);
+  }, 60_000);
+
   it('takes back tables and columns whose names need quotes', async () => {
     const tenant = await world.addTenant(strategy);
     for (const name of odd)
@@ -248,7 +301,7 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
       await expect(imported(target, path)).rejects.toMatchObject({
         code: 'import_refused',
         message: expect.stringMatching(
-          /The table (days|films|film_texts) has the trigger .*strategy schema or database/,
+          /^These triggers would fire for the rows that come in: .*log_it of days, .*ever of film_texts, .*Text it of films.*strategy schema or database/,
         ),
       });
       expect(await counts()).toEqual([{ films: 0, texts: 0, days: 0, log: 0 }]);
