@@ -147,6 +147,7 @@ const long: Record<string, string> = {
     'one world with all that schemas of others are made of, in every strategy',
   'test/lib/health/run.test.ts': 'a world with its canaries takes seconds to make and is shared',
   'test/system/system.test.ts': 'one deployment, which takes half a minute to make and is shared',
+  'test/local/start.test.ts': 'one local system, followed from its first start to its last',
   'test/local/login.test.ts': 'one login, followed through three clients',
   'test/local/rds.test.ts': 'instances take seconds to start and are shared',
 };

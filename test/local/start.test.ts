@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import * as modern from '@modelcontextprotocol/client';
 import * as legacy from '@modelcontextprotocol/sdk/client/index.js';
 import * as legacyHttp from '@modelcontextprotocol/sdk/client/streamableHttp.js';
@@ -207,17 +208,14 @@ describe.skipIf(process.platform !== 'linux')('npm start', () => {
   });
 
   test('is attacked with the tokens of tenants that are served', async () => {
-    const { url, token } = JSON.parse(readFileSync(join(folder, 'admin.json'), 'utf8'));
-    const operate = (path: string) =>
-      fetch(`${url}/tenants/${path}`, {
-        method: 'POST',
-        headers: { authorization: `Bearer ${token}` },
-        body: '{}',
+    const operate = (verb: string) =>
+      promisify(execFile)('npm', ['run', '-s', 'tenants', '--', verb, 'globex'], {
+        cwd: root,
+        env: { ...process.env, TENANTRY_STATE: folder },
       });
-    expect((await operate('globex/suspend')).status).toBe(200);
-    const system = await findRunning(folder);
-    expect([...system.tokens.keys()].sort()).toEqual(['acme', 'initech']);
-    expect((await operate('globex/resume')).status).toBe(200);
+    await operate('suspend');
+    expect([...(await findRunning(folder)).tokens.keys()].sort()).toEqual(['acme', 'initech']);
+    await operate('resume');
   });
 
   test('is found by a second start, which leaves it alone', async () => {
