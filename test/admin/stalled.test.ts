@@ -158,6 +158,12 @@ it('ends a canary of shared tables whose machine was killed: nobody else would, 
     return operation;
   });
   await expect.poll(() => show(operation)).toMatchObject({ state: 'failed' });
+  // Nobody else can make one: `create` would refuse its slug.
+  const { why, run: commands } = (await admin.ask('GET', `/tenants/${canary.slug}/why`)).body;
+  expect([why, commands]).toEqual([
+    expect.stringContaining('The watch makes it again'),
+    ['npm run tenants -- health'],
+  ]);
 });
 
 it('ends an operation that never got its machine, and leaves one alone that has just begun', async () => {

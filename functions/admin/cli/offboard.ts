@@ -32,7 +32,8 @@ export function offboardCommand(program: Command, client: AdminClient, output: (
       const tenant =
         operation === left.operation
           ? left.tenant
-          : await askAgain<TenantView>(client, output(), tenantPath(slug));
+          : // The one that has gone: another canary has the slug of one.
+            await askAgain<TenantView>(client, output(), tenantPath(operation.tenant ?? slug));
       output().answer({ tenant, operation }, leftCard(tenant, operation));
       requireDone(operation, `The tenant stays closed. To go on: npm run tenants -- offboard ${slug}`);
       if (operation.state === 'running')

@@ -1,7 +1,7 @@
 import { whyLeftOut } from '../catalog/migration-runs.ts';
 import { TenantryError } from '../errors.ts';
 import { readOperation, silentMinutes } from '../lifecycle/operations.ts';
-import type { Placement, Strategy, TenantStatus } from '../tenant/tenant.ts';
+import { isCanarySlug, type Placement, type Strategy, type TenantStatus } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { migratedAs } from './migrations.ts';
 import { moment } from './moment.ts';
@@ -85,7 +85,7 @@ function explain(
       };
     case 'failed':
       return {
-        why: `Its last operation failed${operation?.failedStep ? ` at ${operation.failedStep}` : ''}: ${operation?.reason ?? 'nothing is recorded.'}`,
+        why: `Its last operation failed${operation?.failedStep ? ` at ${operation.failedStep}` : ''}: ${operation?.reason ?? 'nothing is recorded.'}${isCanarySlug(slug) ? ' The watch makes it again, a quarter of an hour after it began.' : ''}`,
         run: [again],
       };
     case 'provisioning': {
@@ -160,6 +160,8 @@ async function commandOf(
       clusterId !== undefined && clusterId !== home?.cluster.id ? ` --cluster ${clusterId}` : '';
     return `${tenants} move ${slug} --to ${to}${where(to, placement)}${elsewhere}`;
   }
+  // Nobody else may make one.
+  if (isCanarySlug(slug)) return `${tenants} health`;
   const placed = operation?.kind === 'provision' ? where(strategy, operation.input.placement) : '';
   return `${tenants} create ${slug} --tier ${tier} --strategy ${strategy}${placed} --wait`;
 }

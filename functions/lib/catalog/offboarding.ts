@@ -150,10 +150,12 @@ export const buryTenant = (
     // Keys of rows in which two homes differed.
     await catalog.query('update catalog.moves set differs = null where tenant_id = $1', [tenant]);
     if (status !== 'offboarded')
-      // Without its identity provider's ids: that organisation may come back, as another tenant.
+      // Without its identity provider's ids: that organisation may come back, as another tenant. A canary's slug is for the one
+      // that the watch makes in its place.
       await catalog.query(
         `update catalog.tenants set status = 'offboarded', offboarded_at = now(), updated_at = now(), home_id = null,
-                issuer = null, external_id = null where tenant_id = $1`,
+                issuer = null, external_id = null, slug = slug || case when slug like 'canary-%' then '-' || left(tenant_id::text, 8) else '' end
+          where tenant_id = $1`,
         [tenant],
       );
     await catalog.query('delete from catalog.homes where tenant_id = $1', [tenant]);

@@ -120,7 +120,10 @@ export async function provisionCanary(
   if (!is_canary)
     return red('is a tenant of that slug and no canary', 'give the tenant another slug: this one is ours');
   if (!['provisioning', 'failed'].includes(status))
-    return red(`is ${status}`, `npm run tenants -- resume ${slug}`);
+    return red(
+      `is ${status}`,
+      status === 'suspended' ? `npm run tenants -- resume ${slug}` : `npm run tenants -- why ${slug}`,
+    );
   if (state === 'running') {
     if (ms! < expectedMs) return [];
     // Whoever ran it is gone, or was never told: an execution of that name that runs or has ended is not begun twice.

@@ -94,7 +94,7 @@ export async function auditTenants(catalog: ControlConnection): Promise<HealthFi
                  and o.state <> 'moved' and o.tenant_id <> h.tenant_id and (o.schema_name = h.schema_name or o.login = h.login))
      union all
      select 'canaries', t.slug, t.strategy, 'is marked as a canary and is none: lists leave it out', false
-       from catalog.tenants t where t.is_canary and t.slug <> all ($1)
+       from catalog.tenants t where t.is_canary and t.slug <> all ($1) and t.status <> 'offboarded'
       order by isolation desc limit 100`,
     [canarySlugs],
   );

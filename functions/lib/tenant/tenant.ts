@@ -48,10 +48,13 @@ const reserved = new Set([
   'www',
 ]);
 
+/** Of the watch's own tenants, which are no customer's: nobody else makes them. */
+export const isCanarySlug = (slug: string): boolean => slug.startsWith('canary-');
+
 /** The human handle: 3 to 40 characters, `a-z 0-9 -`, a letter first, no trailing or double hyphen. It never becomes an identifier. */
 export const slug = z
   .string()
   .min(3, 'use at least 3 characters')
   .max(40, 'use at most 40 characters')
   .regex(/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/, 'use a-z, 0-9 and single hyphens, starting with a letter')
-  .refine((value) => !reserved.has(value) && !value.startsWith('canary-'), 'this word is reserved');
+  .refine((value) => !reserved.has(value) && !isCanarySlug(value), 'this word is reserved');

@@ -8,7 +8,10 @@ import type { Watch } from '../../../functions/lib/health/watch.ts';
 import { loginSecretName, tenantSecretName } from '../../../functions/lib/isolation/credentials.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
+import { beginOffboarding, offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
+import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { suspend } from '../../../functions/lib/lifecycle/suspend.ts';
+import type { TenantId } from '../../../functions/lib/tenant/tenant.ts';
 import { connectionFacts } from '../../../infra/budget.ts';
 import { readSettings } from '../../../infra/settings.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
@@ -24,6 +27,8 @@ afterAll(() => world?.close());
 
 const inCatalog = <T>(text: string, values?: unknown[]) =>
   world.asProvisioner('catalog', (catalog) => catalog.query<T>(text, values));
+
+const unused = () => Promise.reject(new Error('A canary has no instance.'));
 
 /** What is wrong after `wreck`; green again after `mend`. */
 async function sabotaged(wreck: () => Promise<unknown>, mend: () => Promise<unknown>) {
@@ -84,6 +89,34 @@ describe('what is not in a database', () => {
     expect(told(await runOnce(watch))).toEqual([]);
     const { rows } = await inCatalog(`select status from catalog.tenants where slug = 'canary-rls-a'`);
     expect(rows).toEqual([{ status: 'active' }]);
+  });
+
+  it.each(strategies)('a canary of %s that was offboarded is made again under its slug', async (strategy) => {
+    const slug = `canary-${strategy}-a`;
+    const remedy = async () => (await runOnce(watch)).report.findings.map(({ remedy }) => remedy);
+    const idOf = async () =>
+      (
+        await inCatalog<{ id: TenantId }>('select tenant_id as id from catalog.tenants where slug = $1', [
+          slug,
+        ])
+      ).rows[0]!.id;
+    const gone = await idOf();
+    await suspend(world.plane, gone);
+    expect(await remedy()).toEqual([`npm run tenants -- resume ${slug}`]);
+    const request = { slug, graceSeconds: 0, exportTo: undefined };
+    const { operationId } = await world.asProvisioner('catalog', (catalog) =>
+      beginOffboarding(catalog, gone, request),
+    );
+    const offboarder = { plane: world.plane, instances: { status: unused }, clock: Date.now };
+    const step = (name: keyof typeof offboardSteps) =>
+      runStep(offboarder, { operation: operationId, step: name, input: {} }, ['offboard'], offboardSteps);
+    await step('suspend');
+    expect(await remedy()).toEqual([`npm run tenants -- why ${slug}`]);
+    for (const name of ['beginRemoval', 'removeHome', 'removeSecrets', 'bury', 'check'] as const)
+      await step(name);
+    await runOnce(watch);
+    expect(told(await runOnce(watch))).toEqual([]);
+    expect(await idOf()).not.toBe(gone);
   });
 
   it('a canary that can’t be made is said, and not begun again every minute', async () => {
