@@ -50,6 +50,12 @@ describe('moves over the admin API', () => {
     const { schema, rls } = world.tenants;
     await ask('POST', '/tenants/schema-a/pin', { version: '9000-notes', reason: 'audit', days: 5 });
     expect(await blocks('schema-a', 'rls')).toEqual([expect.stringContaining('migrate unpin schema-a')]);
+    const refused = await ask('POST', '/tenants/schema-a/move', { to: 'rls' });
+    expect([...code(refused), refused.body.error.message]).toEqual([
+      409,
+      'move_refused',
+      expect.stringContaining('migrate unpin schema-a'),
+    ]);
     expect(await blocks('schema-a', 'database')).toEqual([]);
     await catalog("update catalog.homes set schema_digest = 'another' where home_id = $1", [
       schema.a.home.homeId,

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { pinTenant, unpinTenant } from '../catalog/migration-pins.ts';
 import { ringNames } from '../catalog/migration-plan.ts';
 import { countTargets, haltRun, type NamedTarget, namedTargets, readRun } from '../catalog/migration-runs.ts';
-import type { ControlConnection } from '../database/connect.ts';
+import { type ControlConnection, inTransaction } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { beginMigration, type MigrateRequest } from '../lifecycle/migrate.ts';
@@ -132,52 +132,58 @@ export async function showMigration(admin: Admin, id?: string): Promise<RunView>
  * Holds a tenant at a version, or lets it go as far as that one, until the pin expires.
  * @throws TenantryError `unknown_tenant`, `migration_refused`; `wrong_strategy` for one whose tables are shared
  */
-export const pin = (
+export const pin = (admin: Admin, slug: string, wanted: NewPinBody, now = Date.now()): Promise<PinView> =>
+  withCatalog(admin, (catalog) =>
+    inTransaction(catalog, async () => {
+      // Whatever is just being begun for it is there when this has been waited for, and what comes later sees the pin.
+      await catalog.query('select from catalog.tenants where slug = $1 for update', [slug]);
+      return pinHeld(admin, catalog, slug, wanted, now);
+    }),
+  );
+
+async function pinHeld(
   admin: Admin,
+  catalog: ControlConnection,
   slug: string,
   { version, reason, days }: NewPinBody,
-  now = Date.now(),
-): Promise<PinView> =>
-  withCatalog(admin, async (catalog) => {
-    const { tenant_id, strategy, status } = await findTenant(catalog, slug);
-    if (status === 'offboarded')
-      throw new TenantryError(
-        'wrong_status',
-        `${slug} is offboarded: it has no tables to keep at a version.`,
-      );
-    if (!isolations[strategy].ownsTables)
-      throw new TenantryError(
-        'wrong_strategy',
-        `${slug} shares its tables with others, which are all at one version. Move it to a schema or a database of its own first.`,
-      );
-    const running = await runningOperation(catalog, slug);
-    const sides = running?.kind === 'move' ? [running.input.from, running.input.strategy] : [];
-    if (sides.some((side) => !isolations[side].ownsTables))
-      throw new TenantryError(
-        'operation_running',
-        `${slug} is between shared tables, which are all at one version, and its own. Pin it when its move has ended: npm run tenants -- move status ${slug}`,
-      );
-    const release = await admin.release();
-    const files = filesUpTo(release, version);
-    if (files === undefined)
-      throw new TenantryError(
-        'migration_refused',
-        `There is no migration ${version}. The newest is ${newestState(release).version}.`,
-      );
-    const name = versionOf(files)!;
-    const { rows } = await catalog.query<{ version: string }>(
-      'select schema_version as version from catalog.homes join catalog.tenants using (home_id) where slug = $1 and schema_version > $2',
-      [slug, name],
+  now: number,
+): Promise<PinView> {
+  const { tenant_id, strategy, status } = await findTenant(catalog, slug);
+  if (status === 'offboarded')
+    throw new TenantryError('wrong_status', `${slug} is offboarded: it has no tables to keep at a version.`);
+  if (!isolations[strategy].ownsTables)
+    throw new TenantryError(
+      'wrong_strategy',
+      `${slug} shares its tables with others, which are all at one version. Move it to a schema or a database of its own first.`,
     );
-    if (rows[0] !== undefined)
-      throw new TenantryError(
-        'migration_refused',
-        `${slug} is at ${rows[0].version} already, and no home goes back. Pin it there to keep it where it is.`,
-      );
-    const until = new Date(now + days * 86_400_000);
-    await pinTenant(catalog, tenant_id, { version: name, reason, until });
-    return { tenant: slug, version: name, reason, until: until.toISOString() };
-  });
+  const running = await runningOperation(catalog, slug);
+  const sides = running?.kind === 'move' ? [running.input.from, running.input.strategy] : [];
+  if (sides.some((side) => !isolations[side].ownsTables))
+    throw new TenantryError(
+      'operation_running',
+      `${slug} is between shared tables, which are all at one version, and its own. Pin it when its move has ended: npm run tenants -- move status ${slug}`,
+    );
+  const release = await admin.release();
+  const files = filesUpTo(release, version);
+  if (files === undefined)
+    throw new TenantryError(
+      'migration_refused',
+      `There is no migration ${version}. The newest is ${newestState(release).version}.`,
+    );
+  const name = versionOf(files)!;
+  const { rows } = await catalog.query<{ version: string }>(
+    'select schema_version as version from catalog.homes join catalog.tenants using (home_id) where slug = $1 and schema_version > $2',
+    [slug, name],
+  );
+  if (rows[0] !== undefined)
+    throw new TenantryError(
+      'migration_refused',
+      `${slug} is at ${rows[0].version} already, and no home goes back. Pin it there to keep it where it is.`,
+    );
+  const until = new Date(now + days * 86_400_000);
+  await pinTenant(catalog, tenant_id, { version: name, reason, until });
+  return { tenant: slug, version: name, reason, until: until.toISOString() };
+}
 
 export interface PinView {
   readonly tenant: string;

@@ -62,8 +62,21 @@ export async function beginMove(
     windowSeconds,
   };
   const wanted = { kind: 'move', tenant, request, input, idempotencyKey } as const;
-  // With it, so that it can be cancelled before its first step, and whoever looks sees a move.
-  return beginRecorded(catalog, wanted, (operation) => recordMove(catalog, moveOf(operation)));
+  return beginRecorded(catalog, wanted, async (operation) => {
+    // Whoever pins it waits from here on, and then sees a move.
+    refusePinned(await requireCandidate(catalog, request), to);
+    // With it, so that it can be cancelled before its first step, and whoever looks sees a move.
+    await recordMove(catalog, moveOf(operation));
+  });
+}
+
+/** Shared tables are all at one version: there its pin would hold nothing. @throws TenantryError `move_refused` */
+function refusePinned({ slug, home, pin }: MoveCandidate, to: Strategy): void {
+  if (home === undefined || pin === undefined) return;
+  if (!isolations[home.strategy].ownsTables || isolations[to].ownsTables) return;
+  throw refused(
+    `${slug} is pinned to ${pin.version} until ${pin.until.toISOString().slice(0, 10)}, and shared tables are all at one version: npm run tenants -- migrate unpin ${slug}`,
+  );
 }
 
 /** @throws TenantryError `unknown_tenant` */
@@ -105,14 +118,16 @@ export const readRoom = async (catalog: ControlConnection): Promise<Room> => ({
 
 /** Its present home, and where it goes. @throws TenantryError `wrong_status`, `move_refused`, `tenant_not_served` */
 export function destinationOf(
-  { slug, status, isCanary, home: source }: MoveCandidate,
+  candidate: MoveCandidate,
   { to, placement, cluster }: Pick<MoveRequest, 'to' | 'placement' | 'cluster'>,
   { clusters, homes }: Room,
 ): Destination {
+  const { slug, status, isCanary, home: source } = candidate;
   if (status !== 'active')
     throw new TenantryError('wrong_status', `Only an active tenant can be moved: ${slug} is ${status}.`);
   if (isCanary) throw refused(`${slug} is the product's own: it watches its strategy.`);
   if (source === undefined) throw new TenantryError('tenant_not_served', 'This tenant has no home.');
+  refusePinned(candidate, to);
   const own = isolations[to].place(placement);
   if (own === 'instance') {
     if (cluster !== undefined)

@@ -104,7 +104,7 @@ const basisOf = ({ moves, rowsPerSecond, pauseMs }: PastMoves): string => {
 
 /** What the catalog alone knows to be in its way. */
 export function blocksOf(candidate: MoveCandidate, request: Omit<PlanRequest, 'slug'>, room: Room): string[] {
-  const { slug, home, pin, running, isMigrating, differs } = candidate;
+  const { home, running, isMigrating, differs } = candidate;
   const blocks: string[] = [];
   if (running !== undefined)
     blocks.push(
@@ -116,10 +116,6 @@ export function blocksOf(candidate: MoveCandidate, request: Omit<PlanRequest, 's
   if (refusal !== undefined) blocks.push(refusal);
   const changesTables =
     home !== undefined && isolations[home.strategy].ownsTables && !isolations[request.to].ownsTables;
-  if (changesTables && pin !== undefined)
-    blocks.push(
-      `It is pinned to ${pin.version} until ${pin.until.toISOString().slice(0, 10)}, and shared tables are all at one version: npm run tenants -- migrate unpin ${slug}`,
-    );
   if (changesTables && differs)
     blocks.push(
       'Its home and the shared tables are not at the same schema version: npm run tenants -- migrate run',
