@@ -26,7 +26,7 @@ it.each([
   const why = async () => (await ask('GET', '/tenants/schema-b/why')).body;
   const told = {
     why: 'Its agents are served. Its last move failed at land: No room.',
-    run: ['npm run tenants -- move status schema-b', ...again],
+    run: ['npm run tenants -- move status schema-b', ...again, `npm run tenants -- operations cancel ${id}`],
   };
   expect(await why()).toMatchObject(told);
   // It is what the watch names, and sends here for, whatever has gone well since.
@@ -36,4 +36,6 @@ it.each([
     ),
   );
   expect(await why()).toMatchObject(told);
+  await ask('POST', `/operations/${id}/cancel`, {});
+  expect(await why()).toMatchObject({ why: 'Its agents are served.', run: [] });
 });

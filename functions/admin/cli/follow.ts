@@ -128,14 +128,15 @@ export function operationText(operation: OperationWithSteps): string {
 
 /** The command that says how to go on, or does it; an export or an import is begun anew by whoever wanted it. */
 export function whatNext({ id, kind, tenant }: OperationView): string {
+  const orNothing = `; to leave it at that: npm run tenants -- operations cancel ${id}`;
   const command = {
     provision: `why ${tenant}`,
     offboard: `why ${tenant}`,
     move: `why ${tenant}`,
     migrate: `migrate status ${id}; when that is mended: npm run tenants -- migrate resume`,
-    batch: `move batch ${id}`,
-    export: `export ${tenant} --to …`,
-    import: `import ${tenant} --from …`,
+    batch: `move batch ${id}${orNothing}`,
+    export: `export ${tenant} --to …${orNothing}`,
+    import: `import ${tenant} --from …${orNothing}`,
   }[kind];
   return `What to do: npm run tenants -- ${command}`;
 }

@@ -53,12 +53,14 @@ const operations = program
   });
 operations
   .command('cancel <id>')
-  .description('end an export or an import that is under way')
+  .description('end an export or an import that is under way, or leave a move or one of these at its failure')
   .action(async (id: string) => {
     const { body } = await client.post<OperationView>(`/operations/${encodeURIComponent(id)}/cancel`, {});
     output().answer(
       body,
-      'It ends within seconds; an import that is writing a large table, when that is written.',
+      body.state === 'cancelled'
+        ? 'It stays as it is, and the watch tells of it no longer.'
+        : 'It ends within seconds; an import that is writing a large table, when that is written.',
     );
     output().note(`npm run tenants -- operations ${id}`);
   });

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
-import { askToCancel, canBeCancelled } from '../lifecycle/cancel.ts';
+import { askToCancel, canBeCancelled, giveUp } from '../lifecycle/cancel.ts';
 import type { Operation, OperationKind } from '../lifecycle/operations.ts';
 import { beginExport, beginImport } from '../lifecycle/transfer.ts';
 import type { TenantId } from '../tenant/tenant.ts';
@@ -89,11 +89,21 @@ const otherWays: Partial<Record<OperationKind, string>> = {
 };
 
 /**
- * Its step ends it within seconds; an import that is at a statement, after that.
+ * Its step ends it within seconds; an import that is at a statement, after that. One that has failed is left at that.
  * @throws TenantryError `unknown_operation`, `wrong_status`
  */
 export async function cancelTransfer(admin: Admin, operationId: string): Promise<OperationView> {
   const { kind, tenant, state } = await showOperation(admin, operationId);
+  if (state === 'failed') {
+    if (await withCatalog(admin, (catalog) => giveUp(catalog, operationId)))
+      return showOperation(admin, operationId);
+    throw new TenantryError(
+      'wrong_status',
+      kind === 'move'
+        ? `This move has left a home behind, which the next move of ${tenant} removes: npm run tenants -- move status ${tenant}`
+        : `There is something to be done about it: npm run tenants -- ${tenant === null ? 'migrate resume' : `why ${tenant}`}`,
+    );
+  }
   const other = otherWays[kind];
   if (!canBeCancelled(kind))
     throw new TenantryError(

@@ -71,7 +71,11 @@ function explain(
         return {
           why: `Its agents are served. Its last move failed at ${last.operation.failedStep}: ${last.operation.reason}`,
           // After its switch the tenant is where it shall be.
-          run: [`${tenants} move status ${slug}`, ...(last.phase === 'cancelled' ? [again] : [])],
+          run: [
+            `${tenants} move status ${slug}`,
+            ...(last.phase === 'cancelled' ? [again] : []),
+            `${tenants} operations cancel ${last.operation.id}`,
+          ],
         };
       if (home?.state === 'open') return { why: 'Its agents are served.', run: [] };
       return {
