@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster } from '../catalog/clusters.ts';
 import { withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
@@ -56,14 +57,26 @@ export async function preparePlace(
   return { clusterId, kind, host, port, database, databaseId, admin };
 }
 
-/** @throws ConnectFailure when it is not the login that stands in the way */
-export async function mayConnect(endpoint: Endpoint): Promise<boolean> {
-  try {
-    await withConnection(endpoint, async () => {});
-    return true;
-  } catch (error) {
-    if (error instanceof ConnectFailure && error.meaning === 'credential') return false;
-    throw error;
+/** Between attempts with a token that RDS has refused, ms. */
+const pauses = [1_000, 2_000, 4_000, 8_000, 15_000];
+
+/**
+ * Whether there is this login, and it is let in. RDS has PAM look at tokens of logins that are there and may use one, and now
+ * and then it refuses a good one: those are tried again, and never taken for a login that is missing.
+ * @throws ConnectFailure when it is not the login that stands in the way
+ */
+export async function mayConnect(endpoint: Endpoint, waits: readonly number[] = pauses): Promise<boolean> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await withConnection(endpoint, async () => {});
+      return true;
+    } catch (error) {
+      if (!(error instanceof ConnectFailure) || error.meaning !== 'credential') throw error;
+      const isToken = /^PAM /.test((error.cause as Error).message);
+      if (!isToken) return false;
+      if (waits[attempt] === undefined) throw error;
+      await sleep(waits[attempt]);
+    }
   }
 }
 
