@@ -65,6 +65,12 @@ const noSnapshot = /^(failed|incompatible-restore|incompatible-network)$/;
 const terminal =
   /^(failed|incompatible-.*|storage-full|inaccessible-encryption-credentials.*|restore-error|deleting|stopped|stopping)$/;
 
+/** As far as its storage grows by itself, GB. RDS has 64 TiB at most, and wants a tenth more than there is at first. */
+function growsTo(storageGb: number): number | undefined {
+  const most = Math.min(storageGb * 10, 65_536);
+  return most >= storageGb * 1.1 ? most : undefined;
+}
+
 const isOf = (instance: DBInstance, tenant: TenantId): boolean =>
   instance.TagList?.some(({ Key, Value }) => Key === tenantTag && Value === tenant) ?? false;
 
@@ -110,6 +116,8 @@ export function createInstances(settings: InstanceSettings): Instances {
         EngineVersion: settings.engineVersion,
         DBInstanceClass: settings.instanceClass,
         AllocatedStorage: settings.storageGb,
+        // One that is full serves nobody.
+        MaxAllocatedStorage: growsTo(settings.storageGb),
         MasterUsername: master,
         ManageMasterUserPassword: true,
         DBParameterGroupName: settings.parameterGroup,

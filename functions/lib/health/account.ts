@@ -29,9 +29,7 @@ export function auditInstances(
     if (busy.has(server.clusterId)) continue;
     const object = `instance ${instance?.identifier ?? `at ${server.host}`}`;
     const text = instance ? `is ${instance.status}: its tenant is not served` : 'is not there';
-    findings.push(
-      finding('instances', ['database'], object, text, 'start it, if nobody has stopped it on purpose'),
-    );
+    findings.push(finding('instances', ['database'], object, text, remedyOf(instance?.status)));
   }
   for (const instance of instances) {
     const { identifier, status, tenant } = instance;
@@ -50,9 +48,17 @@ export function auditInstances(
   return { findings, away };
 }
 
+function remedyOf(status: string | undefined): string {
+  if (status === undefined)
+    return 'restore its last backup under its name, if nobody has deleted it on purpose';
+  if (/^stop/.test(status)) return 'start it, if nobody has stopped it on purpose';
+  if (status === 'storage-full') return 'give it more storage: modify-db-instance --allocated-storage';
+  return 'look at its events in RDS';
+}
+
 /** Statuses in which an instance answers. */
 const serving =
-  /^(available|backing-up|configuring-.*|modifying|maintenance|storage-.*|upgrading|renaming|resetting-master-credentials)$/;
+  /^(available|backing-up|configuring-.*|modifying|maintenance|storage-(?!full).*|upgrading|renaming|resetting-master-credentials)$/;
 
 /** Tenants' secrets beside the homes that need them; no value is read. */
 export async function auditSecrets(

@@ -33,3 +33,14 @@ it('an instance of a tenant at an address that the catalog does not know is an o
     expect.stringMatching(/^orphans: instance tenantry-other is tenant .*'s, but the catalog knows no/),
   ]);
 });
+
+it.each([
+  ['storage-full', /^give it more storage/],
+  ['stopped', /^start it/],
+  ['inaccessible-encryption-credentials', /events in RDS/],
+])('of one that is %s it says what to do', (status, remedy) => {
+  const instance = { identifier: instanceName(clusterId), ...place, status, tenant: randomUUID() };
+  const { findings, away } = auditInstances({ servers: [server], busy: new Set() }, [instance]);
+  expect(findings).toMatchObject([{ check: 'instances', remedy: expect.stringMatching(remedy) }]);
+  expect([...away]).toEqual([clusterId]);
+});
