@@ -86,7 +86,9 @@ describe('npm run prove', () => {
   it('finds that all held, and says so to people and to programs', () => {
     const withoutRows = { 'rls-b': ['bare', 'hollow'], 'schema-b': [], 'database-b': [] };
     const report = { url: 'http://127.0.0.1:8080/mcp', tables, withoutRows, findings };
-    expect(table(report)).toMatch(/Attacked in vain.*npm run tenants -- import.*\n {2}rls-b: bare, hollow\nNot tried/);
+    expect(table(report)).toMatch(
+      /Attacked in vain.*npm run tenants -- import.*\n {2}rls-b: bare, hollow\nNot tried/,
+    );
     expect(findings.filter(({ outcome }) => outcome !== 'held')).toEqual([]);
     expect(table(report)).toContain(`All ${findings.length} attempts`);
     expect(JSON.parse(json(report))).toMatchObject({

@@ -5,7 +5,6 @@ import { everyTenant, type MasterKeys } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { type Application, applyTogether, type MigrationTarget } from './apply.ts';
-import { applyConcurrently } from './concurrent.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { pendingOf, readHistory } from './history.ts';
 import { runtimeMigrations } from './install.ts';
@@ -203,6 +202,8 @@ async function eachConcurrently(
   homes: readonly HomeOutcome[],
   file: ConcurrentFile,
 ): Promise<void> {
+  // Few files come this way.
+  const { applyConcurrently } = await import('./concurrent.ts');
   for (const home of homes) {
     if (isOver(run)) leave(home);
     else
