@@ -106,7 +106,7 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
         return 'keep a tenant’s value in a variable of one DO block, or in a table with tenant_id; set what is the same for all in a statement of its own';
       if (/^setval/.test(message))
         return 'leave it out: the numbers are all tenants’. To raise them, write `alter table … alter column … restart with` a number above everybody’s as a statement of its own';
-      if (/^a table or column/.test(message))
+      if (/^something that all share/.test(message))
         return 'write it as a statement of its own, outside of blocks and functions that reach rows: what one tenant’s rows say is not so for others; to take one’s rows away, write `delete`';
       if (/^a text that is put together/.test(message))
         return 'write the definition as a statement of its own, or behind `execute` as one constant: a value of one tenant’s rows would be everybody’s';
@@ -114,6 +114,8 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
         return 'leave policies to the migrator: there a migration reaches one tenant’s rows after the other’s, as it is';
       if (/^an error that may quote/.test(message))
         return 'leave `sqlerrm` and the diagnostics out, or what makes or alters a table: write that as a statement of its own';
+      if (/^rows are written while/.test(message))
+        return 'let functions that it computes by write nothing: there they are given the rows of all';
       if (/a key over all tenants$/.test(message))
         return 'add tenant_id to its keys and unique indexes, also when the file drops it at its end';
       return 'declare `tenant_id uuid not null` in it too, also when the file drops it at its end; leave its value to the default';

@@ -126,16 +126,29 @@ end
 $$;
 
 -- Where the rows of a home's tables are, and which columns they have: an entry goes or changes when a table goes, is emptied or written
--- anew, or a column of it goes.
+-- anew, or a column of it goes, or one of them gets another name: all others' values would be under that. And that views, constraints
+-- and triggers of these names are there.
 create or replace function tenancy.places_of_rows(home_schema name) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+  relations constant oid[] := tenancy.home_relations(array[home_schema]);
 begin
   return (
-    select coalesce(jsonb_object_agg(concat_ws(' ', r.oid, a.attnum), r.relfilenode), '{}')
-      from unnest(tenancy.home_relations(array[home_schema])) h(oid)
-     cross join lateral (select oid, relfilenode from pg_class where oid = h.oid and relkind in ('r', 'p', 'S') offset 0) r
-      left join lateral (select attnum from pg_attribute where attrelid = r.oid and attnum > 0 and not attisdropped offset 0) a on true);
+    select coalesce(jsonb_object_agg(p.place, p.what), '{}') from (
+      select concat_ws(' ', r.oid, a.attnum), concat_ws(' ', r.relfilenode, r.relname, a.attname)
+        from unnest(relations) h(oid)
+       cross join lateral (select oid, relfilenode, relname from pg_class where oid = h.oid and relkind in ('r', 'p', 'S') offset 0) r
+        left join lateral (select attnum, attname from pg_attribute where attrelid = r.oid and attnum > 0 and not attisdropped offset 0) a on true
+      union all
+      select concat_ws(' ', 'view', v.relname), ''
+        from unnest(relations) h(oid) cross join lateral (select relname from pg_class where oid = h.oid and relkind = 'v' offset 0) v
+      union all
+      select concat_ws(' ', 'constraint', h.oid, c.conname), ''
+        from unnest(relations) h(oid) cross join lateral (select conname from pg_constraint where conrelid = h.oid offset 0) c
+      union all
+      select concat_ws(' ', 'trigger', h.oid, g.tgname), ''
+        from unnest(relations) h(oid) cross join lateral (select tgname from pg_trigger where tgrelid = h.oid and not tgisinternal offset 0) g) p(place, what));
 end
 $$;
 
@@ -149,7 +162,7 @@ declare
   puts_together constant text := '\mexecute\M(?!\s+(function|procedure)\M)(?!\s*(''([^'']|'''')*''|''''[^'']*''''|\$\w*\$[^$]*\$\w*\$)\s*(;|using\M|into\M))';
 begin
   if exists (select from jsonb_each_text(places) p where p.value is distinct from now_at ->> p.key) then
-    raise exception 'a table or column that all share is dropped, emptied or rewritten in one tenant''s turn' using errcode = 'TN012';
+    raise exception 'something that all share is dropped, emptied, renamed or rewritten in one tenant''s turn' using errcode = 'TN012';
   end if;
   if statement ~* puts_together or exists (
        select from pg_depend d join pg_proc p on p.oid = d.objid
@@ -192,11 +205,60 @@ begin
 end
 $$;
 
+-- Settings of their own that functions of a home write: `set_config('app.last', …)`, or `'set app.last = …'` behind EXECUTE. What one
+-- tenant's turn leaves there is the next one's.
+create or replace function tenancy.settings_kept(home_schema name) returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+begin
+  return array(
+    select distinct lower(m.name[1])
+      from pg_depend d join pg_proc p on p.oid = d.objid
+     cross join lateral regexp_matches(p.prosrc, '(?:set_config\s*\(\s*''|''\s*set\s+(?:(?:local|session)\s+)?)(?!tenancy\.)([a-z_]\w*(?:\.[a-z_]\w*)+)', 'gi') m(name)
+     where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass);
+end
+$$;
+
+create or replace function tenancy.values_of(settings text[]) returns text[]
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+  select array(select coalesce(current_setting(s, true), '') from unnest(settings) with ordinality u(s, place) order by place)
+$$;
+
+create or replace function tenancy.set_again(settings text[], kept text[]) returns void
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+  select set_config(u.name, u.value, true) from unnest(settings, kept) u(name, value) where coalesce(current_setting(u.name, true), '') <> u.value
+$$;
+
+-- Functions of a home that set a sequence, and whose name the statement has.
+create or replace function tenancy.sets_sequences(statement text, home_schema name) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+begin
+  return exists (
+    select from pg_depend d join pg_proc p on p.oid = d.objid
+     where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass
+       and p.prosrc ~* '\msetval\M' and strpos(lower(statement), lower(p.proname)) > 0);
+end
+$$;
+
+-- All but these: the text of one that a turn has prepared may hold a value.
+create or replace function tenancy.forget_prepared(but text[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  prepared text;
+begin
+  foreach prepared in array array(select p.name from pg_prepared_statements p where p.name <> all (but)) loop
+    execute format('deallocate %I', prepared);
+  end loop;
+end
+$$;
+
 grant execute on function tenancy.tenants_in(name) to tenancy_owner;
 grant execute on function tenancy.prepare_tables(name, boolean, boolean), tenancy.rows_without_tenant(name), tenancy.deferred_triggers(name) to tenancy_owner;
 grant execute on function tenancy.policies_made() to tenancy_owner;
 grant execute on function tenancy.catalogs_changed(), tenancy.places_of_rows(name), tenancy.audit_turn(text, name, jsonb),
-  tenancy.may_keep_answers(name), tenancy.close_cursors(name[]) to tenancy_owner;
+  tenancy.may_keep_answers(name), tenancy.close_cursors(name[]), tenancy.settings_kept(name), tenancy.values_of(text[]),
+  tenancy.set_again(text[], text[]), tenancy.sets_sequences(text, name), tenancy.forget_prepared(text[]) to tenancy_owner;
 
 grant create on schema tenancy to tenancy_owner;
 select set_config('role', 'tenancy_owner', true);
@@ -210,14 +272,20 @@ begin
 end
 $$;
 -- For nobody: what reaches rows fails, also where its error is caught, and the rest of a block would be taken for done. Nor may it
--- make policies, which would show rows from then on.
+-- make policies, which would show rows from then on. What computes columns, checks or indexes of everybody's rows runs functions that may
+-- write them down.
 create or replace procedure tenancy.run_for_nobody(statement text, home_schema name)
 language plpgsql security definer as $$
 declare
   refused constant bigint := pg_catalog.pg_stat_get_xact_numscans('tenancy.refusals'::pg_catalog.regclass);
+  computes constant boolean := statement operator(pg_catalog.~*) '\m(alter|index|analyze|reindex|cluster)\M';
+  written bigint;
   policies bigint;
 begin
   perform tenancy.prepare_tables(home_schema, true, false);
+  if computes then
+    written := tenancy.rows_without_tenant(home_schema);
+  end if;
   policies := tenancy.policies_made();
   execute statement;
   if pg_catalog.pg_stat_get_xact_numscans('tenancy.refusals'::pg_catalog.regclass) operator(pg_catalog.>) refused then
@@ -226,25 +294,34 @@ begin
   if tenancy.policies_made() operator(pg_catalog.>) policies and statement operator(pg_catalog.!~*) '^\s*(create|alter)\s+policy\M' then
     raise exception 'policies are made in a block or function' using errcode = 'TN012';
   end if;
+  if computes and tenancy.rows_without_tenant(home_schema) operator(pg_catalog.>) written then
+    raise exception 'rows are written while those of all tenants are computed, into a table without tenant_id' using errcode = 'TN012';
+  end if;
 end
 $$;
 -- In the shared tables: once for each tenant that lives there, as that tenant. In a home that nobody lives in, once. A
 -- sequence is over all tenants: set by the rows of one, it repeats the numbers of others. And nothing that a turn leaves in the session goes
--- into the next one: plans with answers in them, cursors.
+-- into the next one: plans with answers in them, cursors, prepared statements, settings that functions write.
 create or replace procedure tenancy.run_for_each(statement text, home_schema name)
 language plpgsql security definer as $$
 declare
   deferred constant text := tenancy.deferred_triggers(home_schema);
   written constant bigint := tenancy.rows_without_tenant(home_schema);
   cursors constant name[] := array(select c.name from pg_catalog.pg_cursors c);
+  prepared constant text[] := array(select p.name from pg_catalog.pg_prepared_statements p);
   keeps_answers constant boolean := tenancy.may_keep_answers(home_schema);
+  settings constant text[] := tenancy.settings_kept(home_schema);
+  kept constant text[] := tenancy.values_of(settings);
   tenant text;
   places jsonb;
   made bigint;
   policies bigint;
 begin
-  if statement operator(pg_catalog.~*) '\m(set_config|setval)\M' then
-    raise exception '% runs for one tenant after the other', pg_catalog.lower(pg_catalog.substring(statement, '(?i)\m(set_config|setval)\M')) using errcode = 'TN012';
+  if statement operator(pg_catalog.~*) '\mset_config\M|''\s*set\s+((local|session)\s+)?[a-z_]\w*\.' then
+    raise exception 'set_config runs for one tenant after the other' using errcode = 'TN012';
+  end if;
+  if statement operator(pg_catalog.~*) '\msetval\M' or tenancy.sets_sequences(statement, home_schema) then
+    raise exception 'setval runs for one tenant after the other' using errcode = 'TN012';
   end if;
   -- What an ALTER TABLE fails by quotes anybody's rows.
   if statement operator(pg_catalog.~*) '\m(sqlerrm|stacked)\M' and statement operator(pg_catalog.~*) '\m(alter|create|execute)\M' then
@@ -268,8 +345,14 @@ begin
       call tenancy.fire_triggers(deferred);
     end if;
     perform pg_catalog.set_config('tenancy.maintained', '', true), pg_catalog.set_config('tenancy.tenant', '', true);
+    if settings operator(pg_catalog.<>) '{}' then
+      perform tenancy.set_again(settings, kept);
+    end if;
     if exists (select from pg_catalog.pg_cursors c where c.name operator(pg_catalog.<>) all (cursors)) then
       perform tenancy.close_cursors(cursors);
+    end if;
+    if exists (select from pg_catalog.pg_prepared_statements p where p.name operator(pg_catalog.<>) all (prepared)) then
+      perform tenancy.forget_prepared(prepared);
     end if;
     if tenancy.catalogs_changed() operator(pg_catalog.<>) made then
       if tenancy.policies_made() operator(pg_catalog.>) policies then

@@ -36,11 +36,31 @@ describe('the turn of one tenant in shared tables', () => {
         /that all share is dropped/,
         'a statement of its own',
       ],
+      [
+        'a view dropped',
+        `create view labelled with (security_invoker = true) as select label from labels; ${block(`${where} drop view labelled; end if;`)}`,
+        /that all share is dropped/,
+        'a statement of its own',
+      ],
+      [
+        'a rule dropped',
+        `alter table labels add constraint labelled check (label <> ''); ${block(`${where} alter table labels drop constraint labelled; end if;`)}`,
+        /that all share is dropped/,
+        'a statement of its own',
+      ],
+      [
+        'a column renamed where it is empty',
+        block(
+          `${where} alter table labels rename column label to old; alter table labels add column label text; end if;`,
+        ),
+        /that all share is .*renamed/,
+        'a statement of its own',
+      ],
       ['a table emptied', block(`${where} truncate labels; end if;`), /dropped, emptied/, 'write `delete`'],
       [
         'a type that shortens',
         block(`${where} alter table labels alter column label type text using left(label, 1); end if;`),
-        /emptied or rewritten/,
+        /emptied, renamed or rewritten/,
         'a statement of its own',
       ],
       [
@@ -79,6 +99,12 @@ describe('the turn of one tenant in shared tables', () => {
       [
         'numbers set by rows',
         block(`perform setval(pg_get_serial_sequence('labels', 'id'), (select max(id) from labels));`),
+        /^\d+-x\.sql failed: setval runs/,
+        'restart with',
+      ],
+      [
+        'numbers set by rows in a function',
+        `create function sets() returns bigint language sql as $f$ select setval(pg_get_serial_sequence('labels', 'id'), max(id)) from labels $f$;\n${block('perform sets();')}`,
         /^\d+-x\.sql failed: setval runs/,
         'restart with',
       ],
