@@ -17,7 +17,9 @@ revoke create on schema tenancy from tenancy_owner;
 
 -- What the transaction has read, written, made or changed outside these homes: tables by the locks that it holds until its end; the
 -- rest by the version of rows: one that is seen, and not committed, is this transaction's own. Others make schemas meanwhile. What the
--- server keeps of everybody's rows is in its catalogs: nobody but a file reads its statistics as a table.
+-- server keeps of everybody's rows is in its catalogs: nobody but a file reads its statistics as a table. A role that may make schemas may
+-- install extensions that PostgreSQL trusts, into the first schema of its path: what such a one does past the walls is nobody's to see there,
+-- it goes with that home, and no other finds it.
 create or replace function tenancy.audit_strays(home_schemas name[])
 returns table (home_schema name, object text, finding text, remedy text)
 language sql stable
@@ -50,6 +52,9 @@ set search_path = pg_catalog, pg_temp set jit = off as $$
     from (select n.nspname::text as object, 'is a schema of its own' as finding, 'leave schemas to the migrator' as remedy, n.xmin
             from pg_namespace n where n.nspname <> all (home_schemas)
           union all select pubname::text, 'is a publication: what is replicated has no wall', 'leave it out', xmin from pg_publication
+          union all
+          select format('extension %s', extname), 'is installed or changed in a block or function: it is the whole database''s, and in one home''s schema',
+                 'leave it out, and name it in the setting `extensions` (`tenantry` in cdk.json)', xmin from pg_extension
           union all select 'default privileges', 'would hold in all homes, and outlive the file', 'leave rights to the migrator', xmin
             from pg_default_acl where defaclrole = 'tenancy_owner'::regrole) made
    where age(made.xmin) <= 0

@@ -22,6 +22,23 @@ describe.each(strategies)('%s', (strategy) => {
   });
 });
 
+describe.each(strategies)('%s', (strategy) => {
+  it('refuses a block or function that installs one', async () => {
+    const install = "begin execute 'create extension tcn'; end";
+    for (const sql of [
+      `do $$ ${install} $$`,
+      `create function installs() returns void language plpgsql as $$ ${install} $$; select installs(); drop function installs()`,
+    ])
+      for (const isSound of [true, false])
+        await expect(
+          migrate(world, world.tenants[strategy].a, [parseMigration('9751-x.sql', sql)], { isSound }),
+        ).rejects.toMatchObject({
+          code: 'migration_refused',
+          message: expect.stringMatching(/extension tcn: is installed.*the setting `extensions`/),
+        });
+  });
+});
+
 describe('the installation', () => {
   const install = (...extensions: string[]) =>
     withConnection(world.shared.admin, (connection) =>
