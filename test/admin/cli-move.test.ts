@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { nextOf, whileSuspended } from '../../functions/admin/cli/move.ts';
+import { nextOf, progressOf, whileSuspended } from '../../functions/admin/cli/move.ts';
 import type { MoveView } from '../../functions/lib/admin/move.ts';
 
 describe('a move’s next command', () => {
@@ -23,6 +23,12 @@ describe('a move’s next command', () => {
     ['when it is being cancelled', { phase: 'moving', wanted: 'cancel' }, now, 'cancel, is on its way'],
     ['when it is paused', { phase: 'moving', pausedAt: windowEndsAt }, now, 'move resume acme'],
     ['before its switch', { phase: 'moving' }, now, 'move status acme'],
+    [
+      'when it is being taken back',
+      { phase: 'cancelled', windowEndsAt: null },
+      now,
+      'the tenant stays where it is',
+    ],
     ['when it has been switched back', { phase: 'reversed', windowEndsAt: null }, now, 'goes next'],
   ] as const)('%s', (_, state, at, text) => {
     expect(next(state as Partial<MoveView>, at)).toContain(text);
@@ -33,6 +39,21 @@ describe('a move’s next command', () => {
   it('of one that has ended is none', () => {
     expect(next({ operation: { state: 'done' } as MoveView['operation'] })).toBeUndefined();
   });
+});
+
+it.each([
+  ['moving', 'running', true],
+  ['cancelled', 'running', true],
+  ['cancelled', 'failed', false],
+  ['switched', 'running', false],
+] as const)('who waits for one that is %s and %s goes on waiting: %s', (phase, state, waits) => {
+  const startedAt = '2026-11-27T06:00:00.000Z';
+  const seen = progressOf({
+    phase,
+    pausedAt: null,
+    operation: { state, step: 'cancel', startedAt },
+  } as MoveView);
+  expect(seen !== undefined).toBe(waits);
 });
 
 it.each([

@@ -120,6 +120,8 @@ export function nextOf(move: MoveView, now = Date.now()): string | undefined {
   if (pausedAt !== null)
     return `It is paused, and the tenant’s changes are being noted: ${run('resume')}, or cancel.`;
   if (phase === 'moving') return `It is on its way: ${run('status')}`;
+  if (phase === 'cancelled')
+    return `What it has made is being taken away; the tenant stays where it is: ${run('status')}`;
   if (phase === 'switched' && now < Date.parse(windowEndsAt!))
     return `The way back is open until ${moment(windowEndsAt!)}, and its migrations wait for so long: ${run('reverse')}, or complete.`;
   return `The home that it has left goes next, once both were seen to hold the same: ${run('status')}`;
@@ -130,8 +132,10 @@ function hint(output: Output, move: MoveView): void {
   if (next !== undefined) output.note(next);
 }
 
-function progressOf({ phase, pausedAt, operation }: MoveView, now = Date.now()): Progress | undefined {
-  if (phase !== 'moving' || pausedAt !== null || operation.state !== 'running') return undefined;
+/** Of one that is being taken back too: only at the end of that is it known to have failed, and why. */
+export function progressOf({ phase, pausedAt, operation }: MoveView, now = Date.now()): Progress | undefined {
+  const isOnItsWay = phase === 'moving' || phase === 'cancelled';
+  if (!isOnItsWay || pausedAt !== null || operation.state !== 'running') return undefined;
   const step = operation.step ?? 'starting';
   return { text: `${step}, ${duration(now - Date.parse(operation.startedAt))}`, news: step };
 }
