@@ -1,9 +1,13 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { tenantSecretName } from '../../functions/lib/isolation/credentials.ts';
 import { parseMigration } from '../../functions/lib/migrations/migration-file.ts';
+import type { TenantId } from '../../functions/lib/tenant/tenant.ts';
 import { startCloud } from '../../infra/local/cloud.ts';
 import { migrateShared } from '../../infra/local/control-plane.ts';
 import { demoInventory } from '../../infra/local/demo/inventory.ts';
 import { demoTenants, fillInventory, prepareTenant } from '../../infra/local/demo/tenants.ts';
+import { move } from '../lib/lifecycle/move.support.ts';
 import { migrate } from '../lib/migrations/target.ts';
 import { startWorld, type World } from '../support/world.ts';
 
@@ -31,6 +35,30 @@ it('starts with the old tables of a tenant whose home refuses a migration, and s
     [expect.stringMatching(/^globex keeps its old tables. 9900-broken.sql failed: division by zero/)],
   ]);
   await expect(prepare('initech', broken)).rejects.toMatchObject({ code: 'migration_refused' });
+});
+
+it('leaves a tenant where it was moved to, with its secret, and says when new files have not reached it', async () => {
+  const told = vi.spyOn(console, 'error').mockImplementation(() => {});
+  told.mockClear();
+  const { place } = world.tenants.schema.a;
+  const [, globex, initech] = demoTenants;
+  const secretOf = (id: TenantId) => world.secrets.read(tenantSecretName(id), true);
+  const there = (await prepareTenant(world.plane, initech, place, world.release))!;
+  const secret = await secretOf(there.id);
+  // A place that it was moved away from, within its strategy.
+  const left = { ...place, clusterId: randomUUID(), port: 1 };
+  expect(await prepareTenant(world.plane, initech, left, world.release)).toEqual(there);
+  expect(await secretOf(there.id)).toBe(secret);
+
+  const before = await prepareTenant(world.plane, globex, place, world.release);
+  await move(world, globex.slug, 'rls');
+  expect(await prepareTenant(world.plane, globex, place, world.release)).toEqual(before);
+  expect(told).not.toHaveBeenCalled();
+  const file = parseMigration('9950-next.sql', 'create table later (tenant_id uuid not null primary key)');
+  await prepareTenant(world.plane, globex, place, { ...world.release, home: [...world.release.home, file] });
+  expect(told.mock.calls).toEqual([
+    ['globex was moved: npm run tenants -- migrate run brings new files to it.'],
+  ]);
 });
 
 it('starts with the old shared tables when they refuse a migration, and says so', async () => {

@@ -9,7 +9,7 @@ import { QueryError, TenantryError } from '../../../functions/lib/errors.ts';
 import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { type ControlPlane, catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import type { Place } from '../../../functions/lib/lifecycle/place.ts';
-import type { Release } from '../../../functions/lib/migrations/release.ts';
+import { newestState, type Release } from '../../../functions/lib/migrations/release.ts';
 import type { McpSettings } from '../../../functions/lib/settings.ts';
 import type { Strategy, TenantId, Tier } from '../../../functions/lib/tenant/tenant.ts';
 import type { StateFile } from '../emulator/state-file.ts';
@@ -27,8 +27,9 @@ export const demoTenants = [
 export type DemoTenant = (typeof demoTenants)[number] & { readonly id: TenantId };
 
 /**
- * Onboards, or brings to the latest migrations, one demo tenant; undefined when it has been offboarded. One whose home
- * refuses them is told and left as it is, as a run would: else nobody could start what it takes to mend it.
+ * Onboards, or brings to the latest migrations, one demo tenant; undefined when it has been offboarded. One that was moved stays
+ * where it is. One whose home refuses them is told and left as it is, as a run would: else nobody could start what it takes to
+ * mend it.
  */
 export async function prepareTenant(
   plane: ControlPlane,
@@ -36,26 +37,44 @@ export async function prepareTenant(
   place: Place,
   release: Release,
 ): Promise<DemoTenant | undefined> {
+  const there = await livesAt(plane, tenant.slug);
+  if (
+    there !== undefined &&
+    (there.isMoving || there.strategy !== tenant.strategy || there.clusterId !== place.clusterId)
+  ) {
+    if (there.digest !== newestState(release).digest)
+      console.error(`${tenant.slug} was moved: npm run tenants -- migrate run brings new files to it.`);
+    return { ...tenant, id: there.id };
+  }
   try {
     return { ...tenant, id: await onboard(plane, tenant, place, release) };
   } catch (error) {
     if (!(error instanceof TenantryError)) throw error;
     if (error.code === 'slug_taken') return undefined;
-    const id = error.code === 'migration_refused' ? await servedAs(plane, tenant.slug) : undefined;
-    if (id === undefined) throw error;
+    if (error.code !== 'migration_refused' || there === undefined) throw error;
     console.error(`${tenant.slug} keeps its old tables. ${error.message}`);
-    return { ...tenant, id };
+    return { ...tenant, id: there.id };
   }
 }
 
-/** Its id, when it has a home that was opened before. */
-const servedAs = (plane: ControlPlane, slug: string): Promise<TenantId | undefined> =>
+interface Lives {
+  readonly id: TenantId;
+  readonly strategy: Strategy;
+  readonly clusterId: string;
+  readonly digest: string | null;
+  readonly isMoving: boolean;
+}
+
+/** Where it lives by now; undefined: it has no home that was opened before. */
+const livesAt = (plane: ControlPlane, slug: string): Promise<Lives | undefined> =>
   withConnection(catalogEndpoint(plane), async (catalog) => {
-    const { rows } = await catalog.query<{ tenant_id: TenantId }>(
-      'select tenant_id from catalog.tenants where slug = $1 and home_id is not null',
+    const { rows } = await catalog.query<Lives>(
+      `select t.tenant_id as id, h.strategy, h.cluster_id as "clusterId", coalesce(h.schema_digest, c.schema_digest) as digest,
+              exists (select from catalog.operations o where o.tenant_id = t.tenant_id and o.kind = 'move' and o.state = 'running') as "isMoving"
+         from catalog.tenants t join catalog.homes h on h.home_id = t.home_id join catalog.clusters c on c.cluster_id = h.cluster_id where slug = $1`,
       [slug],
     );
-    return rows[0]?.tenant_id;
+    return rows[0];
   });
 
 /** Fills the inventories of those that have none yet, each through its tenant's own way to its data. */
