@@ -69,6 +69,14 @@ export function remedyOfFull(code: unknown): string | undefined {
   return /^53\w{3}$/.test(String(code)) ? 'give that server more of what its log says' : undefined;
 }
 
+/** PostgreSQL 17 makes and analyses indexes, and fills materialized views, with a path of its own. */
+export const pathOfItsOwn =
+  'where an index or a materialized view is made, a function finds PostgreSQL’s own names only: declare it `set search_path from current`, or write its body as `return …`, whose names are looked up when the function is made';
+/** A function is called that does not find what it names. */
+export const isPathOfItsOwn = ({ code, where }: { code?: string; where?: string }): boolean =>
+  ['42883', '42704', '42P01'].includes(code ?? '') &&
+  /^(SQL|PL\/pgSQL) function (?!tenancy\.)/.test(where ?? '');
+
 /** The call's signal or deadline ended the wait. */
 export class Stopped extends Error {
   /** COMMIT was under way: nobody here knows what became of it. */

@@ -72,7 +72,12 @@ async function readTogether(folder: URL): Promise<string> {
 
 /** @throws TenantryError `migration_refused` that names the file, the line and the remedy */
 export function parseMigration(name: string, sql: string, author: Author = 'team'): MigrationFile {
-  if (!fileName.test(name)) throw refused(name, 'is not named like `0001-what-it-does.sql`', 'rename it');
+  if (!fileName.test(name))
+    throw refused(
+      name,
+      'is not named like `0001-what-it-does.sql`',
+      'rename it: four digits, then words of small letters and digits, each behind a hyphen',
+    );
   // Neither would be read as what it is: a directive behind the mark, a statement behind the NUL.
   if (sql.startsWith('\ufeff') || sql.includes('\0'))
     throw refused(name, 'is not plain UTF-8 text', 'save it as UTF-8, without a byte order mark');

@@ -1,4 +1,4 @@
-import { remedyOfFull } from '../database/failure.ts';
+import { isPathOfItsOwn, pathOfItsOwn, remedyOfFull } from '../database/failure.ts';
 import { TenantryError } from '../errors.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { atEnd, extensionsSetting, refused, temporary, unqualified } from './refused.ts';
@@ -31,6 +31,8 @@ interface DatabaseError {
   readonly message: string;
   readonly code?: string;
   readonly column?: string;
+  /** In which functions it was. */
+  readonly where?: string;
   readonly at?: string | undefined;
 }
 
@@ -55,7 +57,12 @@ function meaningOf(
   return [`failed: ${error.message} (SQLSTATE ${error.code})`, remedyFor(error)];
 }
 
-function remedyFor({ message, code, column, at }: DatabaseError): string {
+const makesIndex = /\(`(create (unique )?index|create materialized|refresh|reindex|alter table)\b/i;
+const inserts = /\(`insert into\b(?!.*\bselect\b)/i;
+
+function remedyFor(error: DatabaseError): string {
+  const { message, code, column, at } = error;
+  if (makesIndex.test(at ?? '') && isPathOfItsOwn(error)) return `${pathOfItsOwn}, and run it again`;
   switch (code) {
     case '23502':
       if (column !== 'tenant_id') break;
@@ -125,6 +132,8 @@ function remedyFor({ message, code, column, at }: DatabaseError): string {
   }
   const full = remedyOfFull(code);
   if (full !== undefined) return `the file is not at fault: ${full}, and run it again`;
+  if (code === '23503' && inserts.test(at ?? ''))
+    return 'insert what a row points at before it, or write the foreign key behind the rows, and run it again';
   // It has perhaps been applied elsewhere: then it can't be edited any more.
   if (code?.startsWith('23'))
     return 'change the rows that do not fit (by a tool, as their tenant), or write the file anew (RUNBOOK.md, "Homes quarantined"), and run it again';

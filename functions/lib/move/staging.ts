@@ -1,4 +1,6 @@
 import { identifier } from '../database/connect.ts';
+import { isPathOfItsOwn, pathOfItsOwn } from '../database/failure.ts';
+import { TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { atOnce } from './at-once.ts';
@@ -122,7 +124,12 @@ async function restore(target: Side, which: string, isOver: () => boolean): Prom
         [],
       );
       if (rows[0] === undefined) return true;
-      await target.connection.query(rows[0].statement);
+      await target.connection.query(rows[0].statement).catch((error) => {
+        if (!isPathOfItsOwn(error)) throw error;
+        throw new TenantryError('move_refused', `An index can't be made again: ${pathOfItsOwn}.`, {
+          cause: error,
+        });
+      });
       await target.connection.query(`delete from ${parked} where place = $1`, [rows[0].place]);
       return false;
     });

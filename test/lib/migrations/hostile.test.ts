@@ -81,7 +81,11 @@ describe('a folder', () => {
       /^0001-b\.sql does not come after 0001-a\.sql: give it/,
     ],
     ['a name in capital letters', ['0001-a.SQL'], /^0001-a\.SQL is not named like .*: rename it/],
-    ['a name beyond ASCII', ['0001-größe.sql'], /^0001-größe\.sql is not named like .*: rename it/],
+    [
+      'a name beyond ASCII',
+      ['0001-größe.sql'],
+      /^0001-größe\.sql is not named like .*: rename it: four digits, then words of small letters/,
+    ],
     ['a name with a space', ['0001 a.sql'], /^0001 a\.sql is not named like/],
     ['a number of three digits', ['001-a.sql'], /^001-a\.sql is not named like/],
   ])('is refused with %s', async (_, names, message) => {

@@ -180,6 +180,20 @@ describe.each(strategies)('%s', (strategy) => {
       'insert into notes',
       'RUNBOOK.md, "Homes quarantined"',
     ],
+    [
+      `create function low(t text) returns text language sql immutable as 'select lower(t)';
+       create function lower_still(t text) returns text language sql immutable as 'select low(t)';
+       create index notes_low on notes (lower_still(body), tenant_id)`,
+      3,
+      'create index notes_low',
+      '`): where an index or a materialized view is made, a function finds PostgreSQL’s own names only: declare it `set search_path from current`',
+    ],
+    [
+      '-- shared\ncreate table kinds (kind int primary key, parent int references kinds);\ninsert into kinds values (1, 2)',
+      3,
+      'insert into kinds',
+      '`): insert what a row points at before it',
+    ],
     ['grant select on notes to nobody_here', 1, 'grant select on notes', '--no-privileges'],
   ])('names line and statement of what PostgreSQL refuses: %s', async (sql, line, statement, remedy) => {
     const error = await migrate('select 1', sql).catch((reason: Error) => reason);
