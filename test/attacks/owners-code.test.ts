@@ -71,6 +71,30 @@ const refused: [string, string, string][] = [
     'notes_peek',
   ],
   [
+    'a body that PostgreSQL keeps parsed',
+    `create function peek(text) returns text immutable language sql return (with n as (select body from notes) select min(body) from n);
+     create index notes_peek on notes (peek(body), tenant_id)`,
+    'notes_peek',
+  ],
+  [
+    'a parsed body that writes',
+    `create function peek(word text) returns text immutable language sql begin atomic delete from notes returning body; end;
+     ${leaves('text', 'check (peek(tree) is null),').replaceAll('id int', 'id text')}`,
+    'leaves_tree_check',
+  ],
+  [
+    'a parsed body that runs a text',
+    `create function peek(word text) returns text immutable language sql return query_to_xml('select body from notes', true, false, '')::text;
+     ${leaves('text', 'check (peek(tree) is null),').replaceAll('id int', 'id text')}`,
+    'leaves_tree_check',
+  ],
+  [
+    'a function behind a parsed body',
+    `${reads} create function peek(text) returns boolean immutable language sql return reads() and $1 = trim(both ' ' from $1);
+     create index notes_peek on notes (peek(body), tenant_id)`,
+    'notes_peek',
+  ],
+  [
     'an index’s condition',
     `${reads} ${returns('peek', 'text', 'boolean', 'reads()')} create index notes_peek on notes (tenant_id) where peek(body)`,
     'notes_peek',
@@ -151,10 +175,13 @@ const sound = `create domain mail as text check (value like '%@%'); ${returns('f
       return new;
     end $$;
   ${leaves('int', 'stamped bigint, word text, address mail, check (joined(word, word) is not null),')}
+  create function words(text) returns text language sql immutable
+    return trim(both ' ' from array_to_string(array(select distinct w from unnest(string_to_array($1, '_')) w), substring($1 from '^.')));
+  create index leaves_words on leaves (words(word), tenant_id);
   create trigger stamp before update on leaves for each row execute function stamp();
   create index leaves_folded on leaves (joined(word, address), tenant_id);
   create statistics leaves_both on (folded(word)), tree from leaves;
-  drop table leaves, trees; drop function stamp(), joined(text, text), folded(text); drop domain mail;`;
+  drop table leaves, trees; drop function words(text), stamp(), joined(text, text), folded(text); drop domain mail;`;
 
 describe.each(strategies)('in a home of %s', (strategy) => {
   let number = 9100;
