@@ -98,23 +98,25 @@ export async function installRuntime(
 /** @throws TenantryError `invalid_settings`: one that reaches out of the database, or that this server lacks or does not trust us with */
 async function installExtensions(connection: ControlConnection, names: readonly string[]): Promise<void> {
   for (const name of names) {
-    if (reachesOut.includes(name)) throw notInstalled(name, 'leads past the walls between tenants');
+    if (reachesOut.includes(name))
+      throw notInstalled(name, 'leads past the walls between tenants', takeItOut);
     await connection
       .query(`create extension if not exists "${name}" schema extensions`)
       .catch((cause: { code?: string; message: string }) => {
         // 42501 not trusted; 0A000, 58P01, 22023 not there.
         if (!['42501', '0A000', '58P01', '22023'].includes(cause.code ?? '')) throw cause;
-        throw notInstalled(name, cause.message, cause);
+        throw notInstalled(name, cause.message, cause.code === '42501' ? takeItOut : orAnotherServer, cause);
       });
   }
 }
 
-const notInstalled = (name: string, why: string, cause?: unknown) =>
-  new TenantryError(
-    'invalid_settings',
-    `The extension ${name} can't be installed: ${why}. Take it out of the setting \`extensions\`.`,
-    { cause },
-  );
+const takeItOut = 'Take it out of the setting `extensions`';
+const orAnotherServer = `${takeItOut}, or use a server that has it: RDS and Aurora list theirs for each version, \`npm start\` has those that come with PostgreSQL`;
+
+const notInstalled = (name: string, why: string, remedy: string, cause?: unknown) =>
+  new TenantryError('invalid_settings', `The extension ${name} can't be installed: ${why}. ${remedy}.`, {
+    cause,
+  });
 
 /** The schema `tenancy`. @throws as `readMigrations` */
 export const runtimeMigrations = () => ownMigrations('runtime/');

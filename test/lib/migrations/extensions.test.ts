@@ -49,9 +49,15 @@ describe('the installation', () => {
     ['dblink', /past the walls/],
     // Trusted, and sends the keys of changed rows to whoever listens.
     ['tcn', /past the walls/],
-    ['no_such_extension', /no_such_extension can't be installed: .*setting `extensions`/],
+    [
+      'no_such_extension',
+      /no_such_extension can't be installed: .*\. Take .*setting `extensions`, or use a server that has it/,
+    ],
     // Not trusted: RDS's master may, this role may not.
-    ['amcheck', /amcheck can't be installed/],
+    [
+      'amcheck',
+      /amcheck can't be installed: permission denied.*\. Take it out of the setting `extensions`\.$/,
+    ],
   ])('refuses %s with the remedy', async (name, message) => {
     await expect(install(name)).rejects.toMatchObject({
       code: 'invalid_settings',
