@@ -248,6 +248,23 @@ describe('migrations over the admin API', () => {
       drifts: [],
       next: null,
     });
+    // Restored to an earlier time, of which the catalog knows nothing: no run would take it along.
+    const restored = it_.world.tenants.database.a;
+    await change(
+      restored,
+      "alter table notes drop column tag; delete from _migrations where name = '9701-tag.sql'",
+    );
+    const one = () => ask('GET', '/migrations/drift', undefined, {}, { tenant: restored.slug });
+    const behind = {
+      tenant: restored.slug,
+      object: 'migrations',
+      drift:
+        'are at 9000-notes, and the catalog took them for 9701-tag: `npm run tenants -- migrate run` brings the rest',
+    };
+    expect((await one()).body.drifts).toContainEqual(behind);
+    const again = await ask('POST', '/migrations', {});
+    expect(await carryOut(again.body.operation.id)).toBe('SUCCEEDED');
+    expect((await one()).body.drifts).toEqual([]);
     // Looking leaves nothing behind.
     const left = await it_.world.asProvisioner(own.a, (connection) =>
       connection.query("select nspname from pg_namespace where nspname like 'reference%'"),

@@ -1,4 +1,5 @@
 import { isMigrated } from '../catalog/migration-plan.ts';
+import { recordBehind } from '../catalog/migration-runs.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { owningStrategies } from '../isolation/isolation.ts';
@@ -23,6 +24,8 @@ const pageSize = 100;
 interface PlacedHome {
   readonly key: string;
   readonly slug: string | null;
+  /** The version that the catalog takes it for. */
+  readonly recorded: string | null;
   readonly target: Omit<MigrationTarget, 'keys'>;
   readonly place: { clusterId: string; host: string; port: number; database: string };
 }
@@ -39,9 +42,11 @@ export async function findDrift(admin: Admin, slug: string | undefined, after = 
     try {
       await withConnection(endpoint, async (connection) => {
         const references = new Map();
-        for (const { slug, target } of here) {
-          const found = await driftOf(connection, { ...target, keys: admin.plane.keys }, files, references);
-          drifts.push(...found.map((drift) => ({ tenant: slug, ...drift })));
+        for (const home of here) {
+          const target = { ...home.target, keys: admin.plane.keys };
+          const found = await driftOf(connection, target, files, references);
+          const behind = await behindItsRecord(admin, home, found.version);
+          drifts.push(...[...behind, ...found.drifts].map((drift) => ({ tenant: home.slug, ...drift })));
         }
       });
     } catch (error) {
@@ -55,6 +60,19 @@ export async function findDrift(admin: Admin, slug: string | undefined, after = 
   return { checked: homes.length, drifts, next: isLast ? null : homes.at(-1)!.key };
 }
 
+/** One that was restored to an earlier time: no run would take it along, because the catalog decides whom it does. */
+async function behindItsRecord(
+  admin: Admin,
+  { recorded, target: { home }, place }: PlacedHome,
+  version: string | null,
+): Promise<Drift[]> {
+  if (recorded === null || (version !== null && version >= recorded)) return [];
+  const of = home === sharedHome ? { clusterId: place.clusterId } : { homeId: home.homeId };
+  await withCatalog(admin, (catalog) => recordBehind(catalog, of, recorded, version));
+  const drift = `are at ${version ?? 'none'}, and the catalog took them for ${recorded}: \`npm run tenants -- migrate run\` brings the rest`;
+  return [{ object: 'migrations', drift }];
+}
+
 async function placedHomes(
   catalog: ControlConnection,
   tenant: TenantId | undefined,
@@ -62,12 +80,12 @@ async function placedHomes(
 ): Promise<PlacedHome[]> {
   const { rows } = await catalog.query(
     `select * from (
-       select concat_ws('/', h.cluster_id, h.database_name, h.home_id) as key, t.slug, h.home_id, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch,
+       select concat_ws('/', h.cluster_id, h.database_name, h.home_id) as key, t.slug, h.home_id, h.tenant_id, h.strategy, h.schema_name, h.login, h.epoch, h.schema_version,
               h.database_id, h.database_name, h.cluster_id, c.admin_host, c.admin_port
          from catalog.homes h join catalog.tenants t on t.home_id = h.home_id join catalog.clusters c on c.cluster_id = h.cluster_id
         where h.strategy = any ($1) and ${isMigrated} and ($2::uuid is null or t.tenant_id = $2)
        union all
-       select concat_ws('/', c.cluster_id, c.database_name, ''), null, null, null, null, null, null, null,
+       select concat_ws('/', c.cluster_id, c.database_name, ''), null, null, null, null, null, null, null, c.schema_version,
               c.database_id, c.database_name, c.cluster_id, c.admin_host, c.admin_port
          from catalog.clusters c where c.database_id is not null
           and ($2::uuid is null or exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
@@ -78,6 +96,7 @@ async function placedHomes(
   return rows.map((row) => ({
     key: row.key,
     slug: row.slug,
+    recorded: row.schema_version,
     target: {
       databaseId: row.database_id,
       home:

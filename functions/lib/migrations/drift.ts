@@ -18,13 +18,14 @@ type Shape = ReadonlyMap<string, string>;
 /**
  * As tenancy_provisioner, in the home's database: compares the home with one that is made here, from the files that the
  * home says it has, in a transaction that is rolled back. `references`: what was made so far, by version.
+ * @returns also the version that these files make
  */
 export async function driftOf(
   connection: ControlConnection,
   target: MigrationTarget,
   files: readonly MigrationFile[],
   references: Map<string, Shape>,
-): Promise<Drift[]> {
+): Promise<{ drifts: Drift[]; version: string | null }> {
   const { home } = target;
   const history = await asRole(connection, 'tenancy_owner', () => readHistory(connection, home));
   const drifts = historyDrifts(history, files);
@@ -33,7 +34,8 @@ export async function driftOf(
   const reference = references.get(key) ?? (await referenceShape(connection, target, applied));
   references.set(key, reference);
   const actual = await asRole(connection, 'tenancy_owner', () => shapeOf(connection, home));
-  return [...drifts, ...differences(reference, actual), ...(await auditDrifts(connection, home))];
+  const audited = await auditDrifts(connection, home);
+  return { drifts: [...drifts, ...differences(reference, actual), ...audited], version: versionOf(applied) };
 }
 
 function historyDrifts(history: History, files: readonly MigrationFile[]): Drift[] {
