@@ -141,7 +141,7 @@ async function runTogether(
   const all = listed(schemas);
   const catches =
     steps.some(({ catches }) => catches) ||
-    pending.some(({ files }) => files.some(({ sql }) => mayCatch.test(sql)));
+    pending.some(({ files }) => files.some(({ sql }) => mayHide.test(sql)));
   const before = await connection.query<{ noted: object; elsewhere: string | null }>(
     `${catalogsBefore}; select tenancy.note_tables(${homes}, ${isShared}) as noted, tenancy.read_elsewhere(${all}, ${catches}) as elsewhere`,
   );
@@ -165,9 +165,9 @@ async function runTogether(
   if (after.rows[0]!.findings.length > 0) throw new UnprotectedHomeError(file, after.rows[0]!.findings);
 }
 
-/** A file that may catch errors: by its text, or by one that it puts together (`execute`, escapes, a constant in two parts). */
-const mayCatch =
-  /(?<!\braise[ \t]+)exception|\bexecute\b(?!\s+(?:function|procedure)\b)|\b(?:e|u&)'|'(?:[ \t\f\v]|--[^\r\n]*)*[\r\n](?:\s|--[^\r\n]*[\r\n])*'/i;
+/** A file that may catch errors, or change rights: by its text, or by one that it puts together (`execute`, escapes, a constant in two parts). */
+const mayHide =
+  /(?<!\braise[ \t]+)exception|\b(?:grant|revoke)\b|\bexecute\b(?!\s+(?:function|procedure)\b)|\b(?:e|u&)'|'(?:[ \t\f\v]|--[^\r\n]*)*[\r\n](?:\s|--[^\r\n]*[\r\n])*'/i;
 
 /**
  * A cursor sees the catalogs as they were when it was opened, also what its own transaction deletes later: by it the audit finds whose a

@@ -122,7 +122,7 @@ function remedyFor(error: DatabaseError): string {
       if (/^an error that may quote/.test(message))
         return 'leave `sqlerrm` and the diagnostics out, or what makes or alters a table: write that as a statement of its own';
       if (/^rows are written while/.test(message))
-        return 'let functions that it computes by write nothing: there they are given the rows of all';
+        return 'let functions that it computes by write nothing, because they are given the rows of all, and insert constants in a statement of its own';
       if (/a key over all tenants$/.test(message))
         return 'add tenant_id to its keys and unique indexes, also when the file drops it at its end';
       return 'declare `tenant_id uuid not null` in it too, also when the file drops it at its end; leave its value to the default';

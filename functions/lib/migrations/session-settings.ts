@@ -70,9 +70,11 @@ export function settingsOf(
 
 /** Settings of the file's own, in which it keeps values: the next home of a batch would find one tenant's there. */
 const keptByFunction = (statement: string): string[] =>
-  [...statement.matchAll(/\bset_config\s*\(\s*'((?!tenancy\.)[a-z_]\w*(?:\.[a-z_]\w*)+)'/gi)].map(
-    ([, name]) => name!.replaceAll(/\w+/g, '"$&"'),
-  );
+  [...statement.matchAll(keeps)].map(([, name]) => name!.replaceAll(/\w+/g, '"$&"'));
+
+/** By `set_config`, or by a text that is put together: `execute format('set my.last = %L', …)`. */
+const keeps =
+  /(?:\bset_config\s*\(\s*'|'\s*set\s+(?:(?:local|session)\s+)?)((?!tenancy\.)[a-z_]\w*(?:\.[a-z_]\w*)+)/gi;
 
 function nameOf(statement: string): string | undefined {
   if (/^set\s+(session\s+|local\s+)?time\s+zone\b/i.test(statement)) return 'timezone';

@@ -87,13 +87,14 @@ const rules: readonly Rule[] = [
     what: 'names a schema',
     remedy: unqualified,
   },
+  // With rows: a word that a migration is done is nobody's value.
   {
-    form: /\b(pg_notify|lo_(from_bytea|put|import|creat|create)|lowrite)\s*\(/i,
+    form: /^(?=[\s\S]*\b(from|update|insert|delete|merge)\b)[\s\S]*\b(pg_notify|lo_(from_bytea|put|import|creat|create)|lowrite)\s*\(/i,
     anywhere: true,
     ...noWall,
   },
   {
-    form: /^do\b[\s\S]*\b((pg_notify|lo_(from_bytea|put|import|creat|create)|lowrite)\s*\(|execute\b[\s\S]*\bnotify\s+["\w%]+\s*,)/i,
+    form: /^do\b(?=[\s\S]*\bfrom\b)[\s\S]*\b((pg_notify|lo_(from_bytea|put|import|creat|create)|lowrite)\s*\(|execute\b[\s\S]*\bnotify\s+["\w%]+\s*,)/i,
     ...noWall,
   },
   {

@@ -19,7 +19,7 @@ revoke create on schema tenancy from tenancy_owner;
 -- rest by the version of rows: one that is seen, and not committed, is this transaction's own. Others make schemas meanwhile. What the
 -- server keeps of everybody's rows is in its catalogs: nobody but a file reads its statistics as a table. A role that may make schemas may
 -- install extensions that PostgreSQL trusts, into the first schema of its path: what such a one does past the walls is nobody's to see there,
--- it goes with that home, and no other finds it.
+-- it goes with that home, and no other finds it. Large objects belong to no home: they are counted, as the server does.
 create or replace function tenancy.audit_strays(home_schemas name[])
 returns table (home_schema name, object text, finding text, remedy text)
 language sql stable
@@ -47,6 +47,10 @@ set search_path = pg_catalog, pg_temp set jit = off as $$
   union all
   select home_schemas[1], coalesce((select n.nspname::text from pg_namespace n where n.oid = l.objid), 'another schema'), 'is dropped or altered', 'leave schemas to the migrator'
     from held l where l.classid = 'pg_namespace'::regclass and l.mode = 'AccessExclusiveLock'
+  union all
+  select home_schemas[1], 'large objects', 'are written by the file, and belong to no home', 'write them into a table of the home'
+   where pg_stat_get_xact_tuples_inserted('pg_largeobject_metadata'::regclass) + pg_stat_get_xact_tuples_inserted('pg_largeobject'::regclass)
+       + pg_stat_get_xact_tuples_updated('pg_largeobject'::regclass) > 0
   union all
   select home_schemas[1], made.object, made.finding, made.remedy
     from (select n.nspname::text as object, 'is a schema of its own' as finding, 'leave schemas to the migrator' as remedy, n.xmin
@@ -108,7 +112,8 @@ $$;
 
 -- How much of tables outside these homes this session has asked for. A lock that was taken where an error is caught is given back with
 -- the error, while what was read by then can be kept; these counts stay. Null where nothing catches errors: neither the files
--- (`catches`) nor a function of the homes. Every table of the database is asked.
+-- (`catches`) nor a function of the homes. Every table of the database is asked. Also where rights may be given or taken: that locks no
+-- table, and leaves nothing but another version of its row.
 create or replace function tenancy.read_elsewhere(home_schemas name[], catches boolean) returns numeric
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -119,7 +124,7 @@ begin
               select objid from pg_depend d
                where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(h.home_schema)) and d.classid = 'pg_proc'::regclass offset 0) d
         cross join lateral (select prosrc from pg_proc where oid = d.objid offset 0) p
-        where regexp_replace(p.prosrc, 'raise[ \t]+exception', '', 'gi') ~* 'exception|execute') then
+        where regexp_replace(p.prosrc, 'raise[ \t]+exception', '', 'gi') ~* 'exception|execute|\m(grant|revoke)\M') then
     return null;
   end if;
   return (
@@ -148,6 +153,11 @@ begin
       return query select home_schemas[1], 'a table of another home'::text, 'is read where errors are caught'::text, 'write names without a schema'::text;
     end if;
   end if;
+  return query
+  select home_schemas[1], c.oid::regclass::text, 'is not of the home, and the file makes it or changes rights on it', 'write names without a schema, and leave rights to the migrator'
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where age(c.xmin) <= 0 and n.nspname <> all (home_schemas || '{pg_catalog,information_schema,pg_toast}'::name[])
+     and pg_xact_status((pg_current_xact_id()::text::numeric - age(c.xmin))::text::xid8) = 'in progress';
 end
 $$;
 

@@ -125,6 +125,8 @@ const neighbours: [string, string, RegExp][] = [
   ['drops its index', inBlock('drop index {other}.kept_word'), /\.kept_word: is not of the home/],
   ['renames its index', inBlock('alter index {other}.kept_word rename to x'), /\.kept_word: is not/],
   ['drops its sequence', inBlock('drop sequence {other}.kept_number'), /\.kept_number: is not of the home/],
+  ['opens its table', inBlock('grant select on {other}.kept to public'), /\.kept: is not of the home/],
+  ['closes its view', 'revoke select on {other}.kept_view from tenancy_owner', /kept_view: is not of/],
   ['drops its view', inBlock('drop view {other}.kept_view'), /\.kept_view: is not of the home/],
   ['drops its function', inBlock('drop function {other}.kept_function()'), /kept_function: is not of/],
   [

@@ -218,6 +218,12 @@ export const refused: [string, string, RegExp, string][] = [
     /failed: .*42501.*at line 1/,
     'leave it out',
   ],
+  [
+    'a large object',
+    dynamic("select lo_from_bytea(0, 'x')"),
+    /large objects: are written by the file/,
+    'into a table of the home',
+  ],
   ['a vacuum', 'vacuum full notes', /contains `vacuum`, at line 1/, 'leave it out'],
   [
     'a comment that does not end',

@@ -16,6 +16,8 @@ it.each([
 
 it.each([
   'notify migrated',
+  "select pg_notify('migrated', '5')",
+  "do $$ begin perform pg_notify('migrated', '5'); end $$",
   "comment on table notes is 'written by pg_notify() before'",
   'alter table notes add column notify boolean; update notes set notify = true, body = lower(body)',
   "do $$ begin execute 'update notes set notify = true'; end $$",

@@ -71,7 +71,7 @@ describe.each(strategies)('%s', (strategy) => {
     const applied = await migrate(
       parseMigration(
         '9510-dump.sql',
-        `${header}set local time zone 'Pacific/Apia'; select set_config('my.user', 'me', false)`,
+        `${header}set local time zone 'Pacific/Apia'; select set_config('my.user', 'me', false); do $$ begin execute format('set my.name = %L', 'mine'); end $$`,
       ),
       parseMigration('9511-fill.sql', 'update notes set amount = amount + 1'),
       parseMigration(
@@ -80,7 +80,7 @@ describe.each(strategies)('%s', (strategy) => {
       ),
       parseMigration(
         '9513-as-it-was.sql',
-        "do $$ begin if current_setting('check_function_bodies') <> 'on' or current_setting('client_min_messages') = 'warning' or current_setting('timezone') = 'Pacific/Apia' or current_setting('my.user', true) <> '' then raise 'leaked'; end if; end $$",
+        "do $$ begin if current_setting('check_function_bodies') <> 'on' or current_setting('client_min_messages') = 'warning' or current_setting('timezone') = 'Pacific/Apia' or concat(current_setting('my.user', true), current_setting('my.name', true)) <> '' then raise 'leaked'; end if; end $$",
       ),
     );
     expect(applied).toHaveLength(4);
