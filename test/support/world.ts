@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import type { Principal } from '../../functions/lib/auth/principal.ts';
 import { createSecrets, type Secrets } from '../../functions/lib/aws/secrets.ts';
 import { recordCluster } from '../../functions/lib/catalog/clusters.ts';
@@ -29,6 +30,7 @@ import { type McpSettings, readMcpSettings } from '../../functions/lib/settings.
 import { type Strategy, strategies, type TenantId } from '../../functions/lib/tenant/tenant.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
 import { onboard } from '../../infra/local/onboard.ts';
+import { readSettings } from '../../infra/settings.ts';
 import { endpoint, startCluster, type TestCluster, testBase } from './cluster.ts';
 
 export { strategies };
@@ -47,6 +49,15 @@ export const noteMigration = parseMigration(
      unique (tenant_id, body),
      foreign key (tenant_id, parent_id) references notes (tenant_id, note_id) on delete cascade
    );`,
+);
+
+/** An adopting team may have a table of that name, and tests of its own alone. */
+const makesNotes = ({ sql }: MigrationFile) =>
+  /\bcreate\s+table\s+(if\s+not\s+exists\s+)?"?notes"?[\s(]/i.test(sql);
+
+/** What the deployment's settings name. */
+const { extensions } = readSettings(
+  JSON.parse(readFileSync(new URL('../../cdk.json', import.meta.url), 'utf8')).context.tenantry,
 );
 
 export interface TestTenant {
@@ -135,7 +146,7 @@ export async function startWorld(
     keys: parseMasterKeys(keySecret),
     loginsUse: 'secret',
     tls: 'off',
-    extensions: options.extensions ?? [],
+    extensions: options.extensions ?? extensions,
     // As many as the environments have that one test stands for.
     kept: new KeptConnections(8),
   };
@@ -146,7 +157,8 @@ export async function startWorld(
     withConnection(where === 'catalog' ? catalogEndpoint(plane) : where.place.admin, work);
   await asProvisioner('catalog', (catalog) => recordCluster(catalog, { ...at, clusterId }, shared));
 
-  const files = [...(await homeMigrations()), noteMigration, ...(options.migrations ?? [])];
+  const [own, more] = [await homeMigrations(), options.migrations ?? []];
+  const files = [...own, ...([...own, ...more].some(makesNotes) ? [] : [noteMigration]), ...more];
   const release: Release = { ...(await readRelease(plane)), home: files };
   await withConnection(shared.admin, (connection) =>
     migrateHome(connection, { home: sharedHome, databaseId: shared.databaseId, keys: plane.keys }, files),
