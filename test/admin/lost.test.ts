@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import { answerAdmin } from '../../functions/lib/admin/api.ts';
+import { ConnectFailure } from '../../functions/lib/database/failure.ts';
 
 it.each([
   ['the server ended its connection', { code: '57P02' }],
@@ -18,4 +19,21 @@ it.each([
   if ('code' in lost && lost.code === '53100')
     expect(answer.body).toContain('make room on that server’s disk');
   expect(faults).toHaveLength(1);
+});
+
+it.each([
+  ['53300', 'A server has no connection left for the control plane (SQLSTATE 53300)'],
+  ['28000', 'A database of the control plane can’t be reached (28000). Try again.'],
+  ['ECONNREFUSED', 'A database of the control plane can’t be reached (ECONNREFUSED). Try again.'],
+])('says which answer there was to a connection: %s', async (code, message) => {
+  const failure = new ConnectFailure(Object.assign(new Error('detail'), { code }));
+  const asked = { httpMethod: 'GET', path: '/operations', body: null, isBase64Encoded: false };
+  const { statusCode, body } = await answerAdmin(
+    () => Promise.reject(failure),
+    asked,
+    () => {},
+  );
+  expect(statusCode).toBe(503);
+  expect(JSON.parse(body).error.message).toContain(message);
+  expect(body).not.toContain('detail');
 });

@@ -1,5 +1,5 @@
 import type { APIGatewayProxyEvent, APIGatewayProxyResult } from 'aws-lambda';
-import { isLost, remedyOfFull } from '../database/failure.ts';
+import { ConnectFailure, isLost, remedyOfFull } from '../database/failure.ts';
 import { type ErrorCode, RetryableError, TenantryError } from '../errors.ts';
 import type { Admin } from './admin.ts';
 import { type AdminAnswer, adminRoutes } from './routes.ts';
@@ -108,9 +108,19 @@ function idempotencyKey(headers: Readonly<Record<string, string | undefined>>): 
 function failed(error: unknown, onFault: (error: unknown) => void): AdminAnswer {
   const status = error instanceof TenantryError ? statusOf[error.code] : undefined;
   if (status === undefined || error instanceof RetryableError) onFault(error);
+  const { code } = (error instanceof ConnectFailure ? error.cause : error) as { code?: unknown };
+  if (code === '53300')
+    return refusal(
+      503,
+      'unavailable',
+      'A server has no connection left for the control plane (SQLSTATE 53300): see in RDS who holds them, and try again.',
+    );
   if (isLost(error))
-    return refusal(503, 'unavailable', 'A database of the control plane can’t be reached. Try again.');
-  const { code } = error as { code?: unknown };
+    return refusal(
+      503,
+      'unavailable',
+      `A database of the control plane can’t be reached${code === undefined ? '' : ` (${code})`}. Try again.`,
+    );
   const full = remedyOfFull(code);
   if (full !== undefined)
     return refusal(
