@@ -1,5 +1,5 @@
+import { recordBehind } from '../catalog/behind.ts';
 import { isMigrated } from '../catalog/migration-plan.ts';
-import { recordBehind } from '../catalog/migration-runs.ts';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { owningStrategies } from '../isolation/isolation.ts';

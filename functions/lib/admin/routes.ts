@@ -28,7 +28,7 @@ import { batching, moveBatch, planBatch, showBatch, stopBatch } from './move-bat
 import { offboarding, offboardTenant } from './offboard.ts';
 import { listOperations, showOperation } from './operations.ts';
 import { changeService, listTenants, showTenant } from './tenants.ts';
-import { cancelTransfer, exporting, exportTenant, importing, importTenant } from './transfer.ts';
+import { exporting, exportTenant, importing, importTenant } from './transfer.ts';
 
 export interface AdminRequest {
   readonly params: readonly string[];
@@ -264,10 +264,10 @@ export const adminRoutes: readonly AdminRoute[] = [
   {
     method: 'POST',
     path: '/operations/*/cancel',
-    run: async (admin, { params: [id] }) => ({
-      status: 202,
-      body: await cancelTransfer(admin, operationId(id!)),
-    }),
+    run: async (admin, { params: [id] }) => {
+      const { cancelOperation } = await import('./cancel.ts');
+      return { status: 202, body: await cancelOperation(admin, operationId(id!)) };
+    },
   },
 ];
 

@@ -1,8 +1,7 @@
 import { z } from 'zod';
 import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
-import { askToCancel, canBeCancelled, giveUp } from '../lifecycle/cancel.ts';
-import type { Operation, OperationKind } from '../lifecycle/operations.ts';
+import type { Operation } from '../lifecycle/operations.ts';
 import { beginExport, beginImport } from '../lifecycle/transfer.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { transferUrl } from '../transfer/store.ts';
@@ -78,39 +77,4 @@ async function transfer(
       input: {},
     });
   return { operation: await showOperation(admin, operationId) };
-}
-
-/** What ends another kind earlier, or says what does now. */
-const otherWays: Partial<Record<OperationKind, string>> = {
-  move: 'move status',
-  offboard: 'why',
-  migrate: 'migrate halt',
-  batch: 'move halt',
-};
-
-/**
- * Its step ends it within seconds; an import that is at a statement, after that. One that has failed is left at that.
- * @throws TenantryError `unknown_operation`, `wrong_status`
- */
-export async function cancelTransfer(admin: Admin, operationId: string): Promise<OperationView> {
-  const { kind, tenant, state } = await showOperation(admin, operationId);
-  if (state === 'failed') {
-    if (await withCatalog(admin, (catalog) => giveUp(catalog, operationId)))
-      return showOperation(admin, operationId);
-    throw new TenantryError(
-      'wrong_status',
-      kind === 'move'
-        ? `This move has left a home behind, which the next move of ${tenant} removes: npm run tenants -- move status ${tenant}`
-        : `There is something to be done about it: npm run tenants -- ${tenant === null ? 'migrate resume' : `why ${tenant}`}`,
-    );
-  }
-  const other = otherWays[kind];
-  if (!canBeCancelled(kind))
-    throw new TenantryError(
-      'wrong_status',
-      `Only an export or an import is cancelled so.${other ? ` For this one: npm run tenants -- ${[other, tenant].filter(Boolean).join(' ')}` : ''}`,
-    );
-  if (!(await withCatalog(admin, (catalog) => askToCancel(catalog, operationId))))
-    throw new TenantryError('wrong_status', `This ${kind} is ${state} already.`);
-  return showOperation(admin, operationId);
 }
