@@ -72,7 +72,9 @@ async function withOwnToken(
 ): Promise<EndpointFinding[]> {
   const listed = await post(url, token, call('tools/list', {}));
   const tools = JSON.parse(messageOf(listed.text)).result.tools as Tool[];
-  const ids = sample.markers.filter((marker) => /^[0-9a-f-]{36}$/.test(marker)).slice(0, 5);
+  const uuids = sample.markers.filter((marker) => /^[0-9a-f-]{36}$/.test(marker)).slice(0, 5);
+  // Where keys are numbers, which everybody has: the tenant is named all the same.
+  const ids = uuids.length > 0 ? uuids : [party.tenant];
   const findings: EndpointFinding[] = [];
   const judge = (attack: string, sent: string, { text }: Answer) => {
     const marker = sample.markers.find((marker) => text.includes(marker) && !sent.includes(marker));
