@@ -63,3 +63,11 @@ it('refuses other ones under the same number', async () => {
   await becomes(own());
   await expect(install()).rejects.toThrow(/was edited after it was applied: give its folder the next number/);
 });
+
+it('has another number when its text is another one', async () => {
+  const { name, checksum } = world.release.runtime.at(-1)!;
+  expect(
+    `${name} ${checksum}`,
+    'Databases refuse another text under a number that they have. When this one was released, give the folder the next; then write both here.',
+  ).toBe('0013-functions.sql f576d7d562dac9103273ec499b1d29c0536f512ec7aec70da7e774262be89fb0');
+});
