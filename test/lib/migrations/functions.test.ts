@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { hasRuntime, installRuntime } from '../../../functions/lib/migrations/install.ts';
-import { startWorld, type World } from '../../support/world.ts';
+import { startWorld, strategies, type World } from '../../support/world.ts';
 
 // The functions of the runtime are one migration, which replaces them all.
 
@@ -62,6 +62,25 @@ it('leaves those of a later release, whose deployment is under way', async () =>
 it('refuses other ones under the same number', async () => {
   await becomes(own());
   await expect(install()).rejects.toThrow(/was edited after it was applied: give its folder the next number/);
+});
+
+it('fails no call while it replaces them', async () => {
+  let isOver = false;
+  const callers = strategies.map(async (strategy) => {
+    const db = world.database(world.tenants[strategy].a);
+    let calls = 0;
+    for (; !isOver; calls += 2) {
+      await db.query('insert into notes (body) values (gen_random_uuid())');
+      await db.query('select * from notes limit 5');
+    }
+    return calls;
+  });
+  for (let time = 0; time < 3; time += 1) {
+    await asKeeper("delete from tenancy._migrations where name like '%-functions.sql'");
+    await install();
+  }
+  isOver = true;
+  for (const calls of await Promise.all(callers)) expect(calls).toBeGreaterThan(0);
 });
 
 it('has another number when its text is another one', async () => {
