@@ -132,8 +132,11 @@ async function migrateBatch(
     const files = filesUpTo(release, version)!;
     const homes = leased.map((target) => targetOf(target, plane.keys, states));
     const begun = clock();
-    const bounds = { completesAll: true, now: clock, until };
-    const { outcomes, locks, isLost } = await migrateHomes(place.connection, homes, files, bounds);
+    const { outcomes, locks, isLost } = await migrateHomes(place.connection, homes, files, {
+      completesAll: true,
+      clock,
+      until,
+    });
     const results = leased.map(({ targetId }, index) => outcomeOf(targetId, outcomes[index]!));
     await answersOf([
       recordOutcomes(catalog, operationId, lease, results),

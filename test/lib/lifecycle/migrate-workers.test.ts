@@ -83,6 +83,7 @@ describe('a batch', () => {
     const slow = "select pg_sleep(1) where current_schema() = 'shared'";
     const wanted = next(slow, slow, slow, slow);
     let asked = 0;
+    const left: unknown[] = [];
     // Its turn of five minutes lasts two seconds.
     const operation = await begin(world, wanted, allAtOnce);
     const migrator = migratorOf(world, wanted, { workers: 1, clock: clockOf(150) });
@@ -94,11 +95,15 @@ describe('a batch', () => {
         if (ring === 5) asked += 1;
         const event = { operation, step: 'work', input: { slot: 0, ring } };
         ({ more } = (await step(migrator, event)) as { more: boolean });
+        const of = "operation_id = $1 and kind = 'shared' and state = 'pending' and cardinality(applied) > 0";
+        left.push(...(await query(`select applied from catalog.migration_targets where ${of}`, [operation])));
       }
       await step(migrator, { operation, step: 'gate', input: { ring } });
     }
     await step(migrator, { operation, step: 'finish', input: {} });
     expect(asked).toBeGreaterThan(1);
+    // An invocation ends between its files, not after the last.
+    expect(left.length).toBeGreaterThan(0);
     expect((await ended(world, operation)).targets.at(-1)).toMatchObject({
       kind: 'shared',
       state: 'done',
