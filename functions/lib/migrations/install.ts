@@ -239,10 +239,8 @@ async function applyFiles(
             cause,
           );
         });
-        const replaced = rows.filter(({ name }) => functions.test(file.name) && functions.test(name));
-        await connection.query(`delete from ${schema}._migrations where name = any ($1)`, [
-          replaced.map(({ name }) => name),
-        ]);
+        if (functions.test(file.name))
+          await connection.query(`delete from ${schema}._migrations where name ~ $1`, [functions.source]);
         await connection.query(`insert into ${schema}._migrations (name, checksum) values ($1, $2)`, [
           file.name,
           file.checksum,

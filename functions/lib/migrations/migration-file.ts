@@ -43,29 +43,28 @@ type Author = 'product' | 'team';
  * @throws TenantryError `migration_refused` that names the file and the remedy
  */
 export async function readMigrations(folder: URL, author: Author = 'team'): Promise<MigrationFile[]> {
-  const names = await readdir(folder);
-  const folders = author === 'product' ? names.filter((name) => !name.includes('.')) : [];
-  const read = await Promise.allSettled([
-    ...sqlFiles(names).map(async (name) =>
-      parseMigration(name, await readFile(new URL(name, folder), 'utf8'), author),
+  const names = (await readdir(folder))
+    .filter((name) => isSql(name) || (author === 'product' && !name.includes('.')))
+    .sort();
+  const read = await Promise.allSettled(
+    names.map(async (name) =>
+      isSql(name)
+        ? parseMigration(name, await readFile(new URL(name, folder), 'utf8'), author)
+        : parseMigration(`${name}.sql`, await readTogether(new URL(`${name}/`, folder)), author),
     ),
-    ...folders.map(async (name) =>
-      parseMigration(`${name}.sql`, await readTogether(new URL(`${name}/`, folder)), author),
-    ),
-  ]);
+  );
   // All of them: whoever brings a hundred files mends them in one go.
   const failures = read.flatMap((file) => (file.status === 'rejected' ? [file.reason] : []));
   if (failures.length > 1 && failures.every((error) => error instanceof TenantryError)) requireNone(failures);
   if (failures.length > 0) throw failures[0];
-  const files = read.flatMap((file) => (file.status === 'fulfilled' ? [file.value] : []));
-  return inOrder(files.sort((one, other) => (one.name < other.name ? -1 : 1)));
+  return inOrder(read.flatMap((file) => (file.status === 'fulfilled' ? [file.value] : [])));
 }
 
 /** In capital letters too: a file that is meant to run is named rightly, or refused. */
-const sqlFiles = (names: readonly string[]) => names.filter((name) => /\.sql$/i.test(name)).sort();
+const isSql = (name: string) => /\.sql$/i.test(name);
 
 async function readTogether(folder: URL): Promise<string> {
-  const names = sqlFiles(await readdir(folder));
+  const names = (await readdir(folder)).filter(isSql).sort();
   const texts = await Promise.all(names.map((name) => readFile(new URL(name, folder), 'utf8')));
   return texts.join('\n');
 }
