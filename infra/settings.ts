@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { extensionName, reachesOut } from '../functions/lib/migrations/extensions.ts';
+import { extensionName, neverInstalled } from '../functions/lib/migrations/extensions.ts';
 import { strategies } from '../functions/lib/tenant/tenant.ts';
 import { endpointsAreComplete, endpointsThere } from './existing-endpoints.ts';
 import { serviceNames } from './rights.ts';
@@ -54,7 +54,7 @@ const schema = z.strictObject({
       z
         .string()
         .regex(extensionName, 'must be the name of an extension, e.g. pg_trgm')
-        .refine((name) => !reachesOut.includes(name), 'leads past the walls between tenants'),
+        .refine((name) => !neverInstalled.includes(name), 'leads past the walls between tenants'),
     )
     .default([]),
   /**

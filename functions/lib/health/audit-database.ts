@@ -1,6 +1,6 @@
 import type { ControlConnection } from '../database/connect.ts';
 import type { Finding } from '../isolation/isolation.ts';
-import { reachesOut } from '../migrations/extensions.ts';
+import { neverInstalled } from '../migrations/extensions.ts';
 import { type AuditRow, dataRoles, mostRows } from './audit-server.ts';
 
 /** One schema of this database that holds tenants' tables, and the login it is for. */
@@ -32,7 +32,7 @@ export async function auditDatabase(
     homes.map(({ login }) => login),
     [...entrances, ...catalogEntrances],
     [...definers, ...catalogEntrances],
-    reachesOut,
+    neverInstalled,
   ]);
   return rows;
 }

@@ -5,7 +5,7 @@ export const extensionName = /^[a-z][a-z0-9_-]{0,62}$/;
  * Never installed for tenants: what reads or runs something outside the database, or passes on to others what no wall is asked
  * about, by a session that another tenant gets next, by notifications, or by what it keeps of everybody's statements.
  */
-export const reachesOut: readonly string[] = [
+export const neverInstalled: readonly string[] = [
   // Other servers, the server's files, other sessions.
   'dblink',
   'postgres_fdw',

@@ -5,7 +5,7 @@ import { TenantryError } from '../errors.ts';
 import { catalogDatabase } from '../isolation/catalog-reader.ts';
 import { keyPads, type MasterKeys } from '../isolation/context.ts';
 import { asRole, authenticateBy } from '../isolation/homes.ts';
-import { reachesOut } from './extensions.ts';
+import { neverInstalled } from './extensions.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { refused } from './refused.ts';
 
@@ -98,7 +98,7 @@ export async function installRuntime(
 /** @throws TenantryError `invalid_settings`: one that reaches out of the database, or that this server lacks or does not trust us with */
 async function installExtensions(connection: ControlConnection, names: readonly string[]): Promise<void> {
   for (const name of names) {
-    if (reachesOut.includes(name))
+    if (neverInstalled.includes(name))
       throw notInstalled(name, 'leads past the walls between tenants', takeItOut);
     await connection
       .query(`create extension if not exists "${name}" schema extensions`)
