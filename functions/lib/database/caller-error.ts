@@ -64,8 +64,9 @@ function refusedAtDoor(failure: StepFailure): TenantryError {
   }
 }
 
-function stopped({ outcomeUnknown }: Stopped, { deadline, mode }: CallLimits): TenantryError {
-  const late = Date.now() >= deadline;
+function stopped({ outcomeUnknown }: Stopped, { signal, mode }: CallLimits): TenantryError {
+  // Not asked of the clock: a timer fires up to a millisecond before the clock is there.
+  const late = !signal.aborted || signal.reason?.code === 'deadline_exceeded';
   if (outcomeUnknown && mode === 'w') {
     return unknownOutcome(late ? 'The time allowed for this call ran out' : 'The call was aborted');
   }

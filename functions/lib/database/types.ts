@@ -82,6 +82,7 @@ export interface CallLimits {
   readonly mode: Mode;
   /** Unix time, ms: no statement may run longer than until then. */
   readonly deadline: number;
+  /** Fires when nobody waits for the answer any more; with a `deadline_exceeded` as its reason when that is why. */
   readonly signal: AbortSignal;
   /** Rows one statement may return. */
   readonly maxRows: number;

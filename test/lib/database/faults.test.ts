@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { type ConnectionPools, createConnectionPools } from '../../../functions/lib/database/pools.ts';
 import { openTenantDatabase } from '../../../functions/lib/database/tenant-database.ts';
 import type { CallLimits } from '../../../functions/lib/database/types.ts';
@@ -91,6 +91,23 @@ describe('a statement that runs too long', () => {
     expect(pools.gauges()).toMatchObject({ connections: 0 });
     await untilQuiet();
     expect(proxy.cancelRequests).toBe(0);
+  });
+});
+
+describe('a deadline that passes', () => {
+  afterEach(() => void vi.restoreAllMocks());
+
+  test('is told as one, though a timer fires before the clock is there', async () => {
+    const deadline = Date.now() + 200;
+    vi.spyOn(Date, 'now').mockReturnValue(deadline - 200);
+    const sleeps = open({ mode: 'r', deadline }).query('select pg_sleep(60)');
+    expect(await failure(sleeps)).toMatchObject({ code: 'deadline_exceeded' });
+  });
+
+  test('is told as one, though it was the caller who watched it', async () => {
+    const passed = AbortSignal.abort(new TenantryError('deadline_exceeded', 'The deadline has passed.'));
+    const call = open({ signal: passed, deadline: Date.now() + 3_000 }).query('select 1');
+    expect(await failure(call)).toMatchObject({ code: 'deadline_exceeded' });
   });
 });
 
