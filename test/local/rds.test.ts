@@ -75,8 +75,11 @@ const tenant = (name: string): CreateDBInstanceCommandInput => ({
 });
 
 const waiting = { minDelay: 0.1, maxDelay: 0.1, maxWaitTime: 300 };
-const wait = (name: string) =>
-  waitUntilDBInstanceAvailable({ client: rds, ...waiting }, { DBInstanceIdentifier: name });
+const wait = async (name: string) => {
+  await waitUntilDBInstanceAvailable({ client: rds, ...waiting }, { DBInstanceIdentifier: name });
+  // A status is answered a moment before `history` has it.
+  await emulator.instances!.settled(name);
+};
 const remove = async (name: string) => {
   await rds.send(new DeleteDBInstanceCommand({ DBInstanceIdentifier: name, SkipFinalSnapshot: true }));
   await waitUntilDBInstanceDeleted({ client: rds, ...waiting }, { DBInstanceIdentifier: name });
