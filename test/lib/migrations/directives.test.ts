@@ -216,18 +216,14 @@ describe.each(strategies)('%s', (strategy) => {
     expect((await indexes()).map(({ name }) => name)).not.toContain('con_mended');
     await granted('revoke', 'from');
 
-    // The build waits for this one, and so for the grant.
-    const older = world.asProvisioner(tenant(), (connection) =>
-      connection.query(
-        `begin; set local role tenancy_owner; lock table ${home().schema}.notes in row exclusive mode; select pg_sleep(3); commit`,
-      ),
-    );
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    const building = migrate(file).catch((error: Error) => error.message);
-    await expect.poll(indexes).toContainEqual({ name: 'con_mended', valid: false });
-    await granted('grant', 'to');
-    expect(await building).toMatch(/TRUNCATE is granted/);
-    await older;
+    // The build waits for the older one, and so for the grant.
+    await besideAnOlder(async (end) => {
+      const building = migrate(file).catch((error: Error) => error.message);
+      await expect.poll(indexes).toContainEqual({ name: 'con_mended', valid: false });
+      await granted('grant', 'to');
+      await end();
+      expect(await building).toMatch(/TRUNCATE is granted/);
+    });
     expect((await indexes()).map(({ name }) => name)).not.toContain('con_mended');
     await granted('revoke', 'from');
     expect(await migrate(file)).toEqual(['9820-con-mended.sql']);
