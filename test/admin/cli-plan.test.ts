@@ -11,7 +11,9 @@ describe('a plan', () => {
   const plan = (statements: object[]) =>
     planText({
       ...{ version: '0002', total: 1, files: [{ file: '0002.sql', statements }], rehearsals: [] },
-      targets: [{ tenant: 'acme', ring: 'canary', from: '0001', to: '0002', pinned: null, moving: null }],
+      targets: [
+        { tenant: 'acme', ring: 'canary', from: '0001', to: '0002', pinned: null, moving: null, ahead: null },
+      ],
     } as unknown as PlanView);
 
   it('shows every statement, and of hundreds those that somebody waits for', () => {

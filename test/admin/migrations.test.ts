@@ -35,6 +35,7 @@ describe('migrations over the admin API', () => {
       to: '9701-tag',
       pinned: null,
       moving: null,
+      ahead: null,
     });
     expect(body.targets[0]).toMatchObject({ ring: 'canary', from: '9000-notes', to: '9701-tag' });
     const file = body.files.find(({ file }: { file: string }) => file === '9701-tag.sql');

@@ -188,12 +188,12 @@ function runText({ operation, version, rings, named }: RunView): string {
 }
 
 export function planText({ version, total, targets, files, rehearsals }: PlanView): string {
-  if (total === 0) return `Every home is at ${version}. Nothing to do.`;
-  const rows = targets.map(({ tenant, ring, from, to, pinned, moving }) => [
+  if (total === 0) return `Every home is at ${version}, or beyond it. Nothing to do.`;
+  const rows = targets.map(({ tenant, ring, from, to, pinned, moving, ahead }) => [
     tenant ?? '(shared tables)',
     ring,
     from ?? '',
-    moving ? `waits: ${moving}` : (pinned ?? to),
+    moving ? `waits: ${moving}` : (pinned ?? ahead ?? to),
   ]);
   return [
     `To ${version}: ${total} ${total === 1 ? 'home' : 'homes'}${total > targets.length ? `, the first ${targets.length} of them` : ''}`,

@@ -18,6 +18,8 @@ export interface PlanView {
     readonly pinned: string | null;
     /** It waits for this move: until when, and what ends that earlier. */
     readonly moving: string | null;
+    /** It has a version that this release lacks, and keeps it. */
+    readonly ahead: string | null;
   }[];
   /** What the files that some home lacks would lock. */
   readonly files: readonly { readonly file: string; readonly statements: readonly StatementLock[] }[];
@@ -33,19 +35,24 @@ export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanVi
     await requireCanaries(catalog, request.canaries);
     const { targets, total } = await previewTargets(catalog, plan, named);
     const from = targets.map((target) =>
-      target.from === null ? 0 : (filesUpTo(release, target.from)?.length ?? 0),
+      target.ahead !== null
+        ? plan.files.length
+        : target.from === null
+          ? 0
+          : (filesUpTo(release, target.from)?.length ?? 0),
     );
     const lacking = plan.files.slice(Math.min(plan.files.length, ...from));
     return {
       version: plan.version,
       total,
-      targets: targets.map(({ slug, ring, from, to, pinned, moving }) => ({
+      targets: targets.map(({ slug, ring, from, to, pinned, moving, ahead }) => ({
         tenant: slug,
         ring: ringNames[ring]!,
         from,
         to,
         pinned,
         moving,
+        ahead,
       })),
       files: lacking.map((file) => ({ file: file.name, statements: statementLocks(file) })),
       rehearsals: await rehearsePlan({ plane: admin.plane, release }, catalog, plan),

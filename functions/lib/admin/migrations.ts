@@ -48,7 +48,7 @@ export interface RunView {
   readonly version: string;
   readonly tolerated: number;
   readonly rings: readonly RingView[];
-  /** Quarantined and pinned ones and those that a move holds, with the reason; the first 50. */
+  /** Quarantined and pinned ones, those that a move holds or that are ahead of the release, with the reason; the first 50. */
   readonly named: readonly (Omit<NamedTarget, 'ring'> & { readonly ring: string })[];
 }
 

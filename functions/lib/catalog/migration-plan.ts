@@ -34,8 +34,13 @@ const moveText = `case m.phase
 export const isMigrated =
   "(t.status in ('active', 'suspended') or t.status = 'offboarding' and t.removal_begun_at is null)";
 
+/** What a run says of a home that has more than the release: it gets the runtime and the keys, and keeps its tables. */
+const aheadText = (from: string, to: string) =>
+  `case when ${from} collate "C" > ${to} then format('has %s, which this release lacks, and keeps it: no home goes back', ${from}) end`;
+
 /**
- * Homes that are not at the run's state, or that a pin keeps from it. Of tenants that are gone or have no home yet: none.
+ * Homes that are not at the run's state, or that a pin keeps from it. Of tenants that are gone or have no home yet: none. Those that
+ * are beyond it in this release are where they shall be: a run to an earlier version changes nothing about them.
  * A failed one gets its migrations when it is provisioned again.
  */
 export const plannedTargets = `
@@ -67,23 +72,26 @@ export const plannedTargets = `
      -- A pin that lies beyond this run holds nothing back; one to a version that the release lacks holds everything.
      cross join lateral (select h.pin is not null and (goal.place is null or goal.place < w.place) as is_held) pinned
      -- Up to its pin, and where it is already, no file; its database gets the runtime and the signing keys all the same.
-      left join state aim on aim.place = case when not pinned.is_held then w.place
+      left join state aim on aim.place = case when not pinned.is_held then greatest(w.place, present.place)
                                               when present.place is null or present.place < goal.place then goal.place else present.place end
-     where h.schema_digest is distinct from w.digest
+     where h.schema_digest is distinct from w.digest and (pinned.is_held or h.schema_digest is distinct from aim.digest)
   )
   select home_id as target_id, 'home' as kind, slug, schema_version as from_version, to_version as version, to_digest as digest,
          concat(cluster_id, '/', database_name) as place,
          case when stays then format('pinned to %s until %s: %s', pin, to_char(until, 'YYYY-MM-DD'), pin_reason) end as pinned,
          (select m.text from move m where m.tenant_id = target.tenant_id) as moving,
+         ${aheadText('schema_version', 'to_version')} as ahead,
          case when is_canary or cardinality($5::text[]) = 0 and nth = 1 or slug = any ($5) then 0
               when ('x' || substr(md5(home_id::text), 1, 7))::bit(28)::integer % 100 < $6 then 1
               else case tier when 'starter' then 2 when 'pro' then 3 else 4 end end as ring
     from target
   union all
-  select c.cluster_id, 'shared', null, c.schema_version, w.version, w.digest, concat(c.cluster_id, '/', c.database_name), null,
-         (select string_agg(m.text, '; ' order by m.text) from move m where c.cluster_id = any (m.shared)), 5
-    from catalog.clusters c cross join wanted w
-   where c.kind = 'shared' and c.database_id is not null and c.schema_digest is distinct from w.digest`;
+  select c.cluster_id, 'shared', null, c.schema_version, aim.version, aim.digest, concat(c.cluster_id, '/', c.database_name), null,
+         (select string_agg(m.text, '; ' order by m.text) from move m where c.cluster_id = any (m.shared)),
+         ${aheadText('c.schema_version', 'aim.version')}, 5
+    from catalog.clusters c cross join wanted w left join state present on present.version = c.schema_version
+    join state aim on aim.place = greatest(w.place, present.place)
+   where c.kind = 'shared' and c.database_id is not null and c.schema_digest is distinct from aim.digest`;
 
 export const planParameters = (plan: Planned) => [
   plan.states.map(({ version }) => version),
@@ -94,11 +102,11 @@ export const planParameters = (plan: Planned) => [
   plan.percent,
 ];
 
-/** Writes the targets of a run; those that a pin or a move holds back are written for the report. Again: nothing is added. */
+/** Writes the targets of a run; those that a pin or a move holds back, or that are ahead, say so. Again: nothing is added. */
 export async function recordTargets(catalog: Catalog, operationId: string, plan: Planned): Promise<void> {
   await catalog.query(
     `insert into catalog.migration_targets (operation_id, target_id, kind, ring, place, version, digest, state, reason)
-     select $7, target_id, kind, ring, place, version, digest, case when moving is not null then 'moving' when pinned is null then 'pending' else 'pinned' end, coalesce(moving, pinned)
+     select $7, target_id, kind, ring, place, version, digest, case when moving is not null then 'moving' when pinned is null then 'pending' else 'pinned' end, coalesce(moving, pinned, ahead)
        from (${plannedTargets}) t on conflict do nothing`,
     [...planParameters(plan), operationId],
   );
@@ -114,6 +122,8 @@ export interface PlannedTarget {
   readonly pinned: string | null;
   /** The move that it waits for, until when, and what ends that earlier. */
   readonly moving: string | null;
+  /** It has a version that the release lacks. */
+  readonly ahead: string | null;
 }
 
 /** What a run would do, by ring; `limit`: of the fleet, these many are named. */
@@ -134,9 +144,10 @@ export async function previewTargets(
       slug: row.slug,
       ring: row.ring,
       from: row.from_version,
-      to: row.version,
+      to: row.ahead === null ? row.version : row.from_version,
       pinned: row.pinned,
       moving: row.moving,
+      ahead: row.ahead,
     })),
   };
 }

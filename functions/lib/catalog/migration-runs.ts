@@ -140,7 +140,7 @@ export async function namedTargets(
   const { rows } = await catalog.query<NamedTarget>(
     `select t.slug, m.ring, m.state, m.reason from catalog.migration_targets m
        left join catalog.homes h on m.kind = 'home' and h.home_id = m.target_id left join catalog.tenants t on t.tenant_id = h.tenant_id
-      where m.operation_id = $1 and m.state in ('quarantined', 'pinned', 'moving') order by m.state desc, m.ring, t.slug limit $2`,
+      where m.operation_id = $1 and m.reason is not null order by m.state desc, m.ring, t.slug limit $2`,
     [operationId, limit],
   );
   return rows;

@@ -128,6 +128,11 @@ export interface TargetOutcome {
   readonly reason?: string | undefined;
 }
 
+/** Done, it has all up to the target's version, and what it had beyond that, which the release may lack. */
+const versionAfter = (of: 'h' | 'c') =>
+  `case when e.state = 'done' then greatest(${of}.schema_version collate "C", e.version)
+        else coalesce(replace(e.applied[cardinality(e.applied)], '.sql', ''), ${of}.schema_version) end`;
+
 /** What became of a batch, where it is still the worker's own. What failed on a home that is nobody's any more is no failure. */
 export async function recordOutcomes(
   catalog: Catalog,
@@ -140,19 +145,19 @@ export async function recordOutcomes(
      ended as (
        update catalog.migration_targets m
           set state = case o.state when 'quarantined' then coalesce(${passedOver}, o.state) else o.state end,
-              reason = case o.state when 'quarantined' then coalesce(${whyPassedOver}, o.reason) end,
+              reason = case o.state when 'quarantined' then coalesce(${whyPassedOver}, o.reason) else m.reason end,
               applied = m.applied || o.applied, finished_at = case when o.state <> 'pending' then now() end, lease = null, slot = null
          from outcome o where m.operation_id = $1 and m.target_id = o.target_id and m.lease = $2 and m.state = 'leased'
        returning m.*
      ),
      homes as (
        update catalog.homes h
-          set schema_version = case when e.state = 'done' then e.version else coalesce(replace(e.applied[cardinality(e.applied)], '.sql', ''), h.schema_version) end,
+          set schema_version = ${versionAfter('h')},
               schema_digest = case when e.state = 'done' then e.digest end
          from ended e where e.kind = 'home' and h.home_id = e.target_id and (e.state <> 'pending' or e.applied <> '{}')
      )
      update catalog.clusters c
-        set schema_version = case when e.state = 'done' then e.version else coalesce(replace(e.applied[cardinality(e.applied)], '.sql', ''), c.schema_version) end,
+        set schema_version = ${versionAfter('c')},
             schema_digest = case when e.state = 'done' then e.digest end
        from ended e where e.kind = 'shared' and c.cluster_id = e.target_id and (e.state <> 'pending' or e.applied <> '{}')`,
     [

@@ -1,9 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { pinTenant } from '../../../functions/lib/catalog/migration-pins.ts';
+import { previewTargets } from '../../../functions/lib/catalog/migration-plan.ts';
+import { namedTargets } from '../../../functions/lib/catalog/migration-runs.ts';
 import { parseMasterKeys } from '../../../functions/lib/isolation/context.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
-import { newestState } from '../../../functions/lib/migrations/release.ts';
+import { plannedFor } from '../../../functions/lib/lifecycle/migrate.ts';
+import { newestState, type Release } from '../../../functions/lib/migrations/release.ts';
 import { onboard } from '../../../infra/local/onboard.ts';
 import type { TestTenant, World } from '../../support/world.ts';
 import {
@@ -14,8 +17,10 @@ import {
   migrate,
   migratorOf,
   notesColumns,
+  request,
   run,
   step,
+  versionOf,
 } from './migrate.support.ts';
 
 /** A run is of one release, and the functions that carry it out may hold another one. */
@@ -153,5 +158,56 @@ describe('what only the shared tables refuse', () => {
     expect(targets.filter(({ state }) => state !== 'pending' && state !== 'pinned')).toEqual([]);
     await untouched();
     fleet.release = before;
+  });
+});
+
+describe('homes that have more than a run brings', () => {
+  const planned = (release: Release, version?: string) =>
+    world.asProvisioner('catalog', async (catalog) =>
+      previewTargets(
+        catalog,
+        await plannedFor(catalog, release, request(version === undefined ? {} : { version })),
+        50,
+      ),
+    );
+  const versions = (targets: readonly { from: string | null; to: string }[]) =>
+    new Set(targets.map(({ from, to }) => `${from} → ${to}`));
+
+  it('are no targets of a run to an earlier version, and stay recorded as what they are', async () => {
+    const before = newestState(fleet.release).version;
+    const wanted = fleet.next('more', 'alter table notes add column more text');
+    await migrate(world, wanted);
+    const open = ({ targets }: { targets: readonly { pinned: string | null }[] }) =>
+      targets.filter(({ pinned }) => pinned === null);
+    expect(open(await planned(wanted, before))).toEqual([]);
+    const { state, targets } = await migrate(world, wanted, request({ version: before }));
+    expect([state, targets.filter(({ state }) => state !== 'pinned')]).toEqual(['done', []]);
+    expect(await versionOf(world, more[0]!)).toBe(newestState(wanted).version);
+  });
+
+  it('keep what the release lacks: plan and run say so, and nothing is recorded as gone', async () => {
+    const later = fleet.release;
+    const has = newestState(later).version;
+    const earlier = { ...later, home: later.home.slice(0, -1) };
+    const says = `has ${has}, which this release lacks, and keeps it: no home goes back`;
+    const ahead = (await planned(earlier)).targets.filter(({ from }) => from === has);
+    expect(ahead.length).toBeGreaterThan(6);
+    expect(versions(ahead)).toEqual(new Set([`${has} → ${has}`]));
+    expect(new Set(ahead.map((target) => target.ahead))).toEqual(new Set([says]));
+    const { state, operation, targets } = await migrate(world, earlier);
+    expect([state, new Set(targets.map(({ state }) => state))]).toEqual([
+      'done',
+      new Set(['done', 'pinned']),
+    ]);
+    const named = await world.asProvisioner('catalog', (catalog) => namedTargets(catalog, operation, 50));
+    expect(named.filter(({ state, reason }) => state === 'done' && reason === says)).toHaveLength(
+      ahead.length,
+    );
+    expect(await versionOf(world, more[0]!)).toBe(has);
+    expect(await notesColumns(world, more[0]!)).toContain('more');
+    expect((await planned(earlier)).targets.filter(({ pinned }) => pinned === null)).toEqual([]);
+    // The release with the file is back: they have it already.
+    expect((await migrate(world, later)).state).toBe('done');
+    expect((await planned(later)).targets.filter(({ pinned }) => pinned === null)).toEqual([]);
   });
 });
