@@ -99,13 +99,15 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
   migrate
     .command('drift [tenant]')
     .description('compare homes with what their version should be')
-    .action(async (slug: string | undefined) => {
+    .option('--correct', 'tell the catalog of homes that are behind what it takes them for')
+    .action(async (slug: string | undefined, { correct }) => {
       const drifts: Drift[] = [];
       let checked = 0;
       for (let after: string | null = ''; after !== null; ) {
         const of: string = slug === undefined ? '' : `&tenant=${encodeURIComponent(slug)}`;
+        const path = `/migrations/drift?after=${encodeURIComponent(after)}${of}`;
         const page: DriftPage = (
-          await client.get<DriftPage>(`/migrations/drift?after=${encodeURIComponent(after)}${of}`)
+          await (correct ? client.post<DriftPage>(path, {}) : client.get<DriftPage>(path))
         ).body;
         drifts.push(...page.drifts);
         checked += page.checked;

@@ -30,8 +30,17 @@ interface PlacedHome {
   readonly place: { clusterId: string; host: string; port: number; database: string };
 }
 
-/** Compares homes with what their version should be; one tenant's, or a page of all. @throws TenantryError `unknown_tenant` */
-export async function findDrift(admin: Admin, slug: string | undefined, after = ''): Promise<DriftPage> {
+/**
+ * Compares homes with what their version should be; one tenant's, or a page of all. Changes nothing, unless it `corrects` what the
+ * catalog takes homes for.
+ * @throws TenantryError `unknown_tenant`
+ */
+export async function findDrift(
+  admin: Admin,
+  slug: string | undefined,
+  after = '',
+  corrects = false,
+): Promise<DriftPage> {
   const { home: files } = await admin.release();
   const homes = await withCatalog(admin, async (catalog) =>
     placedHomes(catalog, slug === undefined ? undefined : (await findTenant(catalog, slug)).tenant_id, after),
@@ -45,7 +54,7 @@ export async function findDrift(admin: Admin, slug: string | undefined, after = 
         for (const home of here) {
           const target = { ...home.target, keys: admin.plane.keys };
           const found = await driftOf(connection, target, files, references);
-          const behind = await behindItsRecord(admin, home, found.version);
+          const behind = await behindItsRecord(admin, home, found.version, corrects);
           drifts.push(...[...behind, ...found.drifts].map((drift) => ({ tenant: home.slug, ...drift })));
         }
       });
@@ -65,11 +74,14 @@ async function behindItsRecord(
   admin: Admin,
   { recorded, target: { home }, place }: PlacedHome,
   version: string | null,
+  corrects: boolean,
 ): Promise<Drift[]> {
   if (recorded === null || (version !== null && version >= recorded)) return [];
   const of = home === sharedHome ? { clusterId: place.clusterId } : { homeId: home.homeId };
-  await withCatalog(admin, (catalog) => recordBehind(catalog, of, recorded, version));
-  const drift = `are at ${version ?? 'none'}, and the catalog took them for ${recorded}: \`npm run tenants -- migrate run\` brings the rest`;
+  if (corrects) await withCatalog(admin, (catalog) => recordBehind(catalog, of, recorded, version));
+  const drift = corrects
+    ? `are at ${version ?? 'none'}, and the catalog took them for ${recorded}: \`npm run tenants -- migrate run\` brings the rest`
+    : `are at ${version ?? 'none'}, and the catalog takes them for ${recorded}: \`npm run tenants -- migrate drift --correct\` tells it, then \`migrate run\` brings the rest`;
   return [{ object: 'migrations', drift }];
 }
 

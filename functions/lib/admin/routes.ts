@@ -224,15 +224,18 @@ export const adminRoutes: readonly AdminRoute[] = [
     }),
   },
   { method: 'POST', path: '/migrations/halt', run: async (admin) => ok(await haltMigration(admin)) },
-  {
-    method: 'GET',
-    path: '/migrations/drift',
-    async run(admin, { query }) {
-      // Seldom asked for: what is rare is not in the way of what is not.
-      const { findDrift } = await import('./drift.ts');
-      return ok(await findDrift(admin, query.tenant, query.after));
-    },
-  },
+  // GET looks; POST also tells the catalog of homes that are behind what it takes them for.
+  ...(['GET', 'POST'] as const).map(
+    (method): AdminRoute => ({
+      method,
+      path: '/migrations/drift',
+      async run(admin, { query }) {
+        // Seldom asked for: what is rare is not in the way of what is not.
+        const { findDrift } = await import('./drift.ts');
+        return ok(await findDrift(admin, query.tenant, query.after, method === 'POST'));
+      },
+    }),
+  ),
   { method: 'GET', path: '/migrations/latest', run: async (admin) => ok(await showMigration(admin)) },
   {
     method: 'GET',

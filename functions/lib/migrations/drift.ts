@@ -5,7 +5,7 @@ import { applyFiles, type MigrationTarget } from './apply.ts';
 import { type History, isText, readHistory } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { inReference, inTransaction } from './reference.ts';
-import { versionOf } from './release.ts';
+import { versionNamed, versionOf } from './release.ts';
 
 /** One way in which a home is not what its version should be. */
 export interface Drift {
@@ -18,7 +18,7 @@ type Shape = ReadonlyMap<string, string>;
 /**
  * As tenancy_provisioner, in the home's database: compares the home with one that is made here, from the files that the
  * home says it has, in a transaction that is rolled back. `references`: what was made so far, by version.
- * @returns also the version that these files make
+ * @returns also the newest version that the home has, which the release may lack
  */
 export async function driftOf(
   connection: ControlConnection,
@@ -35,7 +35,14 @@ export async function driftOf(
   references.set(key, reference);
   const actual = await asRole(connection, 'tenancy_owner', () => shapeOf(connection, home));
   const audited = await auditDrifts(connection, home);
-  return { drifts: [...drifts, ...differences(reference, actual), ...audited], version: versionOf(applied) };
+  const newest = [...history]
+    .flatMap(([name, { isDone }]) => (isDone ? [name] : []))
+    .sort()
+    .at(-1);
+  return {
+    drifts: [...drifts, ...differences(reference, actual), ...audited],
+    version: newest === undefined ? null : versionNamed(newest),
+  };
 }
 
 function historyDrifts(history: History, files: readonly MigrationFile[]): Drift[] {
