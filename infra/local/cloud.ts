@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ensureKeys, trustedKeys } from '../../functions/lib/lifecycle/keys.ts';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
+import { readMigrations } from '../../functions/lib/migrations/migration-file.ts';
 import { readRelease } from '../../functions/lib/migrations/migrator.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
 import { scopesOf } from '../environment.ts';
@@ -55,6 +56,8 @@ export async function startCloud(
     throw new Refused(
       'functions/mcp/tools/index.ts names no tool with a scope, and keys are for scopes: name one there (README.md, "A tool").',
     );
+  // Homes would refuse these files too, once the servers run.
+  await readMigrations(pathToFileURL(join(root, 'migrations/tenant/')));
   const state = await openCloudState(folder);
   const isFirst = state.value.seeded.length === 0;
 
