@@ -8,6 +8,7 @@ import { operationText, requireDone } from '../../functions/admin/cli/follow.ts'
 import { migrateCommands } from '../../functions/admin/cli/migrate.ts';
 import { moveTier } from '../../functions/admin/cli/move-batch.ts';
 import { createOutput } from '../../functions/admin/cli/output.ts';
+import { transferCommands } from '../../functions/admin/cli/transfer.ts';
 import type { OperationView, OperationWithSteps } from '../../functions/lib/admin/operations.ts';
 
 /** 1 failed, 3 refused: scripts tell by it whether what they have asked for has to be changed. */
@@ -99,4 +100,27 @@ describe('a command’s exit code', () => {
     await expect(plan(tenants)).rejects.toMatchObject({ exitCode: 3, code: 'move_refused' });
     await plan([...tenants, { tenant: 'globex', blocks: [] }]);
   });
+});
+
+it.each([
+  ['export acme --to out', true],
+  ['export acme --to out --wait', true],
+  ['export acme --to out --no-wait', false],
+  ['import acme --from in --wait', true],
+  ['import acme --from in --no-wait', false],
+])('`%s` follows its operation: %s', async (line, follows) => {
+  const operation = (state: string) => ({
+    ...{ id: '1', kind: 'export', tenant: 'acme', state, result: {}, steps: [], earlierSteps: 0 },
+    ...{ startedAt: '2026-11-27T07:00:00Z', finishedAt: null },
+  });
+  const get = vi.fn(async () => ({ status: 200, body: operation('done') }));
+  const post = async () => ({ status: 202, body: { operation: operation('running') } });
+  const program = new Command();
+  transferCommands(program, { get, post } as unknown as AdminClient, () => ({
+    ...createOutput(true),
+    answer() {},
+    note() {},
+  }));
+  await program.parseAsync(line.split(' '), { from: 'user' });
+  expect(get.mock.calls.length > 0).toBe(follows);
 });

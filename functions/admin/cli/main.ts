@@ -22,7 +22,8 @@ const program = new Command('npm run tenants --')
   .option('--json', 'one JSON value instead of tables')
   .addHelpText(
     'after',
-    '\nExit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not reachable.\n' +
+    '\nmigrate, export and import end when it is done (--no-wait: when it has begun); create, offboard and move the other way round (--wait).\n' +
+      'Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not reachable.\n' +
       'It finds the local cloud by itself (TENANTRY_STATE, PORT as for `npm start`); TENANTRY_ADMIN_URL names a deployed one.',
   )
   .showHelpAfterError('(add --help for what there is)')

@@ -45,6 +45,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
   options(migrate.command('run'))
     .description('migrate all homes, ring by ring')
     .option('--idempotency-key <key>', 'the same key and request: the same run')
+    .option('--wait', 'until it has ended, as without it')
     .option('--no-wait', 'return when it has begun')
     .action(async ({ idempotencyKey, wait, ...request }) => {
       const { body } = await client.post<RunView>('/migrations', request, idempotencyKey);
@@ -55,6 +56,7 @@ export function migrateCommands(program: Command, client: AdminClient, output: (
     .command('resume')
     .description('go on with what the last run left: only homes that are behind are touched')
     .option('--idempotency-key <key>', 'the same key: the same run')
+    .option('--wait', 'until it has ended, as without it')
     .option('--no-wait', 'return when it has begun')
     .action(async ({ idempotencyKey, wait }) => {
       const { body } = await client.post<RunView>('/migrations/resume', {}, idempotencyKey);
@@ -134,7 +136,7 @@ function driftText(checked: number, drifts: readonly Drift[]): string {
     : `${checked} homes are what their versions should be.`;
 }
 
-async function finish(client: AdminClient, output: Output, begun: RunView, waits: boolean): Promise<void> {
+async function finish(client: AdminClient, output: Output, begun: RunView, waits = true): Promise<void> {
   const followed = { path: `/migrations/${begun.operation.id}`, command: 'migrate status' };
   const run = waits ? await follow(client, output, followed, progressOf) : begun;
   output.answer(run, runText(run));

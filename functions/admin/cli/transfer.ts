@@ -8,7 +8,7 @@ import { type Output, table } from './output.ts';
 import { tenantPath } from './tenants.ts';
 
 export function transferCommands(program: Command, client: AdminClient, output: () => Output): void {
-  const run = async (path: string, body: object, idempotencyKey: string | undefined, wait: boolean) => {
+  const run = async (path: string, body: object, idempotencyKey: string | undefined, wait = true) => {
     const { operation } = (await client.post<{ operation: OperationWithSteps }>(path, body, idempotencyKey))
       .body;
     const ended =
@@ -32,7 +32,8 @@ export function transferCommands(program: Command, client: AdminClient, output: 
       placeOf,
     )
     .option('--idempotency-key <key>', 'the same key and request: the same answer')
-    .option('--no-wait', 'do not wait for its end')
+    .option('--wait', 'until it has ended, as without it')
+    .option('--no-wait', 'return when it has begun')
     .action((slug: string, { to, idempotencyKey, wait }) =>
       run(tenantPath(slug, '/export'), { to }, idempotencyKey, wait),
     );
@@ -43,7 +44,8 @@ export function transferCommands(program: Command, client: AdminClient, output: 
     .requiredOption('--from <place>', 'a folder, file:///folder or s3://bucket/folder', placeOf)
     .option('--other-tenant', 'the rows were another tenant’s and shall be this one’s')
     .option('--idempotency-key <key>', 'the same key and request: the same answer')
-    .option('--no-wait', 'do not wait for its end')
+    .option('--wait', 'until it has ended, as without it')
+    .option('--no-wait', 'return when it has begun')
     .action((slug: string, { from, otherTenant, idempotencyKey, wait }) =>
       run(tenantPath(slug, '/import'), { from, ...(otherTenant && { otherTenant }) }, idempotencyKey, wait),
     );
