@@ -80,7 +80,7 @@ export function synthesize(
 ): Synthesized {
   // Validation by the library's own rules takes seconds: `validation.test.ts` asks for it.
   process.env.CDK_VALIDATION = 'false';
-  const folder = process.env.TENANTRY_SYNTH;
+  const folder = process.env.TENANTRY_RUN;
   const app = new App({
     context,
     ...(folder !== undefined && { outdir: mkdtempSync(join(folder, 'cdk.out-')) }),

@@ -1,8 +1,10 @@
+import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import type { Endpoint } from '../../functions/lib/database/types.ts';
 import { makeMaster } from '../../infra/local/emulator/rds-master.ts';
 import { stablePort } from '../../infra/local/ports.ts';
@@ -43,6 +45,8 @@ export interface TestCluster {
   readonly server: PostgresServer;
   /** With the rights of RDS's master. */
   readonly master: Endpoint;
+  /** Its folder. */
+  readonly data: string;
   /** None of its processes gets another word in, as when its machine fails. */
   kill(): Promise<void>;
   /** Starts it again, on the same port, after `server.stop()` or `kill()`. */
@@ -50,21 +54,27 @@ export interface TestCluster {
   close(): Promise<void>;
 }
 
-/** A PostgreSQL server of the test's own, removed by `close`. */
-export async function startCluster(parameters: Record<string, string> = {}): Promise<TestCluster> {
+/** A PostgreSQL server of the test's own, removed by `close`. `from`: the data of one that was stopped, which it has a copy of. */
+export async function startCluster(
+  parameters: Record<string, string> = {},
+  from?: string,
+): Promise<TestCluster> {
   const base = testBase();
   const name = randomUUID();
   // One that it gets back when it is started again: nothing of another test sits on it meanwhile.
   const port = await stablePort([]);
   const start = () => startPostgres({ base, name, port, parameters: { fsync: 'off', ...parameters } });
+  const data = join(base, 'clusters', name);
+  if (from !== undefined) await promisify(execFile)('cp', ['-a', from, data]);
   let server = await start();
-  await makeMaster(server, 'master', 'master', undefined);
+  if (from === undefined) await makeMaster(server, 'master', 'master', undefined);
   const { host } = server;
   return {
     get server() {
       return server;
     },
     master: endpoint({ host, port, database: 'postgres', login: 'master' }, 'master'),
+    data,
     async kill() {
       const pids = [server.pid, ...childrenOf(server.pid)];
       for (const pid of pids)
@@ -88,7 +98,7 @@ export async function startCluster(parameters: Record<string, string> = {}): Pro
     },
     async close() {
       await server.stop('immediate');
-      rmSync(join(base, 'clusters', name), { recursive: true, force: true });
+      rmSync(data, { recursive: true, force: true });
     },
   };
 }

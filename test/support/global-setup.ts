@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { preparePostgres } from '../../infra/local/postgres.ts';
 import { sweepClusters, testBase } from './cluster.ts';
 
-/** `initdb` once, before several test files start clusters at the same time, and one folder for all that is synthesized. */
+/** `initdb` once, before several test files start clusters at the same time, and one folder for what they share: a world, and all that is synthesized. */
 export default async function setup(): Promise<() => void> {
-  const folder = mkdtempSync(join(tmpdir(), 'tenantry-synth-'));
+  const folder = mkdtempSync(join(tmpdir(), 'tenantry-run-'));
   // Inherited by the workers, which are ended without a word.
-  process.env.TENANTRY_SYNTH = folder;
+  process.env.TENANTRY_RUN = folder;
   sweepClusters();
   await preparePostgres(testBase());
   return () => rmSync(folder, { recursive: true, force: true });

@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Principal } from '../../functions/lib/auth/principal.ts';
 import { createSecrets, type Secrets } from '../../functions/lib/aws/secrets.ts';
@@ -31,6 +31,7 @@ import { type Strategy, strategies, type TenantId } from '../../functions/lib/te
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
 import { onboard } from '../../infra/local/onboard.ts';
 import { readSettings } from '../../infra/settings.ts';
+import { type BegunWorld, begunWorld } from './begun-world.ts';
 import { endpoint, startCluster, type TestCluster, testBase } from './cluster.ts';
 
 export { strategies };
@@ -115,17 +116,26 @@ export function limits(mode: Mode = 'w', more: Partial<CallLimits> = {}): CallLi
   };
 }
 
+interface WorldOptions {
+  readonly migrations?: readonly MigrationFile[];
+  readonly extensions?: readonly string[];
+  readonly parameters?: Record<string, string>;
+  readonly rds?: boolean;
+}
+
 /** The whole product below its protocol, on real PostgreSQL: catalog, shared database, two tenants of each strategy. */
-export async function startWorld(
-  options: {
-    migrations?: readonly MigrationFile[];
-    extensions?: readonly string[];
-    parameters?: Record<string, string>;
-    rds?: boolean;
-  } = {},
-): Promise<World> {
+export async function startWorld(options: WorldOptions = {}): Promise<World> {
+  // Its files would take the place of one that such a world has got.
+  const begun = options.migrations?.some(makesNotes)
+    ? undefined
+    : await begunWorld(process.env.TENANTRY_RUN, () => makeWorld({}));
+  return makeWorld(options, begun);
+}
+
+/** Every step of it is safe to repeat: what was begun is completed, with this world's addresses and files. */
+async function makeWorld(options: WorldOptions, begun?: BegunWorld): Promise<World> {
   const [cluster, emulator] = await Promise.all([
-    startCluster(options.parameters),
+    startCluster(options.parameters, begun?.data),
     startAwsEmulator(options.rds ? { rds: { postgresBase: testBase() } } : {}),
   ]);
   Object.assign(process.env, {
@@ -135,9 +145,13 @@ export async function startWorld(
     AWS_SECRET_ACCESS_KEY: 'test',
   });
   const secrets = createSecrets();
-  const keySecret = JSON.stringify({ current: 'k1', keys: { k1: randomBytes(32).toString('base64') } });
+  for (const [name, value] of begun?.secrets ?? [])
+    await emulator.secrets.create({ name, region: 'eu-west-1', SecretString: value });
+  const keySecret =
+    (await secrets.find('tenancy/context-key')) ??
+    JSON.stringify({ current: 'k1', keys: { k1: randomBytes(32).toString('base64') } });
   await secrets.write('tenancy/context-key', keySecret);
-  const clusterId = randomUUID();
+  const clusterId = begun?.clusterId ?? randomUUID();
   const { host, port } = cluster.server;
   const plane: ControlPlane = {
     catalog: { clusterId, host, port },
@@ -192,7 +206,7 @@ export async function startWorld(
         ? await preparePlace(
             plane,
             { ...at, clusterId },
-            `own_${randomUUID().replaceAll('-', '')}`,
+            `own_${createHash('md5').update(slug).digest('hex')}`,
             cluster.master,
           )
         : shared;
