@@ -1,5 +1,6 @@
 import { type MetricName, metricNames } from '../functions/lib/health/metrics.ts';
 import type { rateRules } from './constructs/firewall.ts';
+import type { Settings } from './settings.ts';
 
 /** What wakes somebody. Each has its section in RUNBOOK.md, under its name: what it means and what to run. */
 export type AlarmName =
@@ -13,12 +14,20 @@ export type AlarmName =
   | 'throttles'
   | 'operations-failed'
   | 'operations-timed-out'
-  | 'homes-quarantined';
+  | 'homes-quarantined'
+  | 'shared-cpu-high'
+  | 'shared-storage-low'
+  | 'dedicated-cpu-high'
+  | 'dedicated-storage-low';
 
 /** Where an alarm's figure comes from: the product's own metrics, or AWS's of one of the things deployed. */
 export type Source =
   | { readonly own: MetricName }
   | { readonly proxy: string }
+  /** Of the shared cluster: the busiest of its servers, or the fullest. */
+  | { readonly cluster: 'CPUUtilization' | 'FreeStorageSpace' }
+  /** The worst of all servers of the account and region: dedicated ones come and go without a deployment. */
+  | { readonly anyServer: 'CPUUtilization' | 'FreeStorageSpace' }
   /** Of calls alone, not of `/health`, which says 503 by itself. */
   | { readonly call: string }
   | { readonly api: string }
@@ -34,7 +43,7 @@ export interface AlarmRow {
   /** One sentence: what is the matter. */
   readonly says: string;
   readonly source: Source;
-  readonly statistic: 'Maximum' | 'Sum' | 'Average' | 'p99';
+  readonly statistic: 'Maximum' | 'Minimum' | 'Sum' | 'Average' | 'p99';
   readonly periodMinutes: number;
   /** In alarm from this value on, or, for `below`, under it. */
   readonly threshold: number;
@@ -51,7 +60,7 @@ export interface AlarmRow {
  */
 export const overNodes = { statistic: 'Sum', periodMinutes: 1 } as const;
 
-export const alarms: readonly AlarmRow[] = [
+const ofEveryDeployment: readonly AlarmRow[] = [
   {
     name: 'isolation-in-doubt',
     says: 'The canary can’t say that every tenant is kept apart.',
@@ -166,5 +175,59 @@ export const alarms: readonly AlarmRow[] = [
     threshold: 1,
     periods: { of: 1, beyond: 1 },
     silence: 'fine',
+  },
+];
+
+const gibibyte = 2 ** 30;
+
+const cpuHigh = { statistic: 'Maximum', periodMinutes: 1, threshold: 90, silence: 'fine' } as const;
+const storageLow = {
+  statistic: 'Minimum',
+  periodMinutes: 5,
+  below: true,
+  periods: { of: 3, beyond: 3 },
+  silence: 'fine',
+} as const;
+
+/** The alarms of one deployment. */
+export const alarmsOf = ({
+  cluster,
+  dedicated,
+}: Pick<Settings, 'cluster' | 'dedicated'>): readonly AlarmRow[] => [
+  ...ofEveryDeployment,
+  {
+    name: 'shared-cpu-high',
+    says: 'A server of the shared cluster has been busy for a quarter of an hour.',
+    source: { cluster: 'CPUUtilization' },
+    ...cpuHigh,
+    periods: { of: 15, beyond: 15 },
+  },
+  // Aurora's grows by itself, and has no such figure.
+  ...(cluster.kind === 'instance'
+    ? [
+        {
+          name: 'shared-storage-low',
+          says: 'The shared server’s disk is nearly full: full, it takes no writes.',
+          source: { cluster: 'FreeStorageSpace' },
+          ...storageLow,
+          threshold: Math.round(0.1 * cluster.storageGb * gibibyte),
+        } as const,
+      ]
+    : []),
+  {
+    name: 'dedicated-cpu-high',
+    says: 'A server, a tenant’s own maybe, has been busy for half an hour.',
+    source: { anyServer: 'CPUUtilization' },
+    ...cpuHigh,
+    // Longer: several that are busy by turns look like one.
+    periods: { of: 30, beyond: 30 },
+  },
+  {
+    name: 'dedicated-storage-low',
+    says: 'A server’s disk, a tenant’s own maybe, is nearly full, and has not grown by itself.',
+    source: { anyServer: 'FreeStorageSpace' },
+    ...storageLow,
+    // RDS lets one grow when a tenth is left.
+    threshold: Math.round(0.05 * dedicated.storageGb * gibibyte),
   },
 ];

@@ -12,13 +12,15 @@ import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Construct } from 'constructs';
 import { namespace } from '../../functions/lib/health/metrics.ts';
-import { type AlarmRow, alarms, type Source } from '../alarms.ts';
+import type { AlarmRow, Source } from '../alarms.ts';
 import { rateRules } from './firewall.ts';
 import type { Machine } from './machine.ts';
 
 /** What is watched. */
 export interface Watched {
   readonly proxyName: string;
+  /** The dimension of the shared cluster's metrics, and its value. */
+  readonly cluster: Readonly<Record<string, string>>;
   readonly api: { readonly name: string; readonly stage: string };
   /** Of the endpoint. */
   readonly lambdas: ReadonlyMap<string, IFunction>;
@@ -27,13 +29,20 @@ export interface Watched {
   readonly firewall: string;
 }
 
-/** Every alarm of `infra/alarms.ts`, told to the topic when there is somebody to tell. */
+/** Alarms of `infra/alarms.ts`, told to the topic when there is somebody to tell. */
 export class Alarms extends Construct {
   readonly all: readonly Alarm[];
 
-  constructor(scope: Construct, id: string, watched: Watched, topic: ITopic, runbook = 'RUNBOOK.md') {
+  constructor(
+    scope: Construct,
+    id: string,
+    rows: readonly AlarmRow[],
+    watched: Watched,
+    topic: ITopic,
+    runbook = 'RUNBOOK.md',
+  ) {
     super(scope, id);
-    this.all = alarms.map((row) => {
+    this.all = rows.map((row) => {
       const alarm = new Alarm(this, row.name, {
         alarmName: `tenantry-${row.name}`,
         alarmDescription: `${row.says} What to do: ${runbook}#${row.name}`,
@@ -69,6 +78,21 @@ export function metricOf(
       dimensionsMap: { ProxyName: watched.proxyName },
       ...common,
     });
+  if ('cluster' in source)
+    return new Metric({
+      namespace: 'AWS/RDS',
+      metricName: source.cluster,
+      dimensionsMap: { ...watched.cluster },
+      ...common,
+    });
+  if ('anyServer' in source)
+    // Servers join and leave what is asked for; a SCHEMA of one dimension takes each server's own figure alone.
+    return new MathExpression({
+      expression: `SELECT ${statistic === 'Minimum' ? 'MIN' : 'MAX'}(${source.anyServer}) FROM SCHEMA("AWS/RDS", DBInstanceIdentifier)`,
+      usingMetrics: {},
+      period: common.period,
+      label: `${source.anyServer} of the worst server`,
+    }) as IMetric;
   if ('api' in source || 'call' in source)
     return new Metric({
       namespace: 'AWS/ApiGateway',

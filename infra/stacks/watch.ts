@@ -7,6 +7,7 @@ import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import { Topic } from 'aws-cdk-lib/aws-sns';
 import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import type { Construct } from 'constructs';
+import { alarmsOf } from '../alarms.ts';
 import { Alarms, type Watched } from '../constructs/alarms.ts';
 import { Dashboard } from '../constructs/dashboard.ts';
 import { type FunctionRow, functions } from '../functions.ts';
@@ -33,12 +34,14 @@ export class WatchStack extends Stack {
 
     const watched: Watched = {
       proxyName: data.proxy.dbProxyName,
+      cluster: data.cluster.dimension,
       api: { name: endpoint.api.name, stage: endpoint.api.stage.stageName },
       lambdas: new Map([...endpoint.lambdas].map(([name, { lambda }]) => [name, lambda])),
       machines: control.machines,
       firewall: endpoint.firewall.name,
     };
-    const alarms = new Alarms(this, 'Alarms', watched, this.topic(settings.alarmEmail), settings.runbookUrl);
+    const topic = this.topic(settings.alarmEmail);
+    const alarms = new Alarms(this, 'Alarms', alarmsOf(settings), watched, topic, settings.runbookUrl);
     const mcp = endpoint.lambdas.get('mcp')!;
     new Dashboard(this, 'Dashboard', {
       name: this.stackName,

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
-import { beforeAll, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { metricNames, namespace } from '../../functions/lib/health/metrics.ts';
-import { alarms } from '../../infra/alarms.ts';
+import { alarmsOf } from '../../infra/alarms.ts';
 import { type FunctionRow, functions } from '../../infra/functions.ts';
+import { readSettings } from '../../infra/settings.ts';
 import { Assembly } from './assembly.ts';
 import { type Synthesized, synthesize } from './synthesize.ts';
 
@@ -16,6 +17,7 @@ interface Widget {
 
 let deployment: Synthesized;
 let assembly: Assembly;
+const alarms = alarmsOf(readSettings({}));
 beforeAll(() => {
   deployment = synthesize({ alarmEmail: 'ops@example.com' });
   assembly = new Assembly(deployment);
@@ -198,6 +200,53 @@ it('hears of calls that are refused for their number, whoever refuses them but a
   const endpoint = functions.filter(({ plane }) => plane === 'data');
   expect(added.filter(([name]: [string]) => name === 'Throttles')).toHaveLength(endpoint.length);
   expect(added).toContainEqual(['BlockedRequests', 'per-address']);
+});
+
+describe('a server that runs out of something', () => {
+  const alarmsIn = (made: Assembly) =>
+    new Map(
+      made.of('AWS::CloudWatch::Alarm').map(({ properties }) => [properties.AlarmName as string, properties]),
+    );
+
+  it('wakes somebody: the shared cluster by its own figures, those of tenants by the worst of all', () => {
+    const instance = { cluster: { kind: 'instance', storageGb: 200 }, dedicated: { storageGb: 40 } };
+    const made = new Assembly(synthesize(instance));
+    const alarm = alarmsIn(made);
+    const shared = [
+      { Name: 'DBInstanceIdentifier', Value: `<${made.only('AWS::RDS::DBInstance', /./).id}>` },
+    ];
+    expect(alarm.get('tenantry-shared-cpu-high')).toMatchObject({
+      ...{ MetricName: 'CPUUtilization', Dimensions: shared, Statistic: 'Maximum', Period: 60 },
+      ...{ Threshold: 90, EvaluationPeriods: 15, DatapointsToAlarm: 15 },
+    });
+    expect(alarm.get('tenantry-shared-storage-low')).toMatchObject({
+      ...{ MetricName: 'FreeStorageSpace', Dimensions: shared, Statistic: 'Minimum', Period: 300 },
+      ...{ Threshold: 20 * 2 ** 30, ComparisonOperator: 'LessThanThreshold', DatapointsToAlarm: 3 },
+    });
+    expect(alarm.get('tenantry-dedicated-cpu-high')!.Metrics).toMatchObject([
+      {
+        Expression: 'SELECT MAX(CPUUtilization) FROM SCHEMA("AWS/RDS", DBInstanceIdentifier)',
+        Period: 60,
+      },
+    ]);
+    expect(alarm.get('tenantry-dedicated-storage-low')).toMatchObject({
+      Metrics: [
+        {
+          Expression: 'SELECT MIN(FreeStorageSpace) FROM SCHEMA("AWS/RDS", DBInstanceIdentifier)',
+          Period: 300,
+        },
+      ],
+      ...{ Threshold: 2 * 2 ** 30, ComparisonOperator: 'LessThanThreshold' },
+    });
+  });
+
+  it('is not watched for what Aurora has no figure of', () => {
+    const alarm = alarmsIn(assembly);
+    expect(alarm.has('tenantry-shared-storage-low')).toBe(false);
+    expect(alarm.get('tenantry-shared-cpu-high')!.Dimensions).toMatchObject([
+      { Name: 'DBClusterIdentifier' },
+    ]);
+  });
 });
 
 it('runs by the clock what the manifest says, and nothing else', () => {
