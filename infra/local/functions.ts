@@ -1,4 +1,4 @@
-import { createWriteStream, mkdirSync, readdirSync, watch } from 'node:fs';
+import { createWriteStream, mkdirSync, readdirSync, type WriteStream, watch } from 'node:fs';
 import { join } from 'node:path';
 import type { JWK } from 'jose';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
@@ -109,19 +109,28 @@ export function startFunctions(
   folder: string,
   variables: Readonly<Record<string, Readonly<Record<string, string>>>>,
 ): LambdaHost {
-  const logs = join(folder, 'logs');
-  mkdirSync(logs, { recursive: true, mode: 0o700 });
-  const open = (name: string) => createWriteStream(join(logs, `${name}.log`), { flags: 'w', mode: 0o600 });
-  const files = new Map<string, ReturnType<typeof open>>(functions.map(({ name }) => [name, open(name)]));
   return new LambdaHost({
     root,
     // The local cloud installs by itself, while its servers start.
     functions: functions.filter(({ plane }) => plane !== 'deployment'),
     variables: (name) => variables[name] ?? {},
-    log: (name, text) => files.get(name)?.write(text),
+    log: openLogs(join(folder, 'logs')),
     onInitError: (name, error) =>
       console.error(`\n${name} can't be loaded; its calls fail until this is mended:\n${ownLines(error)}\n`),
   });
+}
+
+/** Begins a file for each function; a full disk costs lines, not the cloud: the next line tries again. */
+export function openLogs(folder: string): (name: string, text: string) => void {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const files = new Map<string, WriteStream>();
+  const open = (name: string, flags: 'w' | 'a') => {
+    const file = createWriteStream(join(folder, `${name}.log`), { flags, mode: 0o600 });
+    files.set(name, file);
+    return file.on('error', () => files.delete(name));
+  };
+  for (const { name } of functions) open(name, 'w');
+  return (name, text) => void (files.get(name) ?? open(name, 'a')).write(text);
 }
 
 /** Without the loader's own lines, which hide the one that says where. */

@@ -1,8 +1,9 @@
-import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
-import { watchFunctions } from '../../infra/local/functions.ts';
+import { setTimeout } from 'node:timers/promises';
+import { expect, test, vi } from 'vitest';
+import { openLogs, watchFunctions } from '../../infra/local/functions.ts';
 
 test('an edited tool or migration is noticed, however an editor saves it, and in a folder that did not exist before too; other files are not', async () => {
   const root = await mkdtemp(join(tmpdir(), 'tenantry-watch-'));
@@ -47,5 +48,26 @@ test('an edited tool or migration is noticed, however an editor saves it, and in
   } finally {
     watcher.close();
     await rm(root, { recursive: true });
+  }
+});
+
+test('goes on when a log can’t be written, and writes to it again when it can', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'tenantry-logs-'));
+  const file = join(folder, 'mcp.log');
+  try {
+    // Whatever is written there, the disk is full.
+    await symlink('/dev/full', file);
+    const log = openLogs(folder);
+    for (let line = 0; line < 3; line += 1) {
+      log('mcp', 'lost\n');
+      await setTimeout(20);
+    }
+    await rm(file);
+    await vi.waitFor(async () => {
+      log('mcp', 'kept\n');
+      expect(await readFile(file, 'utf8')).toContain('kept');
+    });
+  } finally {
+    await rm(folder, { recursive: true });
   }
 });
