@@ -17,11 +17,13 @@ export async function askToCancel(catalog: ControlConnection, operationId: strin
   return rowCount === 1;
 }
 
-/** @throws TenantryError `operation_cancelled` once an operator has asked for it */
+/** @throws TenantryError `operation_cancelled` once an operator has asked for it; `operation_ended` when it has ended without us */
 export async function requireWanted(catalog: ControlConnection, operationId: string): Promise<void> {
-  const { rowCount } = await catalog.query(
-    'select from catalog.operations where operation_id = $1 and cancel_asked',
+  const { rows } = await catalog.query(
+    'select state, cancel_asked from catalog.operations where operation_id = $1',
     [operationId],
   );
-  if (rowCount !== 0) throw new TenantryError('operation_cancelled', 'An operator has cancelled it.');
+  const { state, cancel_asked } = rows[0]!;
+  if (state !== 'running') throw new TenantryError('operation_ended', `This operation is ${state} already.`);
+  if (cancel_asked) throw new TenantryError('operation_cancelled', 'An operator has cancelled it.');
 }

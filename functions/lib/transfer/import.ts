@@ -16,7 +16,7 @@ interface Bounds {
   /** All of it has to be done by then, ms. */
   readonly until: number;
   readonly clock: () => number;
-  /** @throws when nobody wants it any more */
+  /** @throws when nobody wants it any more, or its operation has ended */
   wanted(): Promise<void>;
 }
 
@@ -29,7 +29,7 @@ interface Bounds {
  */
 export async function importTables(
   connection: ControlConnection,
-  rows: RowsOf & { readonly strategy: Strategy },
+  rows: RowsOf & { readonly strategy: Strategy; readonly homeId: string },
   store: Store,
   { schemaVersion, tables }: Manifest,
   operationId: string,
@@ -63,6 +63,12 @@ export async function importTables(
       await connection.query('rollback');
       return undefined;
     }
+    // Writes to the home as a call does: whoever closes or moves it waits for our end. What is `wanted` is asked after this, so
+    // that an import whose operation has ended comes before it or not at all.
+    await connection.query(
+      'select pg_advisory_xact_lock_shared(lock_key) from tenancy.homes where home_id = $1',
+      [rows.homeId],
+    );
     await connection.query('set local role none');
     /** So that a statement ends before the function does. */
     const inTime = async () => {
