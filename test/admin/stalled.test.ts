@@ -9,7 +9,7 @@ import { createWorkflows } from '../../functions/lib/aws/step-functions.ts';
 import { provisionCanary } from '../../functions/lib/health/canaries.ts';
 import { abandon, compensate } from '../../functions/lib/lifecycle/compensate.ts';
 import { provisionSteps } from '../../functions/lib/lifecycle/provision.ts';
-import { runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
+import { operationLock, runStep, type StepEvent } from '../../functions/lib/lifecycle/step.ts';
 import { transferKinds, transferSteps } from '../../functions/lib/lifecycle/transfer.ts';
 import { functions } from '../../infra/functions.ts';
 import { machineSubstitutions } from '../../infra/local/emulator/lambda-invoke.ts';
@@ -17,7 +17,7 @@ import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/s
 import { FunctionError } from '../../infra/local/lambda/environment.ts';
 import { loadMachines } from '../../infra/local/state-machines/definition.ts';
 import { lifecycleOf } from '../lib/lifecycle/support.ts';
-import { type AdminWorld, startAdmin } from './support.ts';
+import { type AdminWorld, code, startAdmin } from './support.ts';
 
 /** Operations whose state machine was killed, by those who look. The machines run; the functions are the steps, in-process. */
 let admin: AdminWorld;
@@ -86,8 +86,7 @@ async function killedAt(step: string, machine: string, begin: () => Promise<stri
   const operation = await begin();
   await reached;
   held = undefined;
-  const arn = `${emulator.executions!.machineArn(machine).replace(':stateMachine:', ':execution:')}:${operation}`;
-  await new SFNClient({}).send(new StopExecutionCommand({ executionArn: arn, error: 'Killed' }));
+  await stop(machine, operation);
   for (const statement of [
     "update catalog.operations set started_at = started_at - interval '1 minute' where operation_id = $1",
     `update catalog.operation_steps set started_at = started_at - interval '1 minute', finished_at = finished_at - interval '1 minute'
@@ -95,6 +94,11 @@ async function killedAt(step: string, machine: string, begin: () => Promise<stri
   ])
     await admin.world.asProvisioner('catalog', (catalog) => catalog.query(statement, [operation]));
   return operation;
+}
+
+async function stop(machine: string, execution: string): Promise<void> {
+  const arn = `${emulator.executions!.machineArn(machine).replace(':stateMachine:', ':execution:')}:${execution}`;
+  await new SFNClient({}).send(new StopExecutionCommand({ executionArn: arn, error: 'Killed' }));
 }
 
 const show = async (operation: string) => (await admin.ask('GET', `/operations/${operation}`)).body;
@@ -202,4 +206,32 @@ it('shows an attempt whose process died as failed, once another has begun or the
   await run("update catalog.operations set state = 'failed', finished_at = now() where operation_id = $1");
   expect(await attempts()).toEqual(['failed', 'failed']);
   expect((await show(id)).steps[0].reason).toBe('Its process ended before it had an answer.');
+});
+
+it('does not end an operation whose step is at work, whatever became of its machines', async () => {
+  const begin = (to: string) =>
+    admin.ask('POST', '/tenants/rls-a/export', { to: pathToFileURL(join(folder, to)).href });
+  const operation = await killedAt(
+    'exportTenant',
+    'export-tenant',
+    async () => (await begin('three')).body.operation.id,
+  );
+  // The last execution is stopped too, before it has recorded anything.
+  const reached = new Promise<void>((resolve) => {
+    held = { step: 'recordFailure', reached: resolve };
+  });
+  const { sql, values } = operationLock(operation);
+  await admin.world.asProvisioner('catalog', async (step) => {
+    await step.query(`select pg_advisory_lock(${sql})`, values);
+    expect((await show(operation)).state).toBe('running');
+    await reached;
+    held = undefined;
+    await stop('export-tenant', `${operation}-end`);
+    expect((await show(operation)).state).toBe('running');
+    expect(code(await begin('four'))).toEqual([409, 'operation_running']);
+  });
+  expect(await show(operation)).toMatchObject({
+    state: 'failed',
+    reason: expect.stringContaining('was stopped'),
+  });
 });

@@ -4,6 +4,7 @@ import { changeTenantStatus } from '../catalog/tenants.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { endOperation, type Operation, type OperationKind, readOperation } from '../lifecycle/operations.ts';
+import { operationLock } from '../lifecycle/step.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import type { OperationView } from './operations.ts';
 
@@ -54,13 +55,17 @@ async function endIfStalled(admin: Admin, view: OperationView, now: number): Pro
     return true;
   }
   if (taken === 'runs') return false;
-  await withCatalog(admin, async (catalog) => {
+  return withCatalog(admin, async (catalog) => {
+    // A function outlives its execution: a step that is at work could still do what another operation then does not expect.
+    const lock = operationLock(view.id);
+    const { rows } = await catalog.query(`select pg_try_advisory_lock(${lock.sql}) as got`, lock.values);
+    if (!rows[0]!.got || (await readOperation(catalog, view.id)).state !== 'running') return false;
     if (operation.kind === 'provision')
       await changeTenantStatus(catalog, operation.tenant, ['provisioning'], 'failed');
     const both = `${reason} ${remedies[operation.kind]}`;
     await endOperation(catalog, view.id, { state: 'failed', step: failedStep, reason: both });
+    return true;
   });
-  return true;
 }
 
 /** What the operator does about an operation that nobody works on any more. */
