@@ -47,13 +47,23 @@ describe('creating a tenant again, with something else', () => {
     const slug = fresh();
     const wrong = { slug, tier: 'pro', externalId: 'org-wrong' };
     const first = await create(wrong);
+    const newKey = { name: 'agent', scopes: ['notes:read'], days: 1 };
+    const key = await ask('POST', `/tenants/${slug}/keys`, newKey);
+    const keys = async () => (await ask('GET', `/tenants/${slug}/keys`)).body.keys;
     await ended(first.body.operation.id);
+    // The same again: it is still whose it was.
+    await ended((await create(wrong)).body.operation.id);
+    expect(await keys()).toMatchObject([{ id: key.body.id, revokedAt: null }]);
     const second = await create({ ...wrong, externalId: 'org-meant' });
     expect(second.body.tenant).toMatchObject({ issuer, externalId: 'org-meant' });
+    expect(await keys()).toMatchObject([{ id: key.body.id, revokedAt: expect.any(String) }]);
+    const third = await ask('POST', `/tenants/${slug}/keys`, newKey);
     const other = await create({ slug: fresh(), tier: 'starter', externalId: 'org-wrong' });
     expect(other.status).toBe(201);
     await ended(second.body.operation.id);
     expect(code(await create(wrong))).toEqual([409, 'name_taken']);
+    // What is refused changes nothing.
+    expect((await keys()).find(({ id }: { id: string }) => id === third.body.id).revokedAt).toBeNull();
   });
 
   it('many at once: what runs is what the tenant is recorded as', async () => {

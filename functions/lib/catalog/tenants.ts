@@ -31,8 +31,12 @@ export async function recordTenant(catalog: Catalog, tenant: NewTenant): Promise
       'slug_invalid',
       `The slug can't be used: ${slug.error.issues.map((i) => i.message).join('; ')}.`,
     );
+  // Keys of whoever it was to be do not speak for whoever it becomes.
   await catalog.query(
-    `insert into catalog.tenants as t (slug, tier, strategy, issuer, external_id) values ($1, $2, $3, $4, $5)
+    `with other as (select tenant_id from catalog.tenants where slug = $1 and status in ('provisioning', 'failed')
+                       and (issuer, external_id) is distinct from ($4::text, $5::text)),
+          revoked as (update catalog.api_keys k set revoked_at = coalesce(k.revoked_at, now()) from other o where k.tenant_id = o.tenant_id)
+     insert into catalog.tenants as t (slug, tier, strategy, issuer, external_id) values ($1, $2, $3, $4, $5)
      on conflict (slug) do update set tier = excluded.tier, strategy = excluded.strategy, issuer = excluded.issuer,
        external_id = excluded.external_id, updated_at = now() where t.status in ('provisioning', 'failed')`,
     [slug.data, tenant.tier, tenant.strategy, tenant.issuer ?? null, tenant.externalId ?? null],
