@@ -51,6 +51,8 @@ describe('creating a tenant again, with something else', () => {
     const key = await ask('POST', `/tenants/${slug}/keys`, newKey);
     const keys = async () => (await ask('GET', `/tenants/${slug}/keys`)).body.keys;
     await ended(first.body.operation.id);
+    const { run } = (await ask('GET', `/tenants/${slug}/why`)).body;
+    expect(run[0]).toContain(`--strategy schema --issuer ${issuer} --external-id org-wrong --wait`);
     // The same again: it is still whose it was.
     await ended((await create(wrong)).body.operation.id);
     expect(await keys()).toMatchObject([{ id: key.body.id, revokedAt: null }]);

@@ -152,7 +152,7 @@ const lastMove = (admin: Admin, slug: string): Promise<MoveView | undefined> =>
 /** What begins an operation anew, as it was asked for. */
 async function commandOf(
   admin: Admin,
-  { slug, tier, strategy, home }: TenantView,
+  { slug, tier, strategy, home, issuer, externalId }: TenantView,
   view: OperationView | null | undefined,
 ): Promise<string> {
   const operation = view && (await withCatalog(admin, (catalog) => readOperation(catalog, view.id)));
@@ -167,5 +167,12 @@ async function commandOf(
   // Nobody else may make one.
   if (isCanarySlug(slug)) return `${tenants} health`;
   const placed = operation?.kind === 'provision' ? where(strategy, operation.input.placement) : '';
-  return `${tenants} create ${slug} --tier ${tier} --strategy ${strategy}${placed} --wait`;
+  // Left out, it would become a tenant that any issuer may name.
+  const whose = Object.entries({ issuer, 'external-id': externalId })
+    .flatMap(([option, value]) => (value === null ? [] : ` --${option} ${word(value)}`))
+    .join('');
+  return `${tenants} create ${slug} --tier ${tier} --strategy ${strategy}${placed}${whose} --wait`;
 }
+
+/** As a shell reads it. */
+const word = (text: string) => (/^[\w.:/@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
