@@ -199,6 +199,9 @@ describe('looking', () => {
     ['GET', '/', 404],
     ['GET', '/tenants/', 404],
     ['GET', '/tenants/%E0%A4%A', 404],
+    // Another spelling would pass a policy that denies this one.
+    ['GET', '/tenants/rls-a/%77hy', 404],
+    ['GET', '/tenants/rls%2Da', 404],
     ['DELETE', '/tenants/rls-a', 405],
     ['GET', '/tenants/rls-a/suspend', 405],
   ])('%s %s is %i', async (method, path, status) => {

@@ -57,9 +57,10 @@ async function answer(
   admin: () => Promise<Admin>,
   event: Parameters<typeof answerAdmin>[1],
 ): Promise<AdminAnswer> {
-  const parts = segments(event.path);
+  // As it was sent: nothing here needs another spelling, and a policy that allows or denies a path sees only one.
+  const parts = event.path.split('/').slice(1);
   const here = adminRoutes.flatMap((route) => {
-    const params = parts && match(route.path, parts);
+    const params = match(route.path, parts);
     return params ? [{ route, params }] : [];
   });
   if (here.length === 0) return refusal(404, 'not_found', 'The admin API has no such path.');
@@ -72,14 +73,6 @@ async function answer(
     body: json(event),
     idempotencyKey: idempotencyKey(event.headers ?? {}),
   });
-}
-
-function segments(path: string): string[] | undefined {
-  try {
-    return path.split('/').slice(1).map(decodeURIComponent);
-  } catch {
-    return undefined;
-  }
 }
 
 function match(path: string, parts: readonly string[]): string[] | undefined {
