@@ -110,6 +110,8 @@ describe('creating a tenant', () => {
     ['an unknown tier', { slug: 'nobody', tier: 'gold' }],
     ['an unknown member', { slug: 'nobody', tier: 'starter', status: 'active' }],
     ['a placement on shared tables', { slug: 'nobody', tier: 'starter', placement: 'dedicated' }],
+    ['an external id that no token can say', { slug: 'nobody', tier: 'starter', externalId: 'org\ud800' }],
+    ['a NUL', { slug: 'nobody', tier: 'starter', externalId: 'org\0' }],
   ])('refuses %s, and makes nothing', async (_, body) => {
     expect(code(await ask('POST', '/tenants', body))).toEqual([400, 'invalid_request']);
     expect(code(await ask('GET', '/tenants/nobody'))).toEqual([404, 'unknown_tenant']);
@@ -193,6 +195,11 @@ describe('looking', () => {
     expect((await ask('GET', `/operations/${made.operation.id}`)).body).toEqual(made.operation);
     expect(code(await ask('GET', `/operations/${randomUUID()}`))).toEqual([404, 'unknown_operation']);
     expect(code(await ask('GET', '/operations/1'))).toEqual([404, 'unknown_operation']);
+  });
+
+  it('takes a NUL for the caller’s fault', async () => {
+    const answer = await ask('GET', '/tenants', undefined, {}, { after: '\0' });
+    expect(code(answer)).toEqual([400, 'invalid_request']);
   });
 
   it.each([

@@ -99,6 +99,8 @@ function idempotencyKey(headers: Readonly<Record<string, string | undefined>>): 
 }
 
 function failed(error: unknown, onFault: (error: unknown) => void): AdminAnswer {
+  if ((error as { code?: unknown }).code === '22021')
+    return refusal(400, 'invalid_request', 'A text of this request has a NUL in it.');
   const status = error instanceof TenantryError ? statusOf[error.code] : undefined;
   if (status === undefined || error instanceof RetryableError) onFault(error);
   const { code } = (error instanceof ConnectFailure ? error.cause : error) as { code?: unknown };

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { identifier } from '../auth/claims.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import type { Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
@@ -23,7 +24,12 @@ export const newTenant = z.strictObject({
   tier: z.enum(tiers),
   strategy: z.enum(strategies).optional(),
   placement: z.enum(['dedicated', 'shared-cluster']).optional(),
-  externalId: z.string().min(1).max(200).optional(),
+  externalId: z
+    .string()
+    .max(200)
+    // As a token's claim has to be: what no token can say would be nobody's.
+    .refine((id) => identifier(id) !== undefined, 'must be one line of text')
+    .optional(),
   issuer: z.url().optional(),
 });
 export type NewTenantBody = z.output<typeof newTenant>;
