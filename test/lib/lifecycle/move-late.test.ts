@@ -61,18 +61,22 @@ it('a late end of a move leaves the log of the next one alone', async () => {
   });
 }, 60_000);
 
-/** With secrets that are not found before `until`: an attempt stands still at its start, or once a login has its password. */
-const stalling = (until: Promise<void>, at: 'find' | 'create'): Mover => {
+/** With secrets that are not found before `until`: an attempt stands still at its start, or once a login has its password, and says so. */
+const stalling = (until: Promise<void>, at: 'find' | 'create', stands: () => void): Mover => {
   const mover = moverOf(world);
   const { secrets } = mover.plane;
+  const stand = () => {
+    stands();
+    return until;
+  };
   const slow = {
     async find(name: string) {
-      if (at === 'find') await until;
+      if (at === 'find') await stand();
       return secrets.find(name);
     },
     read: secrets.read.bind(secrets),
     async create(name: string, value: string) {
-      if (at === 'create') await until;
+      if (at === 'create') await stand();
       return secrets.create(name, value);
     },
     remove: secrets.remove.bind(secrets),
@@ -91,14 +95,15 @@ it.each([
     const before = await inventory(world);
     const operation = await begin(world, tenant.slug, to);
     const { promise: until, resolve: goOn } = Promise.withResolvers<void>();
+    const { promise: stood, resolve: stands } = Promise.withResolvers<void>();
     await world.asProvisioner('catalog', async (catalog) => {
       const late = moveSteps.prepare(
-        stalling(until, at),
+        stalling(until, at, stands),
         catalog,
         await operationOf(catalog, operation, 'move'),
       );
       const ended = expect(late).rejects.toMatchObject({ code: 'operation_ended' });
-      await new Promise((resolve) => setTimeout(resolve, 1_000));
+      await stood;
       await step(world, operation, 'cancel', { failedStep: 'prepare' });
       expect((await operationState(world, operation)).state).toBe('failed');
       goOn();

@@ -7,7 +7,7 @@ import { readHistory } from '../../../functions/lib/migrations/history.ts';
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { onboard } from '../../../infra/local/onboard.ts';
 import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
-import { migrate as migrateAll } from '../lifecycle/migrate.support.ts';
+import { migrate as migrateAll, request } from '../lifecycle/migrate.support.ts';
 import { atHome, begin, homeOf, moverOf } from '../lifecycle/move.support.ts';
 import { migrate, targetOf } from './target.ts';
 
@@ -85,7 +85,8 @@ it.each(strategies)('mends a rule that the rows of a tenant refuse: %s', async (
   const tenant = world.tenants[strategy].b;
   await world.database(tenant).query("insert into notes (body) values ('longer than that')");
   const before = { ...world.release, home: [...releaseWith(same).home, ...mended] };
-  const failed = await migrateAll(world, { ...before, home: [...before.home, wrong] });
+  const empty = request({ canaries: [world.tenants.schema.a.slug] });
+  const failed = await migrateAll(world, { ...before, home: [...before.home, wrong] }, empty);
   expect(failed.state).toBe('failed');
   expect(failed.targets).toContainEqual(expect.objectContaining({ state: 'done' }));
 
