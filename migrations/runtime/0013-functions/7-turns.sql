@@ -152,39 +152,45 @@ begin
 end
 $$;
 
+-- A home's own functions.
+create or replace function tenancy.functions_in(home_schema name) returns oid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+begin
+  return array(
+    select d.objid from pg_depend d
+     where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass);
+end
+$$;
+
 -- What has changed tables in one tenant's turn. It changed them for all: that tenant's rows may have said so (`if not exists (select …)`),
 -- or been put into the text of what it runs. What is added, and is the same whoever's turn it is, is nobody's.
 create or replace function tenancy.audit_turn(statement text, home_schema name, places jsonb) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
   now_at constant jsonb := tenancy.places_of_rows(home_schema);
+  functions constant oid[] := tenancy.functions_in(home_schema);
   -- Any EXECUTE but of one constant, in quotes, in the quotes of a block in quotes, or in dollars.
   puts_together constant text := '\mexecute\M(?!\s+(function|procedure)\M)(?!\s*(''([^'']|'''')*''|''''[^'']*''''|\$\w*\$[^$]*\$\w*\$)\s*(;|using\M|into\M))';
 begin
   if exists (select from jsonb_each_text(places) p where p.value is distinct from now_at ->> p.key) then
     raise exception 'something that all share is dropped, emptied, renamed or rewritten in one tenant''s turn' using errcode = 'TN012';
   end if;
-  if statement ~* puts_together or exists (
-       select from pg_depend d join pg_proc p on p.oid = d.objid
-        where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass
-          and p.prosrc ~* puts_together) then
+  if statement ~* puts_together
+    or exists (select from pg_proc p where p.oid = any (functions) and p.prosrc ~* puts_together) then
     raise exception 'a text that is put together changes what all share, in one tenant''s turn' using errcode = 'TN012';
   end if;
 end
 $$;
 
--- Whether plans in this home may hold an answer: a function that is called IMMUTABLE is computed when they are made. One that neither has
--- statements nor names another function knows nothing of rows, and plans are kept: to make them anew costs more than most turns.
-create or replace function tenancy.may_keep_answers(home_schema name) returns boolean
+-- Whether plans may hold an answer of one of these functions: one that is called IMMUTABLE is computed when they are made. One that neither
+-- has statements nor names another knows nothing of rows, and plans are kept: to make them anew costs more than most turns.
+create or replace function tenancy.may_keep_answers(functions oid[]) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 begin
   return exists (
-    with function as materialized (
-      select p.oid, p.proname, p.prosrc, p.provolatile
-        from pg_depend d join pg_proc p on p.oid = d.objid
-       where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass
-    )
+    with function as materialized (select p.oid, p.proname, p.prosrc, p.provolatile from pg_proc p where p.oid = any (functions))
     select from function f
      where f.provolatile = 'i'
        and (tenancy.has_statements(f.oid)
@@ -193,29 +199,33 @@ begin
 end
 $$;
 
--- Not all: the migrator's own sees what the file deletes.
-create or replace function tenancy.close_cursors(but name[]) returns void
+-- Cursors and prepared statements but these: what a turn has left, whose rows or text may hold a value. The migrator's own cursor sees
+-- what the file deletes.
+create or replace function tenancy.forget_all_but(cursors text[], prepared text[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-  cursor name;
+  forgets text;
 begin
-  foreach cursor in array array(select c.name from pg_cursors c where c.name <> all (but)) loop
-    execute format('close %I', cursor);
+  foreach forgets in array array(
+    select format('close %I', c.name) from pg_cursors c where c.name <> all (cursors)
+    union all
+    select format('deallocate %I', p.name) from pg_prepared_statements p where p.name <> all (prepared))
+  loop
+    execute forgets;
   end loop;
 end
 $$;
 
--- Settings of their own that functions of a home write: `set_config('app.last', …)`, or `'set app.last = …'` behind EXECUTE. What one
+-- Settings of their own that these functions write: `set_config('app.last', …)`, or `'set app.last = …'` behind EXECUTE. What one
 -- tenant's turn leaves there is the next one's.
-create or replace function tenancy.settings_kept(home_schema name) returns text[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+create or replace function tenancy.settings_kept(functions oid[]) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return array(
     select distinct lower(m.name[1])
-      from pg_depend d join pg_proc p on p.oid = d.objid
+      from pg_proc p
      cross join lateral regexp_matches(p.prosrc, '(?:set_config\s*\(\s*''|''\s*set\s+(?:(?:local|session)\s+)?)(?!tenancy\.)([a-z_]\w*(?:\.[a-z_]\w*)+)', 'gi') m(name)
-     where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass);
+     where p.oid = any (functions));
 end
 $$;
 
@@ -229,32 +239,17 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
   select set_config(u.name, u.value, true) from unnest(settings, kept) u(name, value) where coalesce(current_setting(u.name, true), '') <> u.value
 $$;
 
--- Functions of a home that set a sequence, and whose name the statement has.
-create or replace function tenancy.sets_sequences(statement text, home_schema name) returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+-- Whether one of these functions sets a sequence, and the statement has its name.
+create or replace function tenancy.sets_sequences(statement text, functions oid[]) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return exists (
-    select from pg_depend d join pg_proc p on p.oid = d.objid
-     where d.refclassid = 'pg_namespace'::regclass and d.refobjid = to_regnamespace(quote_ident(home_schema)) and d.classid = 'pg_proc'::regclass
-       and p.prosrc ~* '\msetval\M' and strpos(lower(statement), lower(p.proname)) > 0);
-end
-$$;
-
--- All but these: the text of one that a turn has prepared may hold a value.
-create or replace function tenancy.forget_prepared(but text[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare
-  prepared text;
-begin
-  foreach prepared in array array(select p.name from pg_prepared_statements p where p.name <> all (but)) loop
-    execute format('deallocate %I', prepared);
-  end loop;
+    select from pg_proc p
+     where p.oid = any (functions) and p.prosrc ~* '\msetval\M' and strpos(lower(statement), lower(p.proname)) > 0);
 end
 $$;
 
 grant execute on function tenancy.tenants_in(name), tenancy.prepare_tables(name, boolean, boolean), tenancy.rows_without_tenant(name),
-  tenancy.deferred_triggers(name), tenancy.policies_made(), tenancy.catalogs_changed(), tenancy.places_of_rows(name),
-  tenancy.audit_turn(text, name, jsonb), tenancy.may_keep_answers(name), tenancy.close_cursors(name[]), tenancy.settings_kept(name),
-  tenancy.values_of(text[]), tenancy.set_again(text[], text[]), tenancy.sets_sequences(text, name), tenancy.forget_prepared(text[])
-  to tenancy_owner;
+  tenancy.deferred_triggers(name), tenancy.policies_made(), tenancy.catalogs_changed(), tenancy.places_of_rows(name), tenancy.functions_in(name),
+  tenancy.audit_turn(text, name, jsonb), tenancy.may_keep_answers(oid[]), tenancy.forget_all_but(text[], text[]), tenancy.settings_kept(oid[]),
+  tenancy.values_of(text[]), tenancy.set_again(text[], text[]), tenancy.sets_sequences(text, oid[]) to tenancy_owner;

@@ -51,10 +51,11 @@ language plpgsql security definer as $$
 declare
   deferred constant text := tenancy.deferred_triggers(home_schema);
   written constant bigint := tenancy.rows_without_tenant(home_schema);
-  cursors constant name[] := array(select c.name from pg_catalog.pg_cursors c);
+  cursors constant text[] := array(select c.name from pg_catalog.pg_cursors c);
   prepared constant text[] := array(select p.name from pg_catalog.pg_prepared_statements p);
-  keeps_answers constant boolean := tenancy.may_keep_answers(home_schema);
-  settings constant text[] := tenancy.settings_kept(home_schema);
+  functions constant pg_catalog.oid[] := tenancy.functions_in(home_schema);
+  keeps_answers constant boolean := tenancy.may_keep_answers(functions);
+  settings constant text[] := tenancy.settings_kept(functions);
   kept constant text[] := tenancy.values_of(settings);
   tenant text;
   places jsonb;
@@ -64,7 +65,7 @@ begin
   if statement operator(pg_catalog.~*) '\mset_config\M|''\s*set\s+((local|session)\s+)?[a-z_]\w*\.' then
     raise exception 'set_config runs for one tenant after the other' using errcode = 'TN012';
   end if;
-  if statement operator(pg_catalog.~*) '\msetval\M' or tenancy.sets_sequences(statement, home_schema) then
+  if statement operator(pg_catalog.~*) '\msetval\M' or tenancy.sets_sequences(statement, functions) then
     raise exception 'setval runs for one tenant after the other' using errcode = 'TN012';
   end if;
   -- What an ALTER TABLE fails by quotes anybody's rows.
@@ -92,11 +93,9 @@ begin
     if settings operator(pg_catalog.<>) '{}' then
       perform tenancy.set_again(settings, kept);
     end if;
-    if exists (select from pg_catalog.pg_cursors c where c.name operator(pg_catalog.<>) all (cursors)) then
-      perform tenancy.close_cursors(cursors);
-    end if;
-    if exists (select from pg_catalog.pg_prepared_statements p where p.name operator(pg_catalog.<>) all (prepared)) then
-      perform tenancy.forget_prepared(prepared);
+    if exists (select from pg_catalog.pg_cursors c where c.name operator(pg_catalog.<>) all (cursors))
+      or exists (select from pg_catalog.pg_prepared_statements p where p.name operator(pg_catalog.<>) all (prepared)) then
+      perform tenancy.forget_all_but(cursors, prepared);
     end if;
     if tenancy.catalogs_changed() operator(pg_catalog.<>) made then
       if tenancy.policies_made() operator(pg_catalog.>) policies then
