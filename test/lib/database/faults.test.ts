@@ -4,7 +4,7 @@ import { openTenantDatabase } from '../../../functions/lib/database/tenant-datab
 import type { CallLimits } from '../../../functions/lib/database/types.ts';
 import { TenantryError } from '../../../functions/lib/errors.ts';
 import { startProxy, type WatchingProxy } from './support/proxy.ts';
-import { limits, routeTo, startServer, type TestServer } from './support/server.ts';
+import { closeGate, failure, gate, limits, routeTo, startServer, type TestServer } from './support/server.ts';
 
 let server: TestServer;
 let proxy: WatchingProxy;
@@ -33,11 +33,6 @@ afterEach(async () => {
 
 const open = (changes: Partial<CallLimits> = {}) =>
   openTenantDatabase(routeTo(server.endpoint({ port: proxy.port })), limits(changes), pools);
-const failure = (promise: Promise<unknown>) =>
-  promise.then(
-    () => expect.fail('it succeeded'),
-    (error: TenantryError) => error,
-  );
 const settle = (ms = 20) => new Promise((resolve) => setTimeout(resolve, ms));
 const running = () =>
   server.admin(async (admin) => {
@@ -49,22 +44,6 @@ const running = () =>
 const untilRunning = async (query: string) => {
   while (!(await running()).some((session) => session.query.includes(query))) await settle();
 };
-/** Statements that wait for it go on when it opens, and not before: so that a fault meets them in the middle. */
-const closeGate = async () => {
-  const closed = Promise.withResolvers<void>();
-  const opened = Promise.withResolvers<void>();
-  const session = server.admin(async (admin) => {
-    await admin.query('select pg_advisory_lock(1)');
-    closed.resolve();
-    await opened.promise;
-  });
-  await closed.promise;
-  return async () => {
-    opened.resolve();
-    await session;
-  };
-};
-const gate = 'pg_advisory_xact_lock(1)';
 const untilQuiet = async () => {
   while ((await running()).length > 0) await settle();
 };
@@ -136,7 +115,7 @@ describe('an aborted call', () => {
   test('that was writing does not know whether it has', async () => {
     const abort = new AbortController();
     const db = open({ signal: abort.signal });
-    const openGate = await closeGate();
+    const openGate = await closeGate(server);
     const failed = failure(db.query(`insert into items (id) select 1 from ${gate}`));
     await untilRunning(gate);
     abort.abort();
@@ -174,7 +153,7 @@ describe('an aborted call', () => {
 
 describe('a connection that is lost', () => {
   test('during a read is replaced, and the read is done again', async () => {
-    const openGate = await closeGate();
+    const openGate = await closeGate(server);
     const read = open({ mode: 'r' }).query(`select 'again' as word from ${gate}`);
     await untilRunning(gate);
     proxy.cut();
@@ -183,7 +162,7 @@ describe('a connection that is lost', () => {
   });
 
   test('twice during a read makes it unavailable', async () => {
-    const openGate = await closeGate();
+    const openGate = await closeGate(server);
     const read = failure(open({ mode: 'r' }).query(`select from ${gate}`));
     await untilRunning(gate);
     proxy.cut();
@@ -196,7 +175,7 @@ describe('a connection that is lost', () => {
   });
 
   test('during a write leaves the outcome unknown, and is never written again', async () => {
-    const openGate = await closeGate();
+    const openGate = await closeGate(server);
     const write = failure(open().query(`insert into items (id) select 1 from ${gate}`));
     await untilRunning(gate);
     proxy.cut();
@@ -207,7 +186,7 @@ describe('a connection that is lost', () => {
   });
 
   test('before COMMIT was sent has changed nothing', async () => {
-    const openGate = await closeGate();
+    const openGate = await closeGate(server);
     const insert = `insert into items (id) select 1 from ${gate}`;
     const inTransaction = failure(open().transaction((tx) => tx.query(insert)));
     await untilRunning(gate);
@@ -219,7 +198,7 @@ describe('a connection that is lost', () => {
   });
 
   test('before COMMIT was sent lets a write be done again, where the steps go one by one', async () => {
-    const openGate = await closeGate();
+    const openGate = await closeGate(server);
     const write = open({ roundTrips: 'four' }).query(`insert into items (id) select 1 from ${gate}`);
     await untilRunning(gate);
     proxy.cut();
@@ -237,7 +216,7 @@ describe('a connection that is lost', () => {
   });
 
   test('during a write, by a server that says so, lets the write be done again: it had not come to COMMIT', async () => {
-    const openGate = await closeGate();
+    const openGate = await closeGate(server);
     const write = open().query(`insert into items (id) select 1 from ${gate}`);
     await untilRunning(gate);
     await server.admin((admin) =>

@@ -8,7 +8,7 @@ import {
 } from '../../../functions/lib/database/pools.ts';
 import { openTenantDatabase } from '../../../functions/lib/database/tenant-database.ts';
 import type { Endpoint } from '../../../functions/lib/database/types.ts';
-import { limits, routeTo, startServer, type TestServer } from './support/server.ts';
+import { failure, limits, routeTo, startServer, type TestServer } from './support/server.ts';
 
 let server: TestServer;
 const opened: ConnectionPools[] = [];
@@ -29,11 +29,6 @@ function createPools(changes: Partial<PoolLimits> = {}): ConnectionPools {
 const never = new AbortController().signal;
 const app = () => server.endpoint();
 const other = () => server.endpoint({ login: 'other' });
-const failure = (promise: Promise<unknown>) =>
-  promise.then(
-    () => expect.fail('it succeeded'),
-    (error) => error,
-  );
 /** Lets everything that is already decided happen. */
 const settle = () => new Promise((resolve) => setTimeout(resolve, 20));
 const sessions = (login: string) =>

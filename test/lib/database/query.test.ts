@@ -4,10 +4,11 @@ import { type ConnectionPools, createConnectionPools } from '../../../functions/
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { openTenantDatabase } from '../../../functions/lib/database/tenant-database.ts';
 import type { CallLimits } from '../../../functions/lib/database/types.ts';
-import { QueryError, ResultTooLargeError, type TenantryError } from '../../../functions/lib/errors.ts';
+import { QueryError, ResultTooLargeError } from '../../../functions/lib/errors.ts';
 import { startProxy, type WatchingProxy } from './support/proxy.ts';
 import {
   acme,
+  failure,
   globex,
   limits,
   routeTo,
@@ -40,11 +41,6 @@ beforeEach(async () => {
 
 const open = (changes: Partial<CallLimits> = {}, tenant: StandInTenant = acme) =>
   openTenantDatabase(routeTo(server.endpoint({ port: proxy.port }), tenant), limits(changes), pools);
-const failure = (promise: Promise<unknown>) =>
-  promise.then(
-    () => expect.fail('it succeeded'),
-    (error: TenantryError) => error,
-  );
 const idleAndClean = async () => {
   expect(pools.gauges()).toMatchObject({ idle: 1, inUse: 0, waiting: 0 });
   proxy.reset();

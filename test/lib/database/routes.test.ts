@@ -3,7 +3,7 @@ import { type ConnectionPools, createConnectionPools } from '../../../functions/
 import { openTenantDatabase } from '../../../functions/lib/database/tenant-database.ts';
 import type { CallLimits, FindPassage } from '../../../functions/lib/database/types.ts';
 import { RetryableError, TenantryError } from '../../../functions/lib/errors.ts';
-import { acme, limits, routeTo, startServer, type TestServer } from './support/server.ts';
+import { acme, failure, limits, routeTo, startServer, type TestServer } from './support/server.ts';
 
 let server: TestServer;
 let pools: ConnectionPools;
@@ -18,12 +18,6 @@ afterAll(async () => {
 });
 const home = (change: string) => server.admin((admin) => admin.query(`update tenancy.homes set ${change}`));
 beforeEach(() => home("epoch = 1, state = 'open'"));
-
-const failure = (promise: Promise<unknown>) =>
-  promise.then(
-    () => expect.fail('it succeeded'),
-    (error: TenantryError) => error,
-  );
 
 /** Both ways of using a tenant's database, since both have to get in. */
 const uses = {

@@ -2,9 +2,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type ConnectionPools, createConnectionPools } from '../../../functions/lib/database/pools.ts';
 import { openTenantDatabase } from '../../../functions/lib/database/tenant-database.ts';
 import type { CallLimits, TenantTransaction } from '../../../functions/lib/database/types.ts';
-import type { TenantryError } from '../../../functions/lib/errors.ts';
 import { startProxy, type WatchingProxy } from './support/proxy.ts';
-import { limits, routeTo, startServer, type TestServer } from './support/server.ts';
+import { failure, limits, routeTo, startServer, type TestServer } from './support/server.ts';
 
 let server: TestServer;
 let proxy: WatchingProxy;
@@ -26,11 +25,6 @@ beforeEach(async () => {
 
 const open = (changes: Partial<CallLimits> = {}) =>
   openTenantDatabase(routeTo(server.endpoint({ port: proxy.port })), limits(changes), pools);
-const failure = (promise: Promise<unknown>) =>
-  promise.then(
-    () => expect.fail('it succeeded'),
-    (error: TenantryError) => error,
-  );
 const insert = (tx: TenantTransaction, id: number) => tx.query('insert into items (id) values ($1)', [id]);
 const ids = async () =>
   (await open().query<{ id: number }>('select id from items order by id')).rows.map(({ id }) => id);

@@ -1,8 +1,10 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import { type ControlConnection, withConnection } from '../../../../functions/lib/database/connect.ts';
 import type { CallLimits, Endpoint, FindPassage } from '../../../../functions/lib/database/types.ts';
+import type { TenantryError } from '../../../../functions/lib/errors.ts';
 import { stablePort } from '../../../../infra/local/ports.ts';
 import { type PostgresServer, postgresBase, startPostgres } from '../../../../infra/local/postgres.ts';
 
@@ -135,3 +137,28 @@ export const limits = (changes: Partial<CallLimits> = {}): CallLimits => ({
   roundTrips: 'one',
   ...changes,
 });
+
+/** What it fails with. */
+export const failure = (promise: Promise<unknown>): Promise<TenantryError> =>
+  promise.then(
+    () => expect.fail('it succeeded'),
+    (error) => error,
+  );
+
+/** Statements that wait for it go on when it opens, and not before: so that a fault meets them in the middle. */
+export async function closeGate(server: TestServer): Promise<() => Promise<void>> {
+  const closed = Promise.withResolvers<void>();
+  const opened = Promise.withResolvers<void>();
+  const session = server.admin(async (admin) => {
+    await admin.query('select pg_advisory_lock(1)');
+    closed.resolve();
+    await opened.promise;
+  });
+  await closed.promise;
+  return async () => {
+    opened.resolve();
+    await session;
+  };
+}
+/** What a statement calls to wait for it. */
+export const gate = 'pg_advisory_xact_lock(1)';
