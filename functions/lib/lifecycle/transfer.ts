@@ -4,7 +4,7 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import type { TenantId } from '../tenant/tenant.ts';
 import { exportRefused, exportTables, type WrittenPart } from '../transfer/export.ts';
-import { importTables } from '../transfer/import.ts';
+import { importTables, wasImported } from '../transfer/import.ts';
 import { importRefused, type Manifest, readManifest, writeManifest } from '../transfer/manifest.ts';
 import { partBegins } from '../transfer/parts.ts';
 import { openStore } from '../transfer/store.ts';
@@ -146,6 +146,13 @@ export const transferSteps = {
       );
       if (!isDone)
         throw new TenantryError('unfinished', `${done.length} files are written, and there are more.`);
+      // Somebody may have cleared the place between two files, and an offboarding removes the rows next.
+      for (const { file } of done) {
+        const written = await store.read(file);
+        if (written === undefined)
+          throw exportRefused(`${file} was written, and is gone from ${url}. Export again.`);
+        written.destroy();
+      }
       // Before there is a manifest: a run that finds one does nothing.
       await begins?.forget();
       await writeManifest(store, {
@@ -167,6 +174,13 @@ export const transferSteps = {
       if (kind !== 'import' || home === undefined)
         throw importRefused('The tenant has no home to take rows.');
       const store = openStore(input.url);
+      // Its record was lost: the rows are there, whatever has become of their files since.
+      if (
+        await withConnection(endpointOf(plane, home), (connection) => wasImported(connection, operationId))
+      ) {
+        const known = await readManifest(store).catch(() => undefined);
+        return report(catalog, operationId, { url: input.url, ...(known && { rows: rowsOf(known) }) });
+      }
       const manifest = await readManifest(store);
       if (manifest === undefined)
         throw importRefused(
@@ -184,7 +198,7 @@ export const transferSteps = {
           clock,
         }),
       );
-      // Done before, and its record was lost: the manifest says what it was.
+      // Another run was faster: the manifest says what it was.
       const counted = imported ?? rowsOf(manifest);
       await report(catalog, operationId, { url: input.url, rows: counted });
     }),

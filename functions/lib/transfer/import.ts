@@ -114,6 +114,15 @@ export async function importTables(
   }
 }
 
+/** Whether the home has the rows of this operation. */
+export const wasImported = (connection: ControlConnection, operationId: string): Promise<boolean> =>
+  asRole(connection, 'tenancy_keeper', async () => {
+    const { rows } = await connection.query('select from tenancy.imports where operation_id = $1', [
+      operationId,
+    ]);
+    return rows.length > 0;
+  });
+
 /** @throws TenantryError `import_refused` when the home has another schema version than the rows */
 async function requireVersion(connection: ControlConnection, schemaVersion: string): Promise<void> {
   const version = await readVersion(connection);
@@ -241,7 +250,7 @@ function refusalOf(error: unknown, at: GivenTable | undefined, references: reado
   if (code === '22021') return importRefused(`A text is not UTF-8, or has a NUL in it (${where}).`, error);
   if (code === '22P04')
     return importRefused(
-      `It is not CSV as PostgreSQL's COPY writes it, with the manifest's columns as its first line and no byte order mark (${where}).`,
+      `It is not CSV as PostgreSQL's COPY writes it, with the manifest's columns as its first line and no byte order mark, or it was cut off (${where}).`,
       error,
     );
   if (code.startsWith('22')) return importRefused(`A value is not of its column's type (${where}).`, error);

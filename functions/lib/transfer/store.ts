@@ -44,17 +44,23 @@ export function openStore(address: string): Store {
 function openFolder(folder: string): Store {
   return {
     async write(name, bytes) {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
-      // What a killed process has left of it.
-      for (const left of await readdir(folder))
-        if (left.startsWith(`.${name}.`)) await rm(join(folder, left), { force: true });
       const unfinished = join(folder, `.${name}.${randomUUID()}`);
       try {
+        await mkdir(folder, { recursive: true, mode: 0o700 });
+        // What a killed process has left of it.
+        for (const left of await readdir(folder))
+          if (left.startsWith(`.${name}.`)) await rm(join(folder, left), { force: true });
         await pipeline(bytes, createWriteStream(unfinished, { mode: 0o600, flush: true }));
         await rename(unfinished, join(folder, name));
-      } catch (error) {
-        await rm(unfinished, { force: true });
-        throw error;
+      } catch (cause) {
+        await rm(unfinished, { force: true }).catch(() => {});
+        // What was to be written could not be read: that is not the folder's failure.
+        if (bytes.errored === cause) throw cause;
+        throw new TenantryError(
+          'export_refused',
+          `${name} can't be written to ${folder} (${codeOf(cause)}): make room there, or choose a place that takes files.`,
+          { cause },
+        );
       }
     },
     async read(name) {
@@ -64,12 +70,17 @@ function openFolder(folder: string): Store {
         if ((await file.stat()).isFile()) return createReadStream('', { fd: file });
         await file.close();
         throw new TenantryError('import_refused', `${name} is there, but it is no file.`);
-      } catch (error) {
-        if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
-        throw error;
+      } catch (cause) {
+        if (cause instanceof TenantryError) throw cause;
+        if (['ENOENT', 'ENOTDIR'].includes(codeOf(cause))) return undefined;
+        throw new TenantryError('import_refused', `${name} can't be read in ${folder} (${codeOf(cause)}).`, {
+          cause,
+        });
       }
     },
   };
 }
+
+const codeOf = (error: unknown) => String((error as NodeJS.ErrnoException).code);
 
 const invalid = (message: string) => new TenantryError('invalid_request', message);
