@@ -19,3 +19,16 @@ it('asks once a second, by the clock that it is given, whether bytes are still w
   await expect(reading()).rejects.toThrow('nobody wants them');
   expect(passed).toEqual([1, 2, 3, 4, 5, 6]);
 });
+
+it('goes on asking when the clock is put back', async () => {
+  let now = 7_200_000;
+  let asked = 0;
+  async function* bytes() {
+    for (let piece = 0; piece < 6; piece += 1, now = piece * 500) yield piece;
+  }
+  const wanted = async () => {
+    asked += 1;
+  };
+  for await (const _ of whileWanted(bytes(), wanted, () => now));
+  expect(asked).toBe(3);
+});
