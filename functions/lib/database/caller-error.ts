@@ -60,7 +60,14 @@ function refusedAtDoor(failure: StepFailure): TenantryError {
     case 'poisoned':
       return unreachable(failure);
     default:
-      return new TenantryError('internal', "The tenant's database did not admit the call.", options);
+      // With a new context as with the first.
+      return new TenantryError(
+        'internal',
+        failure.sqlstate === 'TN003'
+          ? "To the tenant's database the call has expired: its clock is more than a minute ahead of the function's."
+          : `The tenant's database did not admit the call (SQLSTATE ${failure.sqlstate}).`,
+        options,
+      );
   }
 }
 

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { modes, startWorld, strategies, type World } from '../../support/world.ts';
 
@@ -37,6 +37,16 @@ describe.each(strategies)('%s', (strategy) => {
         .database(world.tenants[strategy].a, { roundTrips, mode: 'r' })
         .query(sql`insert into notes (body) values ('no')`);
       await expect(write).rejects.toMatchObject({ sqlstate: '25006' });
+    });
+
+    it('says that the clocks are apart where a call is expired when it comes', async () => {
+      const late = Date.now() - 120_000;
+      const clock = vi.spyOn(Date, 'now').mockImplementation(() => late);
+      const call = world.database(world.tenants[strategy].a, { roundTrips }).query(sql`select 1`);
+      await expect(call.finally(() => clock.mockRestore())).rejects.toMatchObject({
+        code: 'internal',
+        message: expect.stringContaining('clock is more than a minute ahead'),
+      });
     });
   });
 });
