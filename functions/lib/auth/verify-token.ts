@@ -1,6 +1,7 @@
 import {
   createLocalJWKSet,
   createRemoteJWKSet,
+  customFetch,
   decodeJwt,
   decodeProtectedHeader,
   errors,
@@ -12,6 +13,7 @@ import {
 import { RetryableError, TenantryError } from '../errors.ts';
 import { apiKeyPrefix } from './api-key.ts';
 import { identifier, memberNames, normalizeScopes } from './claims.ts';
+import { keyFetch } from './fetch-keys.ts';
 import type { Principal } from './principal.ts';
 
 /** One OpenID Connect issuer whose access tokens are accepted. */
@@ -95,6 +97,7 @@ function trustIssuer({ issuer, audience, jwksUri, tenantClaim, scopeClaim }: Tru
       cacheMaxAge: 600_000,
       cooldownDuration: 30_000,
       timeoutDuration: 3000,
+      [customFetch]: keyFetch(),
     }),
     issuer,
     audience,

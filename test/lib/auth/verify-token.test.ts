@@ -266,6 +266,34 @@ describe('an issuer’s key set', () => {
     await expect(withIssuer(broken.jwksUri)(token)).rejects.toMatchObject({ code: 'unavailable' });
   });
 
+  it('that fails is left alone for a moment, however many tokens ask for it', async () => {
+    const own = await serveKeys([key.publicJwk]);
+    const make = () =>
+      createTokenVerifier({
+        issuers: [{ issuer: goodClaims.iss, audience: resource, jwksUri: own.jwksUri }],
+        apiKeyJwks: { keys: [signing.publicKey] },
+        apiKeyIssuer,
+        audience: resource,
+        clock: () => now,
+      });
+    const token = await sign(key);
+    for (const status of [500, 200]) {
+      own.state.status = status;
+      // Answered well, but with what is no key set.
+      if (status === 200) own.state.keys = 'none' as never;
+      own.state.fetches = 0;
+      const verifyOwn = make();
+      for (let i = 0; i < 10; i++)
+        await expect(verifyOwn(token)).rejects.toMatchObject({ code: 'unavailable' });
+      expect(own.state.fetches).toBe(1);
+    }
+    own.state.keys = [key.publicJwk, { kty: 'oct', kid: 'x'.repeat(300_000) }];
+    await expect(make()(token)).rejects.toMatchObject({ code: 'unavailable' });
+    own.state.keys = [key.publicJwk];
+    expect(await make()(token)).toMatchObject({ tenant: 'acme' });
+    await own.close();
+  });
+
   it('belongs to one configured issuer', () => {
     const twice = [...issuers, issuers[0]!];
     const options = { apiKeyJwks: { keys: [signing.publicKey] }, audience: resource };
