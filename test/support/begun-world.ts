@@ -34,13 +34,16 @@ export async function begunWorld(
 }
 
 async function keep(world: World, data: string, file: string): Promise<void> {
-  await world.cluster.server.stop();
-  await promisify(execFile)('cp', ['-a', world.cluster.data, data]);
-  const secrets = world.emulator.secrets
-    .all()
-    .map((secret) => [secret.name, world.emulator.secrets.value(secret).string!] as const);
-  const begun: BegunWorld = { data, clusterId: world.shared.clusterId, secrets };
-  writeFileSync(`${file}.unfinished`, JSON.stringify(begun));
-  renameSync(`${file}.unfinished`, file);
-  await world.close();
+  try {
+    await world.cluster.server.stop();
+    await promisify(execFile)('cp', ['-a', world.cluster.data, data]);
+    const secrets = world.emulator.secrets
+      .all()
+      .map((secret) => [secret.name, world.emulator.secrets.value(secret).string!] as const);
+    const begun: BegunWorld = { data, clusterId: world.shared.clusterId, secrets };
+    writeFileSync(`${file}.unfinished`, JSON.stringify(begun));
+    renameSync(`${file}.unfinished`, file);
+  } finally {
+    await world.close();
+  }
 }
