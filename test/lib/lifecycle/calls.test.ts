@@ -77,10 +77,10 @@ describe.each(strategies)('%s', (strategy) => {
       await world.asProvisioner(b, (connection) => authenticateBy(connection, b.home.login, password));
       if (tell) await world.secrets.write(secretName, JSON.stringify({ ...before, password }));
       // Existing connections stay: only a new one asks for the password.
-      await world.asProvisioner(b, (connection) =>
-        connection
-          .query('select pg_terminate_backend(pid) from pg_stat_activity where usename = $1', [b.home.login])
-          .catch(() => {}),
+      await withConnection(world.superuser('postgres'), (connection) =>
+        connection.query('select pg_terminate_backend(pid, 60000) from pg_stat_activity where usename = $1', [
+          b.home.login,
+        ]),
       );
       await setTimeout(20);
     };
