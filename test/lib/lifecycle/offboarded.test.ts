@@ -199,11 +199,11 @@ it('deletes many rows in batches, over several runs, and no neighbour’s', asyn
   const neighbour = leaving.world.tenants.rls.b;
   await leaving.fill(neighbour.id);
   await (await leaving.databaseOf(tenant)).query(
-    sql`insert into notes (body) select 'n' || g from generate_series(1, 12000) g`,
+    sql`insert into notes (body) select 'n' || g from generate_series(1, 6000) g`,
   );
   await leaving.fill(tenant);
   await (await leaving.databaseOf(tenant)).query(
-    sql`insert into marks (page_id) select page_id from pages, generate_series(1, 12000)`,
+    sql`insert into marks (page_id) select page_id from pages, generate_series(1, 6000)`,
   );
   const operation = await leaving.begin(tenant, slug);
   for (const step of ['suspend', 'beginRemoval']) await leaving.run(operation, step);
