@@ -54,6 +54,9 @@ export interface TestCluster {
   close(): Promise<void>;
 }
 
+/** Neither what a crash of the machine would lose is tried, nor how long a password takes to guess. */
+export const quick = { fsync: 'off', scram_iterations: '1' };
+
 /** A PostgreSQL server of the test's own, removed by `close`. `from`: the data of one that was stopped, which it has a copy of. */
 export async function startCluster(
   parameters: Record<string, string> = {},
@@ -63,7 +66,7 @@ export async function startCluster(
   const name = randomUUID();
   // One that it gets back when it is started again: nothing of another test sits on it meanwhile.
   const port = await stablePort([]);
-  const start = () => startPostgres({ base, name, port, parameters: { fsync: 'off', ...parameters } });
+  const start = () => startPostgres({ base, name, port, parameters: { ...quick, ...parameters } });
   const data = join(base, 'clusters', name);
   if (from !== undefined) await promisify(execFile)('cp', ['-a', from, data]);
   let server = await start();

@@ -32,7 +32,7 @@ import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/s
 import { onboard } from '../../infra/local/onboard.ts';
 import { readSettings } from '../../infra/settings.ts';
 import { type BegunWorld, begunWorld } from './begun-world.ts';
-import { endpoint, startCluster, type TestCluster, testBase } from './cluster.ts';
+import { endpoint, quick, startCluster, type TestCluster, testBase } from './cluster.ts';
 
 export { strategies };
 export const modes = ['one', 'four'] as const;
@@ -136,7 +136,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
 async function makeWorld(options: WorldOptions, begun?: BegunWorld): Promise<World> {
   const [cluster, emulator] = await Promise.all([
     startCluster(options.parameters, begun?.data),
-    startAwsEmulator(options.rds ? { rds: { postgresBase: testBase() } } : {}),
+    startAwsEmulator(options.rds ? { rds: { postgresBase: testBase(), parameters: quick } } : {}),
   ]);
   Object.assign(process.env, {
     AWS_ENDPOINT_URL: emulator.url,
