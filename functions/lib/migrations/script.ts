@@ -45,6 +45,8 @@ export function scriptOf(pending: readonly Pending[], now: number): Step[] {
       return [
         // Before each file: an earlier one may have changed them.
         ...settingsFor(target, file, now).map(own),
+        // One with `-- shared`, before this one, runs as it is.
+        ...(areShared ? [own(undoPolicies(target.home))] : []),
         ...all.flatMap((statement, index): Step[] => {
           const { sql, at, runs, writes } = statement;
           if (areShared && opensTables.test(sql))
@@ -96,6 +98,8 @@ const inTurns = (sql: string, runs: PlacedStatement['runs'], home: Home): string
 
 const prepare = (home: Home): string =>
   fenced(`select tenancy.prepare_tables(${literal(home.schema)}, false, false)`);
+
+const undoPolicies = (home: Home): string => fenced(`select tenancy.undo_policies(${literal(home.schema)})`);
 
 function settingsFor(
   { home, databaseId, keys }: MigrationTarget,

@@ -9,30 +9,22 @@ $$;
 
 -- What a file has made, or opened, is for its next statement like what was there: the default of tenant_id, and in shared tables the
 -- wall, come before rows do, the rest of its protection at the file's end. `in_turns`: a statement runs for one tenant after the other.
--- Policies of a file's own count for nobody while it runs, nor do those of ours that it has changed: one that is taken away again before the
--- file's end shows everybody's rows until then. And a key over all tenants would tell of the others' rows.
+-- Policies of a file's own count for nobody while it runs: one that is taken away again before the file's end shows everybody's rows until
+-- then. And a key over all tenants would tell of the others' rows. It comes before every statement, so what it asks of each table has to be cheap.
 create or replace function tenancy.prepare_tables(home_schema name, shared boolean, in_turns boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   maintained constant text := 'tenant_id = any ((select tenancy.maintained_tenants())::uuid[])';
-  as_seen constant text := '((tenant_id = ( SELECT tenancy.current_tenant() AS current_tenant)) AND '
-    '((JSON_OBJECT(tenant_id : true RETURNING jsonb))[( SELECT (tenancy.current_tenant())::text AS current_tenant)] IS NOT NULL))';
-  as_kept constant text := '(tenant_id = ANY (( SELECT tenancy.maintained_tenants() AS maintained_tenants)::uuid[]))';
   item record;
   own_policy name;
 begin
   for item in
     select r.*, t.attnum is not null as has_tenant, coalesce(t.atthasdef, false) as has_default,
            shared and exists (select from pg_policy p where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' offset 0) as has_policy,
-           shared and exists (
-                  select from pg_policy p
-                   where p.polrelid = r.oid and p.polname = 'tenancy_maintenance' and age(p.xmin) <= 0
-                     and (pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) is distinct from (as_kept, as_kept) offset 0) as has_changed_policy,
            case when shared then array(
                   select p.polname from pg_policy p
-                   where p.polrelid = r.oid and p.polname <> 'tenancy_maintenance' and (p.polname not in ('tenancy_guard', 'tenancy_rows')
-                       or age(p.xmin) <= 0 and pg_get_expr(p.polqual, p.polrelid) is distinct from as_seen)
+                   where p.polrelid = r.oid and p.polname not in ('tenancy_maintenance', 'tenancy_guard', 'tenancy_rows')
                      and p.polroles <> array['tenancy_app'::regrole::oid] offset 0) end as own_policies,
            in_turns and exists (
                   select from pg_index i
@@ -68,16 +60,43 @@ begin
       if shared and not item.has_policy then
         execute format('create policy tenancy_maintenance on %s to tenancy_owner using (%s) with check (%s)', item.name, maintained, maintained);
       end if;
-      if item.has_changed_policy then
-        execute format('alter policy tenancy_maintenance on %s to tenancy_owner using (%s) with check (%s)', item.name, maintained, maintained);
-      end if;
-      -- A policy of the file's own, or of ours that the file has changed, would show its next statements the rows of all tenants. It is the owner's no more; if it is still
+      -- A policy of the file's own would show its next statements the rows of all tenants. It is the owner's no more; if it is still
       -- there at the file's end, the audit refuses it.
       if shared then
         foreach own_policy in array item.own_policies loop
           execute format('alter policy %I on %s to tenancy_app', own_policy, item.name);
         end loop;
       end if;
+    end if;
+  end loop;
+end
+$$;
+
+-- Nor do policies of ours that a file has changed. Only a statement of its own can have done that (a block that does is refused), so they
+-- are looked at behind such a statement, and where another file begins: to read what a policy says takes longer than all that is asked before each.
+create or replace function tenancy.undo_policies(home_schema name) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+declare
+  maintained constant text := 'tenant_id = any ((select tenancy.maintained_tenants())::uuid[])';
+  as_seen constant text := '((tenant_id = ( SELECT tenancy.current_tenant() AS current_tenant)) AND '
+    '((JSON_OBJECT(tenant_id : true RETURNING jsonb))[( SELECT (tenancy.current_tenant())::text AS current_tenant)] IS NOT NULL))';
+  as_kept constant text := '(tenant_id = ANY (( SELECT tenancy.maintained_tenants() AS maintained_tenants)::uuid[]))';
+  item record;
+begin
+  for item in
+    select h.oid::regclass as name, p.*
+      from unnest(tenancy.home_relations(array[home_schema])) h(oid)
+     cross join lateral (
+           select polname, polroles, pg_get_expr(polqual, polrelid) as shows, pg_get_expr(polwithcheck, polrelid) as takes from pg_policy
+            where polrelid = h.oid and age(xmin) <= 0 and polname in ('tenancy_maintenance', 'tenancy_guard', 'tenancy_rows') offset 0) p
+  loop
+    if item.polname = 'tenancy_maintenance' then
+      if (item.shows, item.takes) is distinct from (as_kept, as_kept) then
+        execute format('alter policy tenancy_maintenance on %s to tenancy_owner using (%s) with check (%s)', item.name, maintained, maintained);
+      end if;
+    elsif item.shows is distinct from as_seen and item.polroles <> array['tenancy_app'::regrole::oid] then
+      execute format('alter policy %I on %s to tenancy_app', item.polname, item.name);
     end if;
   end loop;
 end
@@ -91,10 +110,12 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan as $$
 begin
   return (
-    select coalesce(sum(tenancy.rows_changed(r.oid)), 0)
-      from unnest(tenancy.home_relations(array[home_schema])) h(oid)
+    -- Counts first: hardly any table has one, and what it is costs more to ask.
+    select coalesce(sum(h.changed), 0)
+      from (select oid, tenancy.rows_changed(oid) as changed from unnest(tenancy.home_relations(array[home_schema])) oid offset 0) h
      cross join lateral (select oid, age(xmin) > 0 as is_as_it_was from pg_class where oid = h.oid and relkind in ('r', 'p') and relname <> '_migrations' offset 0) r
-     where not exists (
+     where h.changed > 0
+       and not exists (
            select from pg_attribute where attrelid = r.oid and attname = 'tenant_id' and atttypid = 'uuid'::regtype and not attisdropped)
        and not (tenancy.is_reference(r.oid, false, 'tenancy_app') and r.is_as_it_was));
 end
@@ -249,7 +270,7 @@ begin
 end
 $$;
 
-grant execute on function tenancy.tenants_in(name), tenancy.prepare_tables(name, boolean, boolean), tenancy.rows_without_tenant(name),
+grant execute on function tenancy.tenants_in(name), tenancy.prepare_tables(name, boolean, boolean), tenancy.undo_policies(name), tenancy.rows_without_tenant(name),
   tenancy.deferred_triggers(name), tenancy.policies_made(), tenancy.catalogs_changed(), tenancy.places_of_rows(name), tenancy.functions_in(name),
   tenancy.audit_turn(text, name, jsonb), tenancy.may_keep_answers(oid[]), tenancy.forget_all_but(text[], text[]), tenancy.settings_kept(oid[]),
   tenancy.values_of(text[]), tenancy.set_again(text[], text[]), tenancy.sets_sequences(text, oid[]) to tenancy_owner;

@@ -34,8 +34,11 @@ begin
   if pg_catalog.pg_stat_get_xact_numscans('tenancy.refusals'::pg_catalog.regclass) operator(pg_catalog.>) refused then
     raise exception 'rows of tenants are reached for none of them' using errcode = 'TN011';
   end if;
-  if tenancy.policies_made() operator(pg_catalog.>) policies and statement operator(pg_catalog.!~*) '^\s*(create|alter)\s+policy\M' then
-    raise exception 'policies are made in a block or function' using errcode = 'TN012';
+  if tenancy.policies_made() operator(pg_catalog.>) policies then
+    if statement operator(pg_catalog.!~*) '^\s*(create|alter)\s+policy\M' then
+      raise exception 'policies are made in a block or function' using errcode = 'TN012';
+    end if;
+    perform tenancy.undo_policies(home_schema);
   end if;
   if computes and tenancy.rows_without_tenant(home_schema) operator(pg_catalog.>) written then
     raise exception 'rows are written while those of all tenants are computed, into a table without tenant_id' using errcode = 'TN012';
