@@ -88,6 +88,12 @@ describe('migrations over the admin API', () => {
     expect(await plan()).toEqual(
       sorted(taken.map((one) => ({ ...one, outcome: 'untried', reason: 'it takes longer than 6 s' }))),
     );
+    // Also where that time goes into what homes have.
+    const slow = parseMigration('8999-slow.sql', 'select pg_sleep(20)');
+    release = { ...own, home: [...own.home, slow].sort((a, b) => a.name.localeCompare(b.name)) };
+    expect(await plan()).toEqual(
+      sorted(taken.map((one) => ({ ...one, outcome: 'untried', reason: 'it takes longer than 6 s' }))),
+    );
     release = { ...own, runtime: [...own.runtime, parseMigration('9999-newer.sql', 'select 1')] };
     expect(await plan()).toEqual(
       sorted(

@@ -4,7 +4,7 @@ import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
 import { applyFiles, type MigrationTarget, UnprotectedHomeError } from './apply.ts';
 import type { MigrationFile } from './migration-file.ts';
-import { requireAnswer } from './refused.ts';
+import { isTooLong, requireAnswer } from './refused.ts';
 
 class Made<T> extends Error {
   readonly result: T;
@@ -65,6 +65,8 @@ export function rehearse(
       known = await complete();
     } catch (error) {
       requireAnswer(error);
+      // A hundred tables take longer than a plan has: that says nothing about the files.
+      if (isTooLong(error)) throw await refusal(had.at(-1), error);
       return false;
     }
     /** The file after which each was found first: a later one may have mended it. */
@@ -77,8 +79,7 @@ export function rehearse(
       } catch (error) {
         requireAnswer(error);
         if (error instanceof UnprotectedHomeError) throw named(file.name, error.findings, home);
-        const { refusalOf } = await import('./refusal-of.ts');
-        throw refusalOf(file, error);
+        throw await refusal(file, error);
       }
       for (const finding of found) if (!causes.has(keyOf(finding))) causes.set(keyOf(finding), file.name);
     }
@@ -89,6 +90,11 @@ export function rehearse(
     throw named(file, findings, home);
   };
   return inReference(connection, target, tried, timeout);
+}
+
+async function refusal(file: MigrationFile | undefined, error: unknown): Promise<Error> {
+  const { refusalOf } = await import('./refusal-of.ts');
+  return refusalOf(file, error);
 }
 
 /** Without the name of a schema that nobody has seen. */
