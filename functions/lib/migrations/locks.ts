@@ -99,6 +99,12 @@ const rules: readonly Rule[] = [
     note: 'a default that differs by row writes the whole table anew',
   },
   {
+    form: /^alter\s+table[\s\S]*\b(add\s+(column\s+)?(?!generated\b)[\s\S]*\bgenerated\s+(always|by\s+default)|set\s+expression)\s+as\b/i,
+    lock: 'ACCESS EXCLUSIVE',
+    blocks: 'reads and writes',
+    note: 'a column that is computed or numbered writes the whole table anew',
+  },
+  {
     form: /^refresh\s+materialized\s+view\s+concurrently/i,
     lock: 'EXCLUSIVE, on the view',
     blocks: 'writes',
