@@ -31,6 +31,7 @@ interface DatabaseError {
   readonly message: string;
   readonly code?: string;
   readonly column?: string;
+  readonly detail?: string;
   /** In which functions it was. */
   readonly where?: string;
   readonly at?: string | undefined;
@@ -61,7 +62,7 @@ const makesIndex = /\(`(create (unique )?index|create materialized|refresh|reind
 const inserts = /\(`insert into\b(?!.*\bselect\b)/i;
 
 function remedyFor(error: DatabaseError): string {
-  const { message, code, column, at } = error;
+  const { message, code, column, detail, at } = error;
   if (makesIndex.test(at ?? '') && isPathOfItsOwn(error)) return `${pathOfItsOwn}, and run it again`;
   switch (code) {
     case '23502':
@@ -96,9 +97,19 @@ function remedyFor(error: DatabaseError): string {
     case '42803':
       if (!/GROUP BY/.test(message)) break;
       return 'group by each such column, or by the whole primary key of its table, which tenant_id is a part of, and run it again';
+    case '42830':
+      return 'write `foreign key (tenant_id, …) references … (tenant_id, …)`: the other table’s key begins with tenant_id, so this one does; and run it again';
+    case '42P10':
+      if (!/ON CONFLICT/.test(message)) break;
+      return 'write `on conflict (tenant_id, …)`, as the key that it names, and run it again';
     case '42P01':
       if (/"[^"]+\.[^"]+"/.test(message)) return unqualified;
       break;
+    case '2BP01':
+    case '0A000':
+      // Names of tables, views and functions alone: a detail that quotes rows has another code.
+      if (!detail?.includes(' depends on ')) break;
+      return `drop what depends on it before, make it again behind it, in the same file (${detail.replaceAll('\n', '; ')}), and run it again`;
     case 'TN001':
       return 'move whatever reads or changes tenants’ rows into a file of its own, without `-- shared`';
     case '55006':

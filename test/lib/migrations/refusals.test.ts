@@ -194,6 +194,30 @@ describe.each(strategies)('%s', (strategy) => {
       'insert into kinds',
       '`): insert what a row points at before it',
     ],
+    [
+      'create view bodies with (security_invoker = true) as select body from notes;\nalter table notes alter column body type varchar(9)',
+      2,
+      'alter table notes alter',
+      '`): drop what depends on it before, make it again behind it, in the same file (rule _RETURN on view bodies depends on column "body")',
+    ],
+    [
+      'create view bodies with (security_invoker = true) as select body from notes;\nalter table notes drop column body',
+      2,
+      'alter table notes drop',
+      '(view bodies depends on column body of table notes)',
+    ],
+    [
+      'create table parts (tenant_id uuid not null, id uuid, note uuid references notes (note_id), primary key (tenant_id, id))',
+      1,
+      'create table parts',
+      'write `foreign key (tenant_id, …) references … (tenant_id, …)`',
+    ],
+    [
+      "insert into notes (body) select 'x' from notes on conflict (body) do nothing",
+      1,
+      'insert into notes',
+      'write `on conflict (tenant_id, …)`',
+    ],
     ['grant select on notes to nobody_here', 1, 'grant select on notes', '--no-privileges'],
   ])('names line and statement of what PostgreSQL refuses: %s', async (sql, line, statement, remedy) => {
     const error = await migrate('select 1', sql).catch((reason: Error) => reason);
