@@ -167,7 +167,7 @@ async function runTogether(
 
 /** A file that may catch errors, or change rights: by its text, or by one that it puts together (`execute`, escapes, a constant in two parts). */
 const mayHide =
-  /(?<!\braise[ \t]+)exception|\b(?:grant|revoke)\b|\bexecute\b(?!\s+(?:function|procedure)\b)|\b(?:e|u&)'|'(?:[ \t\f\v]|--[^\r\n]*)*[\r\n](?:\s|--[^\r\n]*[\r\n])*'/i;
+  /(?<!\braise[ \t]+)exception|\b(?:grant|revoke)\b|\bexecute\b(?!\s+(?:function|procedure)\b)|\b(?:e|u&)'|'[ \t\f\v]*(?:--[^\r\n]*)?[\r\n](?:\s|--[^\r\n]*[\r\n])*'/i;
 
 /**
  * A cursor sees the catalogs as they were when it was opened, also what its own transaction deletes later: by it the audit finds whose a

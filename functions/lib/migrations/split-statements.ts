@@ -102,7 +102,7 @@ function endOfQuote(sql: string, start: number, quote: string): number | undefin
 /** Behind `E'`: a text that goes on on the next line is one with escapes too. */
 function endOfEscapes(sql: string, start: number): number | undefined {
   const border = /\\[\s\S]|''|'/g;
-  const goesOn = /(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*'/y;
+  const goesOn = /[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*'/y;
   border.lastIndex = start;
   for (let match = border.exec(sql); match !== null; match = border.exec(sql)) {
     if (match[0] !== "'") continue;

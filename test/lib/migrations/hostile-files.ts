@@ -257,6 +257,8 @@ export const refusedInShared: typeof refused = [
 /** Nothing of it is left, or it is put right. */
 export const harmless: [string, string][] = [
   ['nothing', ''],
+  // Each part of it is a comment, too: there are more ways to read it than there is time.
+  ['a line behind a text', `select 'x' ${'-'.repeat(80)}\n, E'y' ${'-'.repeat(80)}\n, 'z'`],
   ['comments', '/* a /* nested; commit; */ one */ -- commit;\n;;;'],
   ['words in texts', "select E'\\'; commit; --', $x$ '; reset role; $x$, 'it''s; rollback'"],
   [
