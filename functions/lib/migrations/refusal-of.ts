@@ -112,6 +112,8 @@ function remedyFor(error: DatabaseError): string {
       return `drop what depends on it before, make it again behind it, in the same file (${detail.replaceAll('\n', '; ')}), and run it again`;
     case 'TN001':
       return 'move whatever reads or changes tenants’ rows into a file of its own, without `-- shared`';
+    case '55P04':
+      return 'move `alter type … add value` into a file of its own before this one, and run it again';
     case '55006':
       if (/pending trigger events/.test(message)) return notPutOff;
       break;

@@ -235,6 +235,19 @@ describe.each(strategies)('%s', (strategy) => {
       );
   });
 
+  it('says how a new word of an enum comes to be used', async () => {
+    const adds = "alter type mood add value 'ok'";
+    const uses = "alter table moods alter column mood set default 'ok'";
+    await migrate(
+      `create type mood as enum ('sad'); create table moods (tenant_id uuid not null, id int, mood mood, primary key (tenant_id, id))`,
+    );
+    await expect(migrate(`${adds}; ${uses}`)).rejects.toThrow(
+      'move `alter type … add value` into a file of its own',
+    );
+    expect(await migrate(adds, uses)).toHaveLength(2);
+    await migrate('drop table moods; drop type mood');
+  });
+
   it('says how a table that is completed already becomes a partition, and that works', async () => {
     await migrate(
       `create table days (tenant_id uuid not null, day date not null, primary key (tenant_id, day)) partition by range (day);
