@@ -53,7 +53,8 @@ describe('migrations over the admin API', () => {
       outcome: 'taken',
       reason: null,
     }));
-    const plan = async () => (await ask('POST', '/migrations/plan', {})).body.rehearsals as object[];
+    const plan = async () =>
+      (await ask('POST', '/migrations/plan', {})).body.rehearsals as { reason: string | null }[];
     const sorted = (list: object[]) => expect.arrayContaining(list);
     expect(await plan()).toEqual(sorted(taken));
     const own = release;
@@ -73,6 +74,15 @@ describe('migrations over the admin API', () => {
         },
       ]),
     );
+    // By the name that the file gives it, not that of the schema in which it was tried.
+    last(
+      'create table keyed (tenant_id uuid not null, id int primary key);\ninsert into keyed (id) select amount from notes',
+    );
+    expect((await plan()).map(({ reason }) => reason)).toEqual([
+      expect.stringContaining('keyed_pkey: is unique over all tenants'),
+      expect.stringContaining('keyed_pkey: is unique over all tenants'),
+      expect.stringMatching(/^9702-odd.sql failed: keyed has a key over all tenants/),
+    ]);
     last('select 1;\nselect 1 / 0');
     const everywhere = await plan();
     expect(everywhere).toHaveLength(3);

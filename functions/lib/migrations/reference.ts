@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { ControlConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
 import { applyFiles, type MigrationTarget, UnprotectedHomeError } from './apply.ts';
@@ -66,7 +67,7 @@ export function rehearse(
     } catch (error) {
       requireAnswer(error);
       // A hundred tables take longer than a plan has: that says nothing about the files.
-      if (isTooLong(error)) throw await refusal(had.at(-1), error);
+      if (isTooLong(error)) throw await refusal(had.at(-1), error, home);
       return false;
     }
     /** The file after which each was found first: a later one may have mended it. */
@@ -79,7 +80,7 @@ export function rehearse(
       } catch (error) {
         requireAnswer(error);
         if (error instanceof UnprotectedHomeError) throw named(file.name, error.findings, home);
-        throw await refusal(file, error);
+        throw await refusal(file, error, home);
       }
       for (const finding of found) if (!causes.has(keyOf(finding))) causes.set(keyOf(finding), file.name);
     }
@@ -92,16 +93,20 @@ export function rehearse(
   return inReference(connection, target, tried, timeout);
 }
 
-async function refusal(file: MigrationFile | undefined, error: unknown): Promise<Error> {
+/** Without the name of a schema that nobody has seen. */
+const named = (file: string, findings: readonly Finding[], home: Home) =>
+  new UnprotectedHomeError(
+    file,
+    findings.map((finding) => ({ ...finding, object: unqualifiedIn(finding.object, home) })),
+  );
+
+async function refusal(file: MigrationFile | undefined, error: unknown, home: Home): Promise<Error> {
   const { refusalOf } = await import('./refusal-of.ts');
+  if (error instanceof Error && !(error instanceof TenantryError))
+    error.message = unqualifiedIn(error.message, home);
   return refusalOf(file, error);
 }
 
-/** Without the name of a schema that nobody has seen. */
-const named = (file: string, findings: readonly Finding[], { schema }: Home) =>
-  new UnprotectedHomeError(
-    file,
-    findings.map((finding) => ({ ...finding, object: finding.object.replaceAll(`${schema}.`, '') })),
-  );
+const unqualifiedIn = (text: string, { schema }: Home): string => text.replaceAll(`${schema}.`, '');
 
 const keyOf = ({ object, finding }: Finding) => `${object} ${finding}`;
