@@ -128,6 +128,7 @@ function violations(source: Source): string[] {
 
 /** Longer than 300 lines, and why that reads better than the parts would. */
 const long: Record<string, string> = {
+  'test/admin/migrations.test.ts': 'one fleet behind one admin API: planned, migrated and compared in turn',
   'functions/lib/settings.ts': 'every variable of every function, read in one place',
   'infra/local/emulator/rds-instances.ts':
     'one state machine: the steps of an instance’s life must agree with each other',
