@@ -9,10 +9,10 @@ const restMs = 2_000;
  * Fetches one issuer's key set, whole and within bounds. One that fails is left alone for a moment: every token that names
  * the issuer, a stranger's too, would otherwise ask it again, and wait as long as it hangs.
  */
-export function keyFetch(clock = Date.now): FetchImplementation {
+export function keyFetch(): FetchImplementation {
   let failed: { readonly error: unknown; readonly until: number } | undefined;
   return async (url, options) => {
-    if (failed !== undefined && clock() < failed.until) throw failed.error;
+    if (failed !== undefined && Date.now() < failed.until) throw failed.error;
     try {
       const response = await fetch(url, options);
       if (response.status !== 200)
@@ -23,7 +23,7 @@ export function keyFetch(clock = Date.now): FetchImplementation {
       failed = undefined;
       return new Response(text);
     } catch (error) {
-      failed = { error, until: clock() + restMs };
+      failed = { error, until: Date.now() + restMs };
       throw error;
     }
   };

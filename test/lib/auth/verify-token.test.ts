@@ -226,15 +226,19 @@ describe('refused', () => {
 });
 
 describe('an issuer’s key set', () => {
-  it('is fetched once for many tokens, and strangers’ key ids do not make us fetch again', async () => {
-    const own = await serveKeys([key.publicJwk]);
-    const verifyOwn = createTokenVerifier({
-      issuers: [{ issuer: goodClaims.iss, audience: resource, jwksUri: own.jwksUri }],
+  /** Has fetched none yet. */
+  const withIssuer = (jwksUri: string) =>
+    createTokenVerifier({
+      issuers: [{ issuer: goodClaims.iss, audience: resource, jwksUri }],
       apiKeyJwks: { keys: [signing.publicKey] },
       apiKeyIssuer,
       audience: resource,
       clock: () => now,
     });
+
+  it('is fetched once for many tokens, and strangers’ key ids do not make us fetch again', async () => {
+    const own = await serveKeys([key.publicJwk]);
+    const verifyOwn = withIssuer(own.jwksUri);
     const token = await sign(key);
     await Promise.all(Array.from({ length: 20 }, () => verifyOwn(token)));
     for (let i = 0; i < 20; i++)
@@ -246,14 +250,6 @@ describe('an issuer’s key set', () => {
 
   it('that can’t be had is the service’s fault, not the caller’s', async () => {
     const broken = await serveKeys([]);
-    const withIssuer = (jwksUri: string) =>
-      createTokenVerifier({
-        issuers: [{ issuer: goodClaims.iss, audience: resource, jwksUri }],
-        apiKeyJwks: { keys: [signing.publicKey] },
-        apiKeyIssuer,
-        audience: resource,
-        clock: () => now,
-      });
     const token = await sign(key);
     broken.state.status = 500;
     await expect(withIssuer(broken.jwksUri)(token)).rejects.toMatchObject({
@@ -268,29 +264,21 @@ describe('an issuer’s key set', () => {
 
   it('that fails is left alone for a moment, however many tokens ask for it', async () => {
     const own = await serveKeys([key.publicJwk]);
-    const make = () =>
-      createTokenVerifier({
-        issuers: [{ issuer: goodClaims.iss, audience: resource, jwksUri: own.jwksUri }],
-        apiKeyJwks: { keys: [signing.publicKey] },
-        apiKeyIssuer,
-        audience: resource,
-        clock: () => now,
-      });
     const token = await sign(key);
     for (const status of [500, 200]) {
       own.state.status = status;
       // Answered well, but with what is no key set.
       if (status === 200) own.state.keys = 'none' as never;
       own.state.fetches = 0;
-      const verifyOwn = make();
+      const verifyOwn = withIssuer(own.jwksUri);
       for (let i = 0; i < 10; i++)
         await expect(verifyOwn(token)).rejects.toMatchObject({ code: 'unavailable' });
       expect(own.state.fetches).toBe(1);
     }
     own.state.keys = [key.publicJwk, { kty: 'oct', kid: 'x'.repeat(300_000) }];
-    await expect(make()(token)).rejects.toMatchObject({ code: 'unavailable' });
+    await expect(withIssuer(own.jwksUri)(token)).rejects.toMatchObject({ code: 'unavailable' });
     own.state.keys = [key.publicJwk];
-    expect(await make()(token)).toMatchObject({ tenant: 'acme' });
+    expect(await withIssuer(own.jwksUri)(token)).toMatchObject({ tenant: 'acme' });
     await own.close();
   });
 
