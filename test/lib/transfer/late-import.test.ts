@@ -1,19 +1,13 @@
-import { pathToFileURL } from 'node:url';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { homesOf } from '../../../functions/lib/catalog/tenants.ts';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { endOperation } from '../../../functions/lib/lifecycle/operations.ts';
-import { runStep } from '../../../functions/lib/lifecycle/step.ts';
-import {
-  beginExport,
-  beginImport,
-  transferKinds,
-  transferSteps,
-} from '../../../functions/lib/lifecycle/transfer.ts';
-import { openStore } from '../../../functions/lib/transfer/store.ts';
 import { strategies } from '../../support/world.ts';
 import { type Leaving, startLeaving, steps } from '../lifecycle/leaving.ts';
 import { folders } from './folders.ts';
+import { transfersOf } from './transfers.ts';
 
 /** An import whose operation ended while its function went on: by the time it commits, its tenant may be gone. */
 let leaving: Leaving;
@@ -23,21 +17,15 @@ beforeAll(async () => {
 afterAll(() => leaving?.world.close());
 
 const folder = folders('late-import');
-const run = (operation: string, step: string) =>
-  runStep(
-    { plane: leaving.world.plane, clock: Date.now },
-    { operation, step, input: {} },
-    transferKinds,
-    transferSteps,
-  );
+const { step: run, exportTo, importFrom } = transfersOf(() => leaving.world);
 
 it.each(strategies)('leaves nothing of a tenant that is offboarded meanwhile: %s', async (strategy) => {
   const { catalog, world, lifecycle } = leaving;
   const source = await leaving.tenantOf(strategy, 'shared-cluster');
-  const to = pathToFileURL(folder()).href;
-  const exporting = await catalog((c) => beginExport(c, source.tenant, { slug: source.slug, to }));
-  for (const step of ['exportTenant', 'finish']) await run(exporting.operationId, step);
-  const from = `${to}/${exporting.operationId}`;
+  const path = folder();
+  const exporting = await exportTo({ id: source.tenant, slug: source.slug }, path);
+  for (const step of ['exportTenant', 'finish']) await run(exporting, step);
+  const from = join(path, exporting);
 
   const before = await leaving.everything();
   const { tenant, slug } =
@@ -45,11 +33,11 @@ it.each(strategies)('leaves nothing of a tenant that is offboarded meanwhile: %s
       ? await world.addTenant('rls').then(({ id, slug }) => ({ tenant: id, slug }))
       : await lifecycle.provisioned(strategy, 'shared-cluster');
   const [home] = await catalog((c) => homesOf(c, tenant));
-  const { operationId } = await catalog((c) => beginImport(c, tenant, { slug, from, otherTenant: true }));
+  const operationId = await importFrom({ id: tenant, slug }, from, true);
   let isShut = false;
   const { imported, offboarding } = await withConnection(world.superuser(home!.database), async (other) => {
     // A row of the same key, by somebody who has not committed yet: the import waits for it.
-    const [columns, row] = (await textOf(from, 'marks.csv')).split('\n');
+    const [columns, row] = (await readFile(join(from, 'marks.csv'), 'utf8')).split('\n');
     await other.query(`begin; set local session_replication_role = replica;
       insert into ${home!.schema}.marks (tenant_id, ${columns}) values ('${tenant}', '${row!.replaceAll(',', "','")}')`);
     const imported = run(operationId, 'importTenant').catch((error: Error) => error);
@@ -74,9 +62,3 @@ it.each(strategies)('leaves nothing of a tenant that is offboarded meanwhile: %s
   for (const step of steps) await leaving.run(offboarding, step);
   expect(await leaving.everything()).toEqual(before);
 });
-
-async function textOf(from: string, file: string): Promise<string> {
-  let text = '';
-  for await (const chunk of (await openStore(from).read(file))!.setEncoding('utf8')) text += chunk;
-  return text;
-}

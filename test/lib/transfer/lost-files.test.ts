@@ -1,17 +1,10 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { runStep } from '../../../functions/lib/lifecycle/step.ts';
-import {
-  beginExport,
-  beginImport,
-  transferKinds,
-  transferSteps,
-} from '../../../functions/lib/lifecycle/transfer.ts';
-import { strategies, type TestTenant } from '../../support/world.ts';
+import { strategies } from '../../support/world.ts';
 import { type Leaving, startLeaving } from '../lifecycle/leaving.ts';
 import { folders } from './folders.ts';
+import { transfersOf } from './transfers.ts';
 
 /** What an export has written, or an import has read, is cleared away while the operation is still under way. */
 let leaving: Leaving;
@@ -21,26 +14,19 @@ beforeAll(async () => {
 afterAll(() => leaving?.world.close());
 
 const folder = folders('lost-files');
-const step = (operation: string, name: string, clock: () => number = Date.now) =>
-  runStep(
-    { plane: leaving.world.plane, clock },
-    { operation, step: name, input: {} },
-    transferKinds,
-    transferSteps,
-  );
-const exportOf = async ({ id, slug }: TestTenant, path: string) =>
-  (await leaving.catalog((catalog) => beginExport(catalog, id, { slug, to: pathToFileURL(path).href })))
-    .operationId;
+const { step, exportTo, importFrom } = transfersOf(() => leaving.world);
 
 describe.each(strategies)('%s', (strategy) => {
   it('an export whose first files are gone writes no manifest', async () => {
     const tenant = await leaving.world.addTenant(strategy);
     await leaving.fill(tenant.id);
     const path = folder();
-    const operation = await exportOf(tenant, path);
+    const operation = await exportTo(tenant, path);
     // Its time is up after each file.
     let ms = 0;
-    await expect(step(operation, 'exportTenant', () => (ms += 8 * 60_000))).rejects.toThrow('1 files are');
+    await expect(step(operation, 'exportTenant', { clock: () => (ms += 8 * 60_000) })).rejects.toThrow(
+      '1 files are',
+    );
     rmSync(join(path, operation), { recursive: true });
     await expect(step(operation, 'exportTenant')).rejects.toMatchObject({
       name: 'ExportRefused',
@@ -52,7 +38,7 @@ describe.each(strategies)('%s', (strategy) => {
     const tenant = await leaving.world.addTenant(strategy);
     await leaving.fill(tenant.id);
     const path = folder();
-    const exported = await exportOf(tenant, path);
+    const exported = await exportTo(tenant, path);
     for (const name of ['exportTenant', 'finish']) await step(exported, name);
     const from = join(path, exported);
     const whole = readFileSync(join(from, 'manifest.json'));
@@ -62,8 +48,7 @@ describe.each(strategies)('%s', (strategy) => {
     ]) {
       writeFileSync(join(from, 'manifest.json'), whole);
       const target = await leaving.world.addTenant(strategy);
-      const request = { slug: target.slug, from: pathToFileURL(from).href, otherTenant: true };
-      const { operationId } = await leaving.catalog((catalog) => beginImport(catalog, target.id, request));
+      const operationId = await importFrom(target, from, true);
       await step(operationId, 'importTenant');
       lose();
       // Its answer was lost.

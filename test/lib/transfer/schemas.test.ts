@@ -9,17 +9,11 @@ import { identifier } from '../../../functions/lib/database/connect.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { leftOut } from '../../../functions/lib/isolation/rows.ts';
 import { beginOffboarding } from '../../../functions/lib/lifecycle/offboard.ts';
-import { runStep } from '../../../functions/lib/lifecycle/step.ts';
-import {
-  beginExport,
-  beginImport,
-  transferKinds,
-  transferSteps,
-} from '../../../functions/lib/lifecycle/transfer.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
 import { type Manifest, readManifest, writeManifest } from '../../../functions/lib/transfer/manifest.ts';
 import type { Store } from '../../../functions/lib/transfer/store.ts';
 import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
+import { transfersOf } from './transfers.ts';
 
 /** What others' schemas are made of goes out and comes in again, in every strategy. */
 const types = parseMigration(
@@ -105,8 +99,7 @@ afterAll(async () => {
   rmSync(base, { recursive: true, force: true });
 });
 
-const run = (operation: string, step: string, input = {}) =>
-  runStep({ plane: world.plane, clock: Date.now }, { operation, step, input }, transferKinds, transferSteps);
+const { step: run, exportTo, importFrom } = transfersOf(() => world);
 
 /** Ends the operation as its machine would. */
 async function finished(operation: string, step: string): Promise<void> {
@@ -114,25 +107,20 @@ async function finished(operation: string, step: string): Promise<void> {
     await run(operation, step);
     await run(operation, 'finish');
   } catch (error) {
-    await run(operation, 'recordFailure', { failedStep: step });
+    await run(operation, 'recordFailure', { input: { failedStep: step } });
     throw error;
   }
 }
 
 /** @returns the folder */
-async function exported({ id, slug }: TestTenant): Promise<string> {
-  const { operationId } = await world.asProvisioner('catalog', (catalog) =>
-    beginExport(catalog, id, { slug, to: pathToFileURL(base).href }),
-  );
+async function exported(tenant: TestTenant): Promise<string> {
+  const operationId = await exportTo(tenant, base);
   await finished(operationId, 'exportTenant');
   return join(base, operationId);
 }
 
-async function imported({ id, slug }: TestTenant, path: string): Promise<void> {
-  const { operationId } = await world.asProvisioner('catalog', (catalog) =>
-    beginImport(catalog, id, { slug, from: pathToFileURL(path).href, otherTenant: true }),
-  );
-  await finished(operationId, 'importTenant');
+async function imported(tenant: TestTenant, path: string): Promise<void> {
+  await finished(await importFrom(tenant, path, true), 'importTenant');
 }
 
 const rowsOf = async (tenant: TestTenant, statement: string) =>

@@ -7,13 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { readOperation } from '../../../functions/lib/lifecycle/operations.ts';
-import { runStep } from '../../../functions/lib/lifecycle/step.ts';
-import {
-  beginExport,
-  beginImport,
-  transferKinds,
-  transferSteps,
-} from '../../../functions/lib/lifecycle/transfer.ts';
+import { beginExport, beginImport } from '../../../functions/lib/lifecycle/transfer.ts';
 import { importTables } from '../../../functions/lib/transfer/import.ts';
 import { openStore, type Store } from '../../../functions/lib/transfer/store.ts';
 import { startAwsEmulator } from '../../../infra/local/emulator/server.ts';
@@ -21,6 +15,7 @@ import { strategies, type TestTenant } from '../../support/world.ts';
 import { type Leaving, startLeaving, steps } from '../lifecycle/leaving.ts';
 import { patiently } from '../lifecycle/support.ts';
 import { folders } from './folders.ts';
+import { transfersOf } from './transfers.ts';
 
 /** What leaves a tenant's home as files, and what comes in as files, in every strategy. */
 let leaving: Leaving;
@@ -32,35 +27,17 @@ afterAll(() => leaving?.world.close());
 const folder = folders('transfer');
 const address = (path: string) => pathToFileURL(path).href;
 
-const runOnce = (operation: string, step: string, clock = Date.now, input = {}, more = {}) =>
-  runStep(
-    { plane: leaving.world.plane, clock, ...more },
-    { operation, step, input },
-    transferKinds,
-    transferSteps,
-  );
-const run = (operation: string, step: string, clock?: () => number) =>
-  patiently(() => runOnce(operation, step, clock));
+const { step: runOnce, exportTo, importFrom } = transfersOf(() => leaving.world);
+const run = (operation: string, step: string, more?: { clock: () => number }) =>
+  patiently(() => runOnce(operation, step, more));
 const end = (operation: string) =>
-  runOnce(operation, 'recordFailure', Date.now, { failedStep: 'x', failure: { Error: 'Planned' } });
+  runOnce(operation, 'recordFailure', { input: { failedStep: 'x', failure: { Error: 'Planned' } } });
 
-async function exportTo(tenant: TestTenant, path: string): Promise<string> {
-  const { operationId } = await leaving.catalog((catalog) =>
-    beginExport(catalog, tenant.id, { slug: tenant.slug, to: address(path) }),
-  );
-  return operationId;
-}
 async function exported(tenant: TestTenant): Promise<string> {
   const place = folder();
   const operation = await exportTo(tenant, place);
   for (const step of ['exportTenant', 'finish']) await run(operation, step);
   return join(place, operation);
-}
-async function importFrom(tenant: TestTenant, path: string, otherTenant = false): Promise<string> {
-  const { operationId } = await leaving.catalog((catalog) =>
-    beginImport(catalog, tenant.id, { slug: tenant.slug, from: address(path), otherTenant }),
-  );
-  return operationId;
 }
 
 /** How many pieces the files of an export are read in. */
@@ -179,7 +156,7 @@ describe.each(strategies)('%s', (strategy) => {
     let looks = 0;
     const late = () => Date.now() + 600_000 * looks++;
     for (let attempts = 0, isDone = false; !isDone; attempts += 1) {
-      const attempt = runOnce(operation, 'exportTenant', late, {}, { partBytes: 50_000 }).then(
+      const attempt = runOnce(operation, 'exportTenant', { clock: late, partBytes: 50_000 }).then(
         () => true,
         () => false,
       );
@@ -238,7 +215,7 @@ describe.each(strategies)('%s', (strategy) => {
       const begun = Date.now();
       let looks = 0;
       const clock = () => begun + (++looks > inTime ? jump : 0);
-      await expect(runOnce(operation, 'importTenant', clock)).rejects.toMatchObject({
+      await expect(runOnce(operation, 'importTenant', { clock })).rejects.toMatchObject({
         name: 'ImportRefused',
         message: expect.stringContaining('Import it in pieces'),
       });
@@ -427,7 +404,7 @@ it('keeps tenants apart that are exported to one place at once, and what a faile
   let looks = 0;
   const late = () => Date.now() + 600_000 * looks++;
   for (let runs = 0; runs < 4; runs += 1)
-    await runOnce(failed, 'exportTenant', late, {}, { partBytes: 50_000 }).catch(() => {});
+    await runOnce(failed, 'exportTenant', { clock: late, partBytes: 50_000 }).catch(() => {});
   await end(failed);
   const operations = await Promise.all(tenants.map((tenant) => exportTo(tenant, place)));
   await Promise.all(operations.map((operation) => run(operation, 'exportTenant')));
@@ -512,7 +489,7 @@ it('writes a large tenant over several runs', async () => {
   const path = join(place, operation);
   // A clock that is ten minutes further at each look: time is up after the first table of each run.
   let looks = 0;
-  await run(operation, 'exportTenant', () => Date.now() + 600_000 * looks++);
+  await run(operation, 'exportTenant', { clock: () => Date.now() + 600_000 * looks++ });
   const { tables } = manifestOf(path);
   expect(tables.find(notes).rows).toBe(20_000);
   expect(tables.map(({ snapshot }: { snapshot: number }) => snapshot)).toEqual(
