@@ -56,6 +56,15 @@ describe('API keys', () => {
     ]);
   });
 
+  it('that were revoked are not handed out again for their idempotency key', async () => {
+    const once = { 'idempotency-key': 'agent-2' };
+    const { body } = await ask('POST', keys, wanted, once);
+    await ask('POST', `${keys}/${body.id}/revoke`);
+    const again = await ask('POST', keys, wanted, once);
+    expect(code(again)).toEqual([409, 'idempotency_conflict']);
+    expect(again.body.error.message).toMatch(/was revoked\. Use a new idempotency key/);
+  });
+
   it('of another tenant are not there', async () => {
     const { body } = await ask('POST', keys, wanted);
     expect(code(await ask('POST', `/tenants/rls-a/keys/${body.id}/revoke`))).toEqual([404, 'unknown_key']);

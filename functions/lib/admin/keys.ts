@@ -36,7 +36,7 @@ const day = 86_400_000;
 /**
  * A new API key, whose token is in this answer and nowhere else. With an idempotency key, a repetition answers a token
  * of the same key: a lost answer leaves no second key behind.
- * @throws TenantryError `unknown_tenant`, `wrong_status`, `invalid_request`, `idempotency_conflict`
+ * @throws TenantryError `unknown_tenant`, `wrong_status`, `invalid_request`; `idempotency_conflict`, also when that key was revoked or has expired
  */
 export async function createKey(
   admin: Admin,
@@ -68,6 +68,12 @@ export async function createKey(
       throw new TenantryError(
         'idempotency_conflict',
         'This idempotency key was used for another request. Use a new key, or repeat the first request.',
+      );
+    // A token of it would be handed out as a new one, and refused at its first call.
+    if (key.revokedAt !== null || Date.parse(key.expiresAt) <= now)
+      throw new TenantryError(
+        'idempotency_conflict',
+        `The API key that this idempotency key made ${key.revokedAt === null ? 'has expired' : 'was revoked'}. Use a new idempotency key for another one.`,
       );
     const claims = { tenant, keyId, scopes, expires: new Date(key.expiresAt) };
     const { apiKeyIssuer: issuer, publicUrl: audience } = settings;
