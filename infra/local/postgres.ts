@@ -12,6 +12,12 @@ const run = promisify(execFile);
 /** PostgreSQL refuses to run as root; `nobody` exists on every Linux and macOS. */
 const unprivileged = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
 
+/** Nothing of the user's. macOS: without a locale the server starts a thread to look one up, and refuses to go on with two. */
+const env = { LC_ALL: 'C' };
+
+/** macOS has no C.UTF-8, and in two parts the same. By others' experience: there is no such machine here to try it on. */
+const locale = process.platform === 'darwin' ? ['--locale=C', '--lc-ctype=UTF-8'] : ['--locale=C.UTF-8'];
+
 export interface PostgresServer {
   readonly host: '127.0.0.1';
   readonly port: number;
@@ -75,7 +81,7 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
     join(native, 'bin', 'postgres'),
     ['-D', data, '-p', String(port), ...Object.entries(parameters).flatMap(([k, v]) => ['-c', `${k}=${v}`])],
     // A process group of its own: Ctrl-C reaches us alone, and we stop the server in order.
-    { ...unprivileged, stdio: ['ignore', 'ignore', 'pipe'], detached: true, env: {} },
+    { ...unprivileged, stdio: ['ignore', 'ignore', 'pipe'], detached: true, env },
   );
   await ready(child);
   return {
@@ -143,9 +149,10 @@ async function makeTemplate(native: string, base: string): Promise<string> {
         promptFile,
         '--no-sync',
         '--encoding=UTF8',
-        '--locale=C.UTF-8',
+        '--text-search-config=english',
+        ...locale,
       ],
-      { ...unprivileged, env: {} },
+      { ...unprivileged, env },
     );
     // RDS's rule: a role that may use IAM tokens may not use a password. Tokens do not exist here.
     const rules = 'host all +rds_iam 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 scram-sha-256\n';
@@ -175,7 +182,7 @@ async function binaries(base: string): Promise<string> {
       await writeFile(join(copy, 'complete'), '');
     }
     native = copy;
-  } else if (!existsSync(join(native, 'lib', 'libicuuc.so.60')) && process.platform === 'linux') {
+  } else {
     await link(native);
   }
   for (const program of ['initdb', 'postgres']) {
@@ -192,6 +199,7 @@ async function link(native: string): Promise<void> {
   }[];
   for (const { source, target } of list) {
     const path = join(native, relative('native', target));
+    if (existsSync(path)) continue;
     await symlink(relative(dirname(target), source), path).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'EEXIST') throw error;
     });
