@@ -38,6 +38,16 @@ const inventory = () => lifecycle.inventory();
 const settled = () => lifecycle.settled();
 const answers: Lifecycle['answers'] = (tenant) => lifecycle.answers(tenant);
 
+/** As the state machine tries again: twenty calls at once may find a busy machine too slow. Whatever else fails does fail. */
+async function evenWhenSlow(step: () => Promise<void>): Promise<void> {
+  for (;;)
+    try {
+      return await step();
+    } catch (error) {
+      if ((error as Error).name !== 'Unavailable') throw error;
+    }
+}
+
 const fail = (operation: string, step: string) =>
   run(operation, 'compensate', {
     failedStep: step,
@@ -255,7 +265,7 @@ it('makes twenty at once: logins, grants and schemas of all of them, and every o
   const begun = await Promise.all(Array.from({ length: 20 }, () => begin('schema', 'dedicated')));
   await Promise.all(
     begun.map(async ({ operation }) => {
-      for (const step of order('schema', 'dedicated')) await run(operation, step);
+      for (const step of order('schema', 'dedicated')) await evenWhenSlow(() => run(operation, step));
     }),
   );
   for (const { tenant } of begun) expect(await answers(tenant)).toBe(1);
