@@ -4,16 +4,9 @@ import type { ControlConnection } from '../database/connect.ts';
 import type { Row } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
-import { compensate } from '../lifecycle/compensate.ts';
 import type { Operation } from '../lifecycle/operations.ts';
-import {
-  beginProvisioning,
-  type Provisioner,
-  type ProvisionRequest,
-  provisionSteps,
-} from '../lifecycle/provision.ts';
-import { provisionShared } from '../lifecycle/provision-shared.ts';
-import { runStep } from '../lifecycle/step.ts';
+import { beginProvisioning, type ProvisionRequest } from '../lifecycle/provision.ts';
+import { provisionInSteps, provisionShared } from '../lifecycle/provision-shared.ts';
 import { strategies, tiers } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, type OperationWithSteps, showOperation } from './operations.ts';
@@ -185,48 +178,18 @@ async function differences(
 }
 
 /** Safe to repeat: the execution has the operation's name, and every step may run twice. */
-async function advance(admin: Admin, { operationId, input }: Operation<'provision'>): Promise<void> {
+async function advance(
+  { plane, workflows, settings }: Admin,
+  { operationId, input }: Operation<'provision'>,
+): Promise<void> {
   const { strategy, placement } = input;
-  if (!isolations[strategy].ownsTables) return provisionNow(admin, operationId);
+  if (!isolations[strategy].ownsTables)
+    return provisionInSteps({ plane, region: settings.region }, operationId);
   const isDedicated = isolations[strategy].place(placement) === 'instance';
-  await admin.workflows.start(admin.settings.provisionMachine, operationId, {
+  await workflows.start(settings.provisionMachine, operationId, {
     operation: operationId,
     input: { placement: isDedicated ? 'dedicated' : 'shared' },
   });
-}
-
-const unused = () => {
-  throw new TenantryError(
-    'internal',
-    'A tenant on shared tables has no instance and no migrations of its own.',
-  );
-};
-
-/** The state machine's steps that a tenant on shared tables needs: each a few statements. */
-async function provisionNow({ plane, settings }: Admin, operation: string): Promise<void> {
-  const instances = { create: unused, ready: unused, remove: unused, status: unused };
-  const provisioner: Provisioner = {
-    plane,
-    instances,
-    region: settings.region,
-    release: { runtime: [], home: [], extensions: [], keys: [] },
-    probe: unused,
-  };
-  const run = (step: string, input = {}) =>
-    runStep(provisioner, { operation, step, input }, ['provision'], { ...provisionSteps, compensate });
-  for (const step of ['reserve', 'createHome', 'activate']) {
-    try {
-      await run(step);
-    } catch (error) {
-      const { name, message } = error as Error;
-      const failure = { Error: name, Cause: JSON.stringify({ errorMessage: message }) };
-      // When even that fails the operation stays as it is, and the next call goes on with it.
-      await run('compensate', { failedStep: step, failure }).catch(() => {
-        throw error;
-      });
-      return;
-    }
-  }
 }
 
 const invalid = (message: string) => new TenantryError('invalid_request', message);

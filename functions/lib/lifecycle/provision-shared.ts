@@ -1,11 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { TenantryError } from '../errors.ts';
 import { registerHome } from '../isolation/homes.ts';
 import { isolations } from '../isolation/isolation.ts';
 import { slug as slugForm, type TenantId, type TenantStatus } from '../tenant/tenant.ts';
+import { compensate } from './compensate.ts';
 import { adminEndpoint, type ControlPlane } from './control-plane.ts';
 import { requestDigest } from './operations.ts';
-import type { ProvisionInput, ProvisionRequest } from './provision.ts';
+import { type Provisioner, type ProvisionInput, type ProvisionRequest, provisionSteps } from './provision.ts';
+import { runStep } from './step.ts';
 
 export interface SharedProvision {
   readonly tenant: TenantId;
@@ -84,4 +87,41 @@ export async function provisionShared(
     schemaVersion: begun.schema_version,
     operation: { id: operationId, startedAt, finishedAt },
   };
+}
+
+const unused = () => {
+  throw new TenantryError(
+    'internal',
+    'A tenant on shared tables has no instance and no migrations of its own.',
+  );
+};
+
+/** The state machine's steps that a tenant on shared tables needs, without the machine: each is a few statements. */
+export async function provisionInSteps(
+  { plane, region }: Pick<Provisioner, 'plane' | 'region'>,
+  operation: string,
+): Promise<void> {
+  const instances = { create: unused, ready: unused, remove: unused, status: unused };
+  const provisioner: Provisioner = {
+    plane,
+    instances,
+    region,
+    release: { runtime: [], home: [], extensions: [], keys: [] },
+    probe: unused,
+  };
+  const run = (step: string, input = {}) =>
+    runStep(provisioner, { operation, step, input }, ['provision'], { ...provisionSteps, compensate });
+  for (const step of ['reserve', 'createHome', 'activate']) {
+    try {
+      await run(step);
+    } catch (error) {
+      const { name, message } = error as Error;
+      const failure = { Error: name, Cause: JSON.stringify({ errorMessage: message }) };
+      // When even that fails the operation stays as it is, and the next call goes on with it.
+      await run('compensate', { failedStep: step, failure }).catch(() => {
+        throw error;
+      });
+      return;
+    }
+  }
 }
