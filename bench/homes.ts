@@ -6,8 +6,9 @@ import { changeHomeState } from '../functions/lib/isolation/homes.ts';
 import { makeHome } from '../functions/lib/lifecycle/home.ts';
 import type { Migrator } from '../functions/lib/lifecycle/migrate.ts';
 import { type MigrationFile, parseMigration } from '../functions/lib/migrations/migration-file.ts';
-import { type MigrationTarget, migrateHomes } from '../functions/lib/migrations/migrator.ts';
+import { migrateHomes } from '../functions/lib/migrations/migrator.ts';
 import { newestState, type Release } from '../functions/lib/migrations/release.ts';
+import type { MigrationTarget } from '../functions/lib/migrations/script.ts';
 import { begin, migratorOf, releaseWith, run as runMachine } from '../test/lib/lifecycle/migrate.support.ts';
 import type { World } from '../test/support/world.ts';
 

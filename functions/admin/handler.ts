@@ -3,7 +3,7 @@ import type { APIGatewayProxyEvent, APIGatewayProxyResult } from 'aws-lambda';
 import { answerAdmin } from '../lib/admin/api.ts';
 import { createWorkflows } from '../lib/aws/step-functions.ts';
 import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
-import { readRelease } from '../lib/migrations/migrator.ts';
+import { readRelease } from '../lib/migrations/release.ts';
 import { renewed } from '../lib/renewed.ts';
 import { readAdminSettings } from '../lib/settings.ts';
 

@@ -1,7 +1,7 @@
 import { Logger } from '@aws-lambda-powertools/logger';
 import type { CloudFormationCustomResourceEvent } from 'aws-lambda';
 import { install } from '../lib/lifecycle/install.ts';
-import { homeMigrations } from '../lib/migrations/migrator.ts';
+import { homeMigrations } from '../lib/migrations/release.ts';
 import { readInstallSettings } from '../lib/settings.ts';
 
 const settings = readInstallSettings();

@@ -3,7 +3,7 @@ import { type Migrator, migrateSteps, turnOf } from '../lib/lifecycle/migrate.ts
 import { workers } from '../lib/lifecycle/migrate-work.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
-import { readRelease } from '../lib/migrations/migrator.ts';
+import { readRelease } from '../lib/migrations/release.ts';
 import { renewedFromStart } from '../lib/renewed.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 

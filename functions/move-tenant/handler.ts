@@ -2,7 +2,7 @@ import { createControlPlane } from '../lib/lifecycle/control-plane.ts';
 import { type Mover, moveSteps } from '../lib/lifecycle/move.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
-import { readRelease } from '../lib/migrations/migrator.ts';
+import { readRelease } from '../lib/migrations/release.ts';
 import { renewedFromStart } from '../lib/renewed.ts';
 import { readMigrateSettings } from '../lib/settings.ts';
 

@@ -6,7 +6,7 @@ import { instanceSteps } from '../lib/lifecycle/offboard.ts';
 import { probeTenant } from '../lib/lifecycle/probe.ts';
 import { type Provisioner, provisionSteps } from '../lib/lifecycle/provision.ts';
 import { runStep, type StepEvent } from '../lib/lifecycle/step.ts';
-import { readRelease } from '../lib/migrations/migrator.ts';
+import { readRelease } from '../lib/migrations/release.ts';
 import { renewedFromStart } from '../lib/renewed.ts';
 import { readControlSettings } from '../lib/settings.ts';
 

@@ -4,7 +4,7 @@ import { pathToFileURL } from 'node:url';
 import { ensureKeys, trustedKeys } from '../../functions/lib/lifecycle/keys.ts';
 import type { Tool } from '../../functions/lib/mcp/tool.ts';
 import { readMigrations } from '../../functions/lib/migrations/migration-file.ts';
-import { readRelease } from '../../functions/lib/migrations/migrator.ts';
+import { readRelease } from '../../functions/lib/migrations/release.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
 import { scopesOf } from '../environment.ts';
 import { functions } from '../functions.ts';

@@ -19,13 +19,13 @@ import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycl
 import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
 import { type MigrationFile, parseMigration } from '../../functions/lib/migrations/migration-file.ts';
+import { migrateHome, sharedHome } from '../../functions/lib/migrations/migrator.ts';
 import {
   homeMigrations,
-  migrateHome,
+  newestState,
+  type Release,
   readRelease,
-  sharedHome,
-} from '../../functions/lib/migrations/migrator.ts';
-import { newestState, type Release } from '../../functions/lib/migrations/release.ts';
+} from '../../functions/lib/migrations/release.ts';
 import { type McpSettings, readMcpSettings } from '../../functions/lib/settings.ts';
 import { type Strategy, strategies, type TenantId } from '../../functions/lib/tenant/tenant.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';

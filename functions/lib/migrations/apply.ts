@@ -7,8 +7,6 @@ import type { MigrationFile } from './migration-file.ts';
 import { refused } from './refused.ts';
 import type { MigrationTarget, Pending } from './script.ts';
 
-export type { MigrationTarget } from './script.ts';
-
 export interface Application {
   /** ms for each lock: whoever comes after a waiting migration waits as long. */
   readonly lockTimeout: number;

@@ -2,12 +2,13 @@ import { setTimeout } from 'node:timers/promises';
 import { type ControlConnection, literal } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
-import { type MigrationTarget, UnprotectedHomeError } from './apply.ts';
+import { UnprotectedHomeError } from './apply.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { type History, lockHistories, pendingOf } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { inReference } from './reference.ts';
 import { refused } from './refused.ts';
+import type { MigrationTarget } from './script.ts';
 
 /** ms. It waits for transactions that are older than it, and nobody waits for it: longer than a lock of DDL may take. */
 const lockTimeout = 60_000;

@@ -1,11 +1,12 @@
 import type { ControlConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
-import { applyFiles, type MigrationTarget } from './apply.ts';
+import { applyFiles } from './apply.ts';
 import { type History, isText, readHistory } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { inReference, inTransaction } from './reference.ts';
 import { versionNamed, versionOf } from './release.ts';
+import type { MigrationTarget } from './script.ts';
 
 /** One way in which a home is not what its version should be. */
 export interface Drift {

@@ -1,41 +1,15 @@
 import { setTimeout } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
-import { everyTenant, type MasterKeys } from '../isolation/context.ts';
+import { everyTenant } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
-import { type Application, applyTogether, type MigrationTarget } from './apply.ts';
+import { type Application, applyTogether } from './apply.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { pendingOf, readHistory } from './history.ts';
-import { runtimeMigrations } from './install.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { isTooLong, mayPass, requireAnswer } from './refused.ts';
-import type { Release } from './release.ts';
-
-export type { MigrationTarget } from './apply.ts';
-
-const home = new URL('../../../migrations/home/', import.meta.url);
-const tenant = new URL('../../../migrations/tenant/', import.meta.url);
-
-/** What a home consists of: the product's own table, then the adopting team's. @throws as `readMigrations` */
-export async function homeMigrations(): Promise<MigrationFile[]> {
-  const { inOrder, readMigrations } = await import('./migration-file.ts');
-  return inOrder([...(await readMigrations(home, 'product')), ...(await readMigrations(tenant))]);
-}
-
-/** What this deployment brings to every database and home. */
-export const readRelease = async ({
-  extensions,
-  keys: { keys },
-}: {
-  readonly extensions: readonly string[];
-  readonly keys: MasterKeys;
-}): Promise<Release> => ({
-  runtime: await runtimeMigrations(),
-  home: await homeMigrations(),
-  extensions: [...extensions].sort(),
-  keys: [...keys.keys()].sort(),
-});
+import type { MigrationTarget } from './script.ts';
 
 /** All tenants on shared tables have one home to migrate. */
 export const sharedHome: Home = {

@@ -3,9 +3,10 @@ import type { ControlConnection } from '../database/connect.ts';
 import { TenantryError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
 import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
-import { applyFiles, type MigrationTarget, UnprotectedHomeError } from './apply.ts';
+import { applyFiles, UnprotectedHomeError } from './apply.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { isTooLong, requireAnswer } from './refused.ts';
+import type { MigrationTarget } from './script.ts';
 
 class Made<T> extends Error {
   readonly result: T;

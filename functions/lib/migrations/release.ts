@@ -1,5 +1,9 @@
 import { createHash } from 'node:crypto';
+import type { MasterKeys } from '../isolation/context.ts';
+import { runtimeMigrations } from './install.ts';
 import type { MigrationFile } from './migration-file.ts';
+
+const migrations = new URL('../../../migrations/', import.meta.url);
 
 /** The migrations that this deployment brings. */
 export interface Release {
@@ -12,6 +16,27 @@ export interface Release {
   /** Ids of the keys that contexts are signed with: a database learns of another one by a run, as of a new runtime. */
   readonly keys: readonly string[];
 }
+
+/** What a home consists of: the product's own table, then the adopting team's. @throws as `readMigrations` */
+export async function homeMigrations(): Promise<MigrationFile[]> {
+  const { inOrder, readMigrations } = await import('./migration-file.ts');
+  const own = await readMigrations(new URL('home/', migrations), 'product');
+  return inOrder([...own, ...(await readMigrations(new URL('tenant/', migrations)))]);
+}
+
+/** What this deployment brings to every database and home. */
+export const readRelease = async ({
+  extensions,
+  keys: { keys },
+}: {
+  readonly extensions: readonly string[];
+  readonly keys: MasterKeys;
+}): Promise<Release> => ({
+  runtime: await runtimeMigrations(),
+  home: await homeMigrations(),
+  extensions: [...extensions].sort(),
+  keys: [...keys.keys()].sort(),
+});
 
 /** A state that a home can be in: a version, for people, and the digest of everything behind it. */
 export interface SchemaState {

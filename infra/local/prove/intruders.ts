@@ -9,7 +9,8 @@ import {
   installRuntime,
   tenantsDatabase,
 } from '../../../functions/lib/migrations/install.ts';
-import { homeMigrations, migrateHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHome } from '../../../functions/lib/migrations/migrator.ts';
+import { homeMigrations } from '../../../functions/lib/migrations/release.ts';
 import { type Strategy, strategies, type TenantId } from '../../../functions/lib/tenant/tenant.ts';
 import type { Party } from './party.ts';
 

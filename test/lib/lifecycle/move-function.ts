@@ -2,7 +2,7 @@ import { createAccess } from '../../../functions/lib/isolation/access.ts';
 import { createControlPlane } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { type Mover, moveSteps } from '../../../functions/lib/lifecycle/move.ts';
 import { runStep, type StepEvent } from '../../../functions/lib/lifecycle/step.ts';
-import { readRelease } from '../../../functions/lib/migrations/migrator.ts';
+import { readRelease } from '../../../functions/lib/migrations/release.ts';
 import type { MoverSettings } from './mover-process.ts';
 import { probeThrough } from './probe.support.ts';
 

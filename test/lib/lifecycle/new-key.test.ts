@@ -4,7 +4,7 @@ import { sql } from '../../../functions/lib/database/sql.ts';
 import type { Access } from '../../../functions/lib/isolation/access.ts';
 import { parseMasterKeys } from '../../../functions/lib/isolation/context.ts';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
-import { readRelease } from '../../../functions/lib/migrations/migrator.ts';
+import { readRelease } from '../../../functions/lib/migrations/release.ts';
 import { limits, startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
 import { migrate } from './migrate.support.ts';
 

@@ -1,6 +1,7 @@
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import type { MigrationFile } from '../../../functions/lib/migrations/migration-file.ts';
-import { type MigrationTarget, migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import type { MigrationTarget } from '../../../functions/lib/migrations/script.ts';
 import type { TestTenant, World } from '../../support/world.ts';
 
 /** What a tenant's migrations change: the home that is its own, or the one that it shares. */
