@@ -4,7 +4,7 @@ import { type Home, isolations } from '../isolation/isolation.ts';
 import { applyFiles } from './apply.ts';
 import { type History, isText, readHistory } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
-import { inReference, inTransaction } from './reference.ts';
+import { inReference, withoutConcurrently } from './reference.ts';
 import { versionNamed, versionOf } from './release.ts';
 import type { MigrationTarget } from './script.ts';
 
@@ -95,7 +95,7 @@ function referenceShape(
   files: readonly MigrationFile[],
 ): Promise<Shape> {
   return inReference(connection, target, async (reference) => {
-    await applyFiles(connection, reference, files.map(inTransaction));
+    await applyFiles(connection, reference, files.map(withoutConcurrently));
     await isolations[reference.home.strategy].complete(connection, [reference.home], 'whole');
     return shapeOf(connection, reference.home);
   }).catch((cause) => {

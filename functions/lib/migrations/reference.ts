@@ -43,7 +43,7 @@ export async function inReference<T>(
 }
 
 /** On an empty table it makes no difference, but that it may stand in a transaction. */
-export const inTransaction = (file: MigrationFile): MigrationFile =>
+export const withoutConcurrently = (file: MigrationFile): MigrationFile =>
   file.concurrent === undefined ? file : { ...file, sql: file.sql.replace(/\bconcurrently\b/i, '') };
 
 /**
@@ -63,7 +63,7 @@ export function rehearse(
     const complete = () => isolations[home.strategy].complete(connection, [home], 'whole');
     let known: readonly Finding[];
     try {
-      await applyFiles(connection, reference, had.map(inTransaction));
+      await applyFiles(connection, reference, had.map(withoutConcurrently));
       known = await complete();
     } catch (error) {
       requireAnswer(error);
@@ -76,7 +76,7 @@ export function rehearse(
     let found = known;
     for (const file of fresh) {
       try {
-        await applyFiles(connection, reference, [inTransaction(file)]);
+        await applyFiles(connection, reference, [withoutConcurrently(file)]);
         found = await complete();
       } catch (error) {
         requireAnswer(error);
