@@ -8,7 +8,12 @@ import {
   releaseTargets,
   type TargetOutcome,
 } from '../catalog/migration-targets.ts';
-import { answersOf, type ControlConnection, openConnection } from '../database/connect.ts';
+import {
+  answersOf,
+  type ControlConnection,
+  type OpenConnection,
+  openConnection,
+} from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { RetryableError } from '../errors.ts';
 import { ensureRuntime } from '../migrations/install.ts';
@@ -40,13 +45,10 @@ const lockShare = 0.25;
 /** For a dedicated server that does not answer, ms: then its home is left out, and the run goes on. */
 const waits = [2_000, 5_000];
 
-interface Place {
+interface Place extends OpenConnection {
   readonly key: string;
-  readonly connection: ControlConnection;
   /** Slots of the server's lock table. */
   readonly lockTable: number;
-  close(): Promise<void>;
-  release(): Promise<void>;
 }
 
 /**
@@ -205,28 +207,18 @@ export async function openPlace({ plane, release }: Migrator, target: LeasedTarg
   const { cluster_id: clusterId, admin_host: host, admin_port: port, database_name: database } = target.row;
   for (let attempt = 0; ; attempt += 1) {
     try {
-      const {
-        connection,
-        close,
-        release: giveBack,
-      } = await openConnection(adminEndpoint(plane, { clusterId, host, port, database }));
+      const opened = await openConnection(adminEndpoint(plane, { clusterId, host, port, database }));
       try {
         const [{ rows }] = await answersOf([
-          connection.query<{ locks: number }>(
+          opened.connection.query<{ locks: number }>(
             `select current_setting('max_locks_per_transaction')::integer
                   * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer) as locks`,
           ),
-          ensureRuntime(connection, plane.keys, release.runtime, release.extensions),
+          ensureRuntime(opened.connection, plane.keys, release.runtime, release.extensions),
         ]);
-        return {
-          key: placeOf(target),
-          connection,
-          close,
-          release: giveBack,
-          lockTable: rows[0]!.locks,
-        };
+        return { ...opened, key: placeOf(target), lockTable: rows[0]!.locks };
       } catch (error) {
-        await close();
+        await opened.close();
         throw error;
       }
     } catch (error) {
