@@ -156,7 +156,7 @@ const controlSettings = z
   .transform((env) => ({
     ...planeOf(env),
     mcpFunction: env.MCP_FUNCTION,
-    instance: { ...env.INSTANCE, kmsKeyId: env.INSTANCE.kmsKeyId },
+    instance: env.INSTANCE,
   }));
 
 const migrateSettings = z

@@ -14,8 +14,8 @@ export interface InstanceSettings {
   readonly parameterGroup: string;
   readonly subnetGroup: string;
   readonly securityGroups: readonly string[];
-  /** Undefined: the account's own RDS key. */
-  readonly kmsKeyId: string | undefined;
+  /** Absent: the account's own RDS key. */
+  readonly kmsKeyId?: string | undefined;
   readonly certificateAuthority: string;
   readonly backupDays: number;
 }
