@@ -4,7 +4,7 @@ import { type Rehearsal, rehearsePlan } from '../lifecycle/migrate-rehearsal.ts'
 import { type StatementLock, statementLocks } from '../migrations/locks.ts';
 import { filesUpTo } from '../migrations/release.ts';
 import { type Admin, withCatalog } from './admin.ts';
-import { asked, type NewRunBody, named, requireCanaries } from './migrations.ts';
+import { mostNamed, type NewRunBody, requestOf, requireCanaries } from './migrations.ts';
 
 export interface PlanView {
   readonly version: string;
@@ -31,9 +31,9 @@ export interface PlanView {
 export const planMigration = (admin: Admin, request: NewRunBody): Promise<PlanView> =>
   withCatalog(admin, async (catalog) => {
     const release = await admin.release();
-    const plan = await plannedFor(catalog, release, asked(request));
+    const plan = await plannedFor(catalog, release, requestOf(request));
     await requireCanaries(catalog, request.canaries);
-    const { targets, total } = await previewTargets(catalog, plan, named);
+    const { targets, total } = await previewTargets(catalog, plan, mostNamed);
     const from = targets.map((target) =>
       target.ahead !== null
         ? plan.files.length

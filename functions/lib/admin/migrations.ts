@@ -28,7 +28,7 @@ export const newPin = z.strictObject({
 export type NewPinBody = z.output<typeof newPin>;
 
 /** Of the fleet, these many are named; the rest is counted. */
-export const named = 50;
+export const mostNamed = 50;
 
 export interface RingView {
   readonly ring: string;
@@ -63,7 +63,7 @@ export async function runMigration(
 ): Promise<RunView> {
   const operation = await withCatalog(admin, async (catalog) => {
     await requireCanaries(catalog, request.canaries);
-    return beginMigration(catalog, await admin.release(), asked(request), idempotencyKey);
+    return beginMigration(catalog, await admin.release(), requestOf(request), idempotencyKey);
   });
   // Safe to repeat: the execution has the operation's name.
   if (operation.state === 'running')
@@ -120,7 +120,7 @@ export async function showMigration(admin: Admin, id?: string): Promise<RunView>
         working: leased,
         ...counts,
       })),
-      named: (await namedTargets(catalog, operationId, named)).map((target) => ({
+      named: (await namedTargets(catalog, operationId, mostNamed)).map((target) => ({
         ...target,
         ring: ringNames[target.ring]!,
       })),
@@ -206,7 +206,7 @@ export const migratedAs = (strategy: Strategy, homeId: string, clusterId: string
   isolations[strategy].ownsTables ? homeId : clusterId;
 
 /** In one form, whoever asks: what an idempotency key is compared by. */
-export const asked = ({ version, canaries, percent, tolerated }: NewRunBody): MigrateRequest => ({
+export const requestOf = ({ version, canaries, percent, tolerated }: NewRunBody): MigrateRequest => ({
   ...(version !== undefined && { version }),
   canaries: [...canaries].sort(),
   percent,

@@ -43,7 +43,7 @@ export interface BatchPlan {
   readonly tenants: readonly { readonly tenant: string; readonly blocks: readonly string[] }[];
 }
 
-const asked = ({ tier, concurrency, stopOnFailure, ...body }: BatchingBody): BatchRequest => ({
+const requestOf = ({ tier, concurrency, stopOnFailure, ...body }: BatchingBody): BatchRequest => ({
   tier,
   concurrency,
   stopOnFailure,
@@ -53,7 +53,7 @@ const asked = ({ tier, concurrency, stopOnFailure, ...body }: BatchingBody): Bat
 /** Who would be moved, and what keeps each from it. Nothing is changed. */
 export const planBatch = (admin: Admin, body: BatchingBody): Promise<BatchPlan> =>
   withCatalog(admin, async (catalog) => {
-    const request = asked(body);
+    const request = requestOf(body);
     const { tier, to, concurrency } = request;
     const { blocksOf } = await import('../lifecycle/move-plan.ts');
     const room = await readRoom(catalog);
@@ -71,7 +71,7 @@ export async function moveBatch(
   idempotencyKey: string | undefined,
 ): Promise<BatchView> {
   const { operationId, state } = await withCatalog(admin, (catalog) =>
-    beginBatch(catalog, asked(body), idempotencyKey),
+    beginBatch(catalog, requestOf(body), idempotencyKey),
   ).catch(async (error: unknown) => {
     // One that nobody works on any more is ended, and the caller comes again.
     if (error instanceof TenantryError && error.code === 'operation_running')
