@@ -15,11 +15,12 @@ import {
   loginSecretName,
   tenantSecretName,
 } from '../../functions/lib/isolation/credentials.ts';
+import { sharedHome } from '../../functions/lib/isolation/isolation.ts';
 import { type ControlPlane, catalogEndpoint } from '../../functions/lib/lifecycle/control-plane.ts';
 import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/lifecycle/place.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
 import { type MigrationFile, parseMigration } from '../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../functions/lib/migrations/migrator.ts';
+import { migrateHome } from '../../functions/lib/migrations/migrator.ts';
 import {
   homeMigrations,
   newestState,

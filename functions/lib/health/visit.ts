@@ -1,8 +1,7 @@
 import { type ControlConnection, withConnection } from '../database/connect.ts';
 import { asRole } from '../isolation/homes.ts';
-import { type Finding, type Home, isolations } from '../isolation/isolation.ts';
+import { type Finding, type Home, isolations, sharedHome } from '../isolation/isolation.ts';
 import { adminEndpoint } from '../lifecycle/control-plane.ts';
-import { sharedHome } from '../migrations/migrator.ts';
 import { type Strategy, strategies } from '../tenant/tenant.ts';
 import { auditDatabase, auditGrants } from './audit-database.ts';
 import { type AuditRow, auditServer, sessionLocks } from './audit-server.ts';

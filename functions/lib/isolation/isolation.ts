@@ -2,6 +2,7 @@ import type { Route } from '../catalog/route.ts';
 import type { ControlConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
 import { type Placement, type Strategy, strategies, type TenantId } from '../tenant/tenant.ts';
+import { everyTenant } from './context.ts';
 import type { Credentials } from './credentials.ts';
 import { database } from './database.ts';
 import { rls } from './rls.ts';
@@ -78,3 +79,12 @@ export const isolations: Readonly<Record<Strategy, Isolation>> = { rls, schema, 
 
 /** Those whose homes have tables of their own. */
 export const owningStrategies = strategies.filter((strategy) => isolations[strategy].ownsTables);
+
+/** All tenants on shared tables have one home, as far as its tables go. */
+export const sharedHome: Home = {
+  homeId: everyTenant,
+  tenant: everyTenant,
+  strategy: 'rls',
+  ...rls.name(everyTenant),
+  epoch: 1,
+};

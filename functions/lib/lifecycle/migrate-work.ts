@@ -16,9 +16,10 @@ import {
 } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { RetryableError } from '../errors.ts';
+import { sharedHome } from '../isolation/isolation.ts';
 import { ensureRuntime } from '../migrations/install.ts';
 import type { MigrationFile } from '../migrations/migration-file.ts';
-import { type HomeOutcome, migrateHomes, sharedHome } from '../migrations/migrator.ts';
+import { type HomeOutcome, migrateHomes } from '../migrations/migrator.ts';
 import { filesUpTo, schemaStates } from '../migrations/release.ts';
 import type { MigrationTarget } from '../migrations/script.ts';
 import { adminEndpoint } from './control-plane.ts';

@@ -1,24 +1,13 @@
 import { setTimeout } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
-import { everyTenant } from '../isolation/context.ts';
 import { asRole } from '../isolation/homes.ts';
-import { type Home, isolations } from '../isolation/isolation.ts';
 import { type Application, applyTogether } from './apply.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { pendingOf, readHistory } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
 import { isTooLong, mayPass, requireAnswer } from './refused.ts';
 import type { MigrationTarget } from './script.ts';
-
-/** All tenants on shared tables have one home to migrate. */
-export const sharedHome: Home = {
-  homeId: everyTenant,
-  tenant: everyTenant,
-  strategy: 'rls',
-  ...isolations.rls.name(everyTenant),
-  epoch: 1,
-};
 
 /** ms. Alone, a home may wait longer for a lock than among 24 others whose locks are held meanwhile. */
 const [patient, hasty] = [3_000, 100];

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
+import { isolations, sharedHome } from '../../../functions/lib/isolation/isolation.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHome } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 
 /** What a file's own code could do when nobody looks at its text, and undo before anybody looks at what it did. */

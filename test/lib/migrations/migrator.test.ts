@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asRole } from '../../../functions/lib/isolation/homes.ts';
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
+import { isolations, sharedHome } from '../../../functions/lib/isolation/isolation.ts';
 import { type MigrationFile, parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, migrateHomes, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHome, migrateHomes } from '../../../functions/lib/migrations/migrator.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 
 let world: World;

@@ -1,6 +1,6 @@
-import { isolations } from '../../../functions/lib/isolation/isolation.ts';
+import { isolations, sharedHome } from '../../../functions/lib/isolation/isolation.ts';
 import type { MigrationFile } from '../../../functions/lib/migrations/migration-file.ts';
-import { migrateHome, sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { migrateHome } from '../../../functions/lib/migrations/migrator.ts';
 import type { MigrationTarget } from '../../../functions/lib/migrations/script.ts';
 import type { TestTenant, World } from '../../support/world.ts';
 

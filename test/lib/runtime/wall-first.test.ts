@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ControlConnection } from '../../../functions/lib/database/connect.ts';
 import { asRole, audit } from '../../../functions/lib/isolation/homes.ts';
-import { sharedHome } from '../../../functions/lib/migrations/migrator.ts';
+import { sharedHome } from '../../../functions/lib/isolation/isolation.ts';
 import { startWorld, strategies, type TestTenant, type World } from '../../support/world.ts';
 
 /** The wall goes before any condition of a statement's own: neither what it costs nor what it runs tells of others' rows. */
