@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { moment } from '../../lib/admin/moment.ts';
 import type { MoveView } from '../../lib/admin/move.ts';
 import type { MovePlan } from '../../lib/lifecycle/move-plan.ts';
-import { strategies, tiers } from '../../lib/tenant/tenant.ts';
+import { placements, strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { follow, type Progress, requireDone } from './follow.ts';
 import { batchCommands, moveTier } from './move-batch.ts';
@@ -27,7 +27,7 @@ export function moveCommands(program: Command, client: AdminClient, output: () =
       new Option(
         '--placement <placement>',
         'of a database of its own; without it, on an instance of its own',
-      ).choices(['dedicated', 'shared-cluster']),
+      ).choices(placements),
     )
     .option('--cluster <id>', 'the shared cluster to go to; without it, the one that the tenant is in')
     .addOption(new Option('--tier <tier>', 'all tenants of this tier').choices(tiers))

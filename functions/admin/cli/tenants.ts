@@ -3,7 +3,7 @@ import { moment } from '../../lib/admin/moment.ts';
 import type { OperationWithSteps } from '../../lib/admin/operations.ts';
 import type { TenantSummary, TenantView } from '../../lib/admin/tenants.ts';
 import type { Why } from '../../lib/admin/why.ts';
-import { strategies, tiers } from '../../lib/tenant/tenant.ts';
+import { placements, strategies, tiers } from '../../lib/tenant/tenant.ts';
 import { type AdminClient, CommandFailure } from './connection.ts';
 import { askAgain, followOperation, requireDone, stepsText, whatNext } from './follow.ts';
 import { card, type Output, table } from './output.ts';
@@ -18,12 +18,7 @@ export function tenantCommands(program: Command, client: AdminClient, output: ()
     .description('create a tenant; again, to go on with what failed or was interrupted')
     .addOption(new Option('--tier <tier>', 'its commercial package').choices(tiers).makeOptionMandatory())
     .addOption(new Option('--strategy <strategy>', 'instead of the tier’s').choices(strategies))
-    .addOption(
-      new Option('--placement <placement>', 'of a database of its own').choices([
-        'dedicated',
-        'shared-cluster',
-      ]),
-    )
+    .addOption(new Option('--placement <placement>', 'of a database of its own').choices(placements))
     .option('--external-id <organisation>', 'what its identity provider calls it')
     .option('--issuer <url>', 'the identity provider; needed when there are several')
     .option('--idempotency-key <key>', 'the same key and request: the same answer')

@@ -7,7 +7,7 @@ import { isolations } from '../isolation/isolation.ts';
 import type { Operation } from '../lifecycle/operations.ts';
 import { beginProvisioning, type ProvisionRequest } from '../lifecycle/provision.ts';
 import { provisionInSteps, provisionShared } from '../lifecycle/provision-shared.ts';
-import { strategies, tiers } from '../tenant/tenant.ts';
+import { placements, strategies, tiers } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, type OperationWithSteps, showOperation } from './operations.ts';
 import { afterStalled, runningInstead, showTenant, type TenantView } from './tenants.ts';
@@ -16,7 +16,7 @@ export const newTenant = z.strictObject({
   slug: z.string(),
   tier: z.enum(tiers),
   strategy: z.enum(strategies).optional(),
-  placement: z.enum(['dedicated', 'shared-cluster']).optional(),
+  placement: z.enum(placements).optional(),
   externalId: z
     .string()
     .max(200)

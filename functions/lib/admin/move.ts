@@ -14,7 +14,7 @@ import { isolations } from '../isolation/isolation.ts';
 import { beginMove, machineInput } from '../lifecycle/move-begin.ts';
 import type { MovePlan } from '../lifecycle/move-plan.ts';
 import { operationOf } from '../lifecycle/operations.ts';
-import { strategies } from '../tenant/tenant.ts';
+import { placements, strategies } from '../tenant/tenant.ts';
 import { type Admin, withCatalog } from './admin.ts';
 import { type OperationView, operationViews } from './operations.ts';
 import { afterStalled, findTenant } from './tenants.ts';
@@ -22,7 +22,7 @@ import { afterStalled, findTenant } from './tenants.ts';
 export const moving = z.strictObject({
   to: z.enum(strategies),
   /** Of a database: an instance of its own unless another is asked for. */
-  placement: z.enum(['dedicated', 'shared-cluster']).optional(),
+  placement: z.enum(placements).optional(),
   /** The shared cluster to go to. */
   cluster: z.uuid().optional(),
   /** How long the way back stays open after the switch, s; until `complete` at the latest. */

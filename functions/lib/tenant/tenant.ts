@@ -17,7 +17,8 @@ export const strategies = ['rls', 'schema', 'database'] as const;
 export type Strategy = (typeof strategies)[number];
 
 /** A `database` tenant lives on its own instance, or (`shared-cluster`) in a database of its own beside others. */
-export type Placement = 'dedicated' | 'shared-cluster';
+export const placements = ['dedicated', 'shared-cluster'] as const;
+export type Placement = (typeof placements)[number];
 
 export const tiers = ['starter', 'pro', 'enterprise'] as const;
 export type Tier = (typeof tiers)[number];
