@@ -42,6 +42,8 @@ export interface Registry {
 }
 
 const toolName = /^[a-z][a-z0-9_]{0,63}$/;
+/** RFC 6749's scope-token, without the comma: it separates scopes in settings and on the command line. */
+const scopeName = /^[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]+$/;
 /** Distinct scope sets kept: of a hundred tools, a hundred kilobytes each. */
 const maxLists = 64;
 
@@ -53,6 +55,11 @@ export function createRegistry(tools: readonly Tool[], internal: readonly Tool[]
     const isInternal = internal.includes(tool);
     if (!toolName.test(tool.name))
       throw new TypeError(`Tool name "${tool.name}": use a-z, 0-9 and _, at most 64 characters.`);
+    for (const scope of tool.scopes)
+      if (!scopeName.test(scope))
+        throw new TypeError(
+          `Tool "${tool.name}": nobody can be granted the scope "${scope}". Write each as a text of its own, of ASCII without spaces, commas, quotes and backslashes.`,
+        );
     if (tool.scopes.some((scope) => scope.startsWith('tenancy:')))
       throw new TypeError(`Tool "${tool.name}": scopes that begin with "tenancy:" are the product's own.`);
     if (byName.has(tool.name)) throw new TypeError(`Two tools are named "${tool.name}": rename one.`);

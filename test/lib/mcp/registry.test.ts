@@ -28,6 +28,14 @@ describe('the registry', () => {
     expect(() => createRegistry([mirrored])).toThrow(/x-mcp-header/);
   });
 
+  test.each(['things:read things:write', 'things:read,things:write', '', 'größe', 'a"b', 'a\\b'])(
+    'refuses a scope that nobody can be granted: %j',
+    (scope) => {
+      const tool = { ...failing('once', () => ({})), scopes: ['things:read', scope] };
+      expect(() => createRegistry([tool])).toThrow(`Tool "once": nobody can be granted the scope "${scope}"`);
+    },
+  );
+
   test('computes a list once per set of scopes that matter', () => {
     const registry = createRegistry([whoami, failing('open', () => ({}))]);
     const first = registry.listFor(new Set(['things:read', 'other']), null);
