@@ -8,6 +8,7 @@ import { readRelease } from '../../functions/lib/migrations/release.ts';
 import { readMcpSettings } from '../../functions/lib/settings.ts';
 import { scopesOf } from '../environment.ts';
 import { functions } from '../functions.ts';
+import { checkTools } from '../tools.ts';
 import {
   available,
   contextKeySecret,
@@ -51,6 +52,11 @@ export async function startCloud(
 ): Promise<Cloud> {
   const { folder, port, clockFactor } = settings;
   const publicUrl = `http://127.0.0.1:${port}/mcp`;
+  try {
+    checkTools(tools);
+  } catch (error) {
+    throw new Refused((error as Error).message);
+  }
   const scopes = scopesOf(tools);
   if (scopes.length === 0)
     throw new Refused(
