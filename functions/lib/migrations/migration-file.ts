@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import { TenantryError } from '../errors.ts';
 import { type ConcurrentStatement, parseConcurrent } from './concurrent-statement.ts';
 import { directivesOf } from './directives.ts';
@@ -43,7 +44,7 @@ type Author = 'product' | 'team';
  * @throws TenantryError `migration_refused` that names the file and the remedy
  */
 export async function readMigrations(folder: URL, author: Author = 'team'): Promise<MigrationFile[]> {
-  const names = (await readdir(folder))
+  const names = (await namesIn(folder))
     .filter((name) => isSql(name) || (author === 'product' && !name.includes('.')))
     .sort();
   const read = await Promise.allSettled(
@@ -58,6 +59,22 @@ export async function readMigrations(folder: URL, author: Author = 'team'): Prom
   if (failures.length > 1 && failures.every((error) => error instanceof TenantryError)) requireNone(failures);
   if (failures.length > 0) throw failures[0];
   return inOrder(read.flatMap((file) => (file.status === 'fulfilled' ? [file.value] : [])));
+}
+
+/** Git keeps no empty folder: with the example's one file the folder goes too. */
+async function namesIn(folder: URL): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause;
+    const path = fileURLToPath(folder);
+    throw refused(
+      path,
+      'is not there',
+      'make the folder, with a first file in it like `0001-what-it-does.sql`',
+      cause,
+    );
+  }
 }
 
 /** In capital letters too: a file that is meant to run is named rightly, or refused. */

@@ -93,6 +93,13 @@ describe('a folder', () => {
       message,
     );
   });
+  it('is refused where it is not there: Git keeps no empty one', async () => {
+    const read = readMigrations(pathToFileURL('/nowhere/migrations/tenant/'));
+    await expect(read).rejects.toMatchObject({
+      code: 'migration_refused',
+      message: expect.stringMatching(/^\/nowhere\/migrations\/tenant\/ is not there: make the folder, /),
+    });
+  });
   it('is refused with what is wrong with any of its files', async () => {
     const files = { '0001-a.sql': 'commit', '0002-b.sql': 'select 1', '0003-c.sql': 'vacuum' };
     await expect(inFolder(files)).rejects.toThrow(
