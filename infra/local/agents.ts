@@ -1,5 +1,5 @@
 import { renameSync, writeFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 
 /** The standard `mcpServers` form that agents read. */
 export const mcpServers = (publicUrl: string, tokens: ReadonlyMap<string, string>) => ({
@@ -26,8 +26,7 @@ export function writeAgentFile(
 
 /** What a newcomer pastes. */
 export function welcome(publicUrl: string, file: string, tokens: ReadonlyMap<string, string>): string {
-  const path = relative(process.cwd(), file);
-  const shown = path.startsWith('..') ? file : path;
+  const shown = fromHere(file);
   const [first] = tokens;
   const serves = `\nTenantry serves MCP at ${publicUrl}\n`;
   if (first === undefined)
@@ -45,5 +44,11 @@ export function welcome(publicUrl: string, file: string, tokens: ReadonlyMap<str
 
   Given the address alone, an agent that can log in opens a page on which you choose the tenant.
 
+What tools log, and how one failed, is in ${fromHere(join(dirname(file), 'logs/mcp.log'))}.
 Edited tools are picked up; Ctrl-C stops; \`npm start -- --fresh\` starts over.`;
+}
+
+function fromHere(file: string): string {
+  const path = relative(process.cwd(), file);
+  return path.startsWith('..') ? file : path;
 }

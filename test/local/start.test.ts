@@ -170,6 +170,7 @@ afterAll(async () => {
 describe.skipIf(process.platform !== 'linux')('npm start', () => {
   test('serves three tenants, each its own inventory, to clients of both protocol families', async () => {
     run = await started();
+    expect(run.output()).toContain(`how one failed, is in ${folder}/logs/mcp.log.`);
     expect(Object.keys(entries())).toEqual(['acme', 'globex', 'initech']);
     expect(entries().acme).toMatchObject({ type: 'http', url: `http://127.0.0.1:${port}/mcp` });
     expect((await stat(join(folder, 'mcp.json'))).mode & 0o777).toBe(0o600);
@@ -187,6 +188,7 @@ describe.skipIf(process.platform !== 'linux')('npm start', () => {
       }
     }
     expect(new Set(seen).size).toBe(15);
+    expect(readFileSync(join(folder, 'logs/mcp.log'), 'utf8')).toContain('"tool":"search_inventory"');
   });
 
   test('watches itself: in public, and with names for the operator', async () => {
