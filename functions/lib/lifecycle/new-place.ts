@@ -10,9 +10,9 @@ import { type ControlConnection, withConnection } from '../database/connect.ts';
 import type { Endpoint } from '../database/types.ts';
 import { TenantryError } from '../errors.ts';
 import { isolations } from '../isolation/isolation.ts';
-import { createDatabase, installRuntime } from '../migrations/install.ts';
+import { createDatabase } from '../migrations/install.ts';
 import { type ControlPlane, endpointOf } from './control-plane.ts';
-import { type Place, preparePlace } from './place.ts';
+import { type Place, preparePlace, runtimeIn } from './place.ts';
 import type { Provisioner, ProvisionInput } from './provision.ts';
 
 export const ownDatabase = (homeId: string) => `home_${homeId.replaceAll('-', '')}`;
@@ -58,9 +58,7 @@ export async function instancePlace(
   const { clusterId, kind, host, port } = cluster;
   const database = ownDatabase(homeId);
   const admin = endpointOf(plane, { ...cluster, database });
-  const databaseId = await withConnection(admin, (connection) =>
-    installRuntime(connection, plane.keys, plane.extensions),
-  );
+  const databaseId = await runtimeIn(plane, admin);
   return { clusterId, kind, host, port, database, databaseId, admin };
 }
 
@@ -83,9 +81,7 @@ export async function sharedPlace(
     };
   const database = ownDatabase(homeId);
   await withConnection(admin('postgres'), (connection) => createDatabase(connection, database));
-  const databaseId = await withConnection(admin(database), (connection) =>
-    installRuntime(connection, plane.keys, plane.extensions),
-  );
+  const databaseId = await runtimeIn(plane, admin(database));
   return { ...place, database, databaseId, admin: admin(database) };
 }
 

@@ -51,11 +51,13 @@ export async function preparePlace(
     await createDatabase(connection, database);
   });
   const admin = endpointOf(plane, { ...cluster, database });
-  const databaseId = await withConnection(admin, (connection) =>
-    installRuntime(connection, plane.keys, plane.extensions),
-  );
+  const databaseId = await runtimeIn(plane, admin);
   return { clusterId, kind, host, port, database, databaseId, admin };
 }
+
+/** A database that shall take homes gets its runtime, or what the runtime has new. @returns the database's id */
+export const runtimeIn = (plane: ControlPlane, admin: Endpoint): Promise<string> =>
+  withConnection(admin, (connection) => installRuntime(connection, plane.keys, plane.extensions));
 
 /** Between attempts with a token that RDS has refused, ms. */
 const pauses = [1_000, 2_000, 4_000, 8_000, 15_000];
