@@ -130,8 +130,6 @@ function violations(source: Source): string[] {
 const long: Record<string, string> = {
   'test/admin/migrations.test.ts': 'one fleet behind one admin API: planned, migrated and compared in turn',
   'functions/lib/settings.ts': 'every variable of every function, read in one place',
-  'infra/local/emulator/rds-instances.ts':
-    'one state machine: the steps of an instance’s life must agree with each other',
   'test/infra/iam.test.ts': 'one matrix: who may do what',
   'test/infra/rules.test.ts':
     'rules over one synthesis of each deployment: another file would make them all again',

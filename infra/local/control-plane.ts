@@ -13,7 +13,7 @@ import { type Place, prepareCatalog, preparePlace } from '../../functions/lib/li
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
 import { migrateHome } from '../../functions/lib/migrations/migrator.ts';
 import type { Release } from '../../functions/lib/migrations/release.ts';
-import type { Instance } from './emulator/rds-instances.ts';
+import type { Instance } from './emulator/rds-state.ts';
 import type { SecretStore } from './emulator/secret-store.ts';
 import type { AwsEmulator } from './emulator/server.ts';
 import type { StateFile } from './emulator/state-file.ts';

@@ -25,7 +25,8 @@ import {
 import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { withConnection } from '../../functions/lib/database/connect.ts';
-import type { InstanceStatus, RdsOptions } from '../../infra/local/emulator/rds-instances.ts';
+import type { RdsOptions } from '../../infra/local/emulator/rds-instances.ts';
+import type { InstanceStatus } from '../../infra/local/emulator/rds-state.ts';
 import { type AwsEmulator, startAwsEmulator } from '../../infra/local/emulator/server.ts';
 import { postgresBase } from '../../infra/local/postgres.ts';
 

@@ -1,7 +1,4 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import {
   DBInstanceAlreadyExistsFault$,
@@ -11,60 +8,18 @@ import {
   InvalidDBInstanceStateFault$,
 } from '@aws-sdk/client-rds';
 import { stablePort } from '../ports.ts';
-import { type PostgresServer, preparePostgres, startPostgres } from '../postgres.ts';
+import type { PostgresServer } from '../postgres.ts';
 import { makeMaster } from './rds-master.ts';
+import { RdsServers, type ServerOptions } from './rds-servers.ts';
+import type { Instance, InstanceStatus, RdsState } from './rds-state.ts';
 import { accountId, type SecretStore } from './secret-store.ts';
 import { fault } from './service.ts';
 
-export type InstanceStatus =
-  | 'creating'
-  | 'backing-up'
-  | 'available'
-  | 'modifying'
-  | 'stopping'
-  | 'stopped'
-  | 'starting'
-  | 'deleting'
-  | 'failed';
-
-/** One DB instance as it is stored. */
-export interface Instance {
-  identifier: string;
-  arn: string;
-  resourceId: string;
-  region: string;
-  status: InstanceStatus;
-  masterUsername: string;
-  /** Until the master role exists with it. */
-  pendingPassword?: string | undefined;
-  /** Of the secret that RDS manages. */
-  secretArn?: string | undefined;
-  dbName?: string | undefined;
-  /** Chosen once: an endpoint never changes. */
-  port: number;
-  createdAt: number;
-  tags: { Key: string; Value: string }[];
-  deletionProtection: boolean;
-  /** The name that its data is kept under while it is being deleted. */
-  finalSnapshot?: string | undefined;
-  /** Given at creation and shown by Describe, without an effect on one machine. */
-  shown: Record<string, unknown>;
-}
-
-export interface RdsOptions {
-  /** Where PostgreSQL keeps binaries and clusters; see `postgresBase`. */
-  postgresBase: string;
-  /** Server parameters of every instance, as its parameter group would set them. */
-  parameters?: Record<string, string>;
+export interface RdsOptions extends ServerOptions {
   /** AWS's default quota of DB instances is 40. */
   instanceQuota?: number;
   /** Awaited before an instance moves on from a status it has just reached: tests hold it there. */
   onStatus?: (identifier: string, status: InstanceStatus) => Promise<void> | void;
-}
-
-export interface RdsState {
-  instances: Record<string, Instance>;
-  snapshots: Record<string, { instance: string; createdAt: number }>;
 }
 
 /** The life of DB instances, each of them a real PostgreSQL on a port of 127.0.0.1. */
@@ -74,9 +29,8 @@ export class RdsInstances {
   readonly #clock: () => number;
   readonly #secrets: SecretStore;
   readonly #options: RdsOptions;
-  readonly #servers = new Map<string, PostgresServer>();
+  readonly #servers: RdsServers;
   readonly #work = new Map<string, Promise<void>>();
-  #prepared: Promise<void> | undefined;
   #closing = false;
 
   constructor(
@@ -91,6 +45,7 @@ export class RdsInstances {
     this.#clock = clock;
     this.#secrets = secrets;
     this.#options = options;
+    this.#servers = new RdsServers(options);
   }
 
   all(): Instance[] {
@@ -111,7 +66,7 @@ export class RdsInstances {
 
   /** Process ids of the servers that run now. */
   pids(): number[] {
-    return [...this.#servers.values()].map(({ pid }) => pid);
+    return this.#servers.pids();
   }
 
   async create(
@@ -170,7 +125,7 @@ export class RdsInstances {
     if (password !== undefined) {
       this.#run(instance, async () => {
         await this.#reached(instance, 'modifying');
-        await this.#settleMaster(instance, this.#servers.get(instance.identifier)!);
+        await this.#settleMaster(instance, this.#servers.get(instance.identifier));
         if (change.rotate) {
           const value = { SecretString: masterSecret(instance.masterUsername, password) };
           await this.#secrets.put(this.#secrets.live(instance.secretArn!), value);
@@ -239,31 +194,22 @@ export class RdsInstances {
   async close(): Promise<void> {
     this.#closing = true;
     await Promise.all(this.#work.values());
-    await Promise.all(this.all().map((instance) => this.#stopServer(instance)));
+    await Promise.all(this.all().map(({ identifier }) => this.#servers.stop(identifier)));
   }
 
   /** After `close`: the data of all instances, and of their final snapshots. */
   async removeData(): Promise<void> {
-    const { instances, snapshots } = this.#state;
-    const folders = [...Object.keys(instances), ...Object.keys(snapshots).map(snapshotFolder)];
-    for (const folder of folders) await rm(this.#folder(folder), { recursive: true, force: true });
-  }
-
-  #folder(name: string): string {
-    return join(this.#options.postgresBase, 'clusters', name);
+    for (const name of Object.keys(this.#state.instances)) await this.#servers.removeData(name);
+    for (const name of Object.keys(this.#state.snapshots)) await this.#servers.removeSnapshot(name);
   }
 
   async #bring(instance: Instance): Promise<void> {
-    this.#prepared ??= preparePostgres(this.#options.postgresBase);
-    await this.#prepared;
-    const server = await startPostgres({
-      base: this.#options.postgresBase,
-      name: instance.identifier,
-      port: instance.port,
-      ...(this.#options.parameters && { parameters: this.#options.parameters }),
+    const server = await this.#servers.start(instance.identifier, instance.port, () => {
+      if (this.#closing) return;
+      // RDS starts an engine that died again.
+      instance.status = 'starting';
+      this.#run(instance, () => this.#bringAgain(instance));
     });
-    this.#servers.set(instance.identifier, server);
-    this.#watch(instance, server);
     if (instance.status === 'creating') {
       await this.#reached(instance, 'creating');
       await this.#settleMaster(instance, server);
@@ -281,39 +227,18 @@ export class RdsInstances {
 
   async #halt(instance: Instance): Promise<void> {
     await this.#reached(instance, 'stopping');
-    await this.#stopServer(instance);
+    await this.#servers.stop(instance.identifier);
     await this.#reached(instance, 'stopped');
   }
 
   async #remove(instance: Instance): Promise<void> {
     await this.#reached(instance, 'deleting');
-    await this.#stopServer(instance);
-    const folder = this.#folder(instance.identifier);
-    if (instance.finalSnapshot !== undefined && existsSync(folder)) {
-      await rename(folder, this.#folder(snapshotFolder(instance.finalSnapshot)));
-    }
-    await rm(folder, { recursive: true, force: true });
+    await this.#servers.stop(instance.identifier);
+    await this.#servers.removeData(instance.identifier, instance.finalSnapshot);
     const secret = instance.secretArn === undefined ? undefined : this.#secrets.find(instance.secretArn);
     if (secret) await this.#secrets.remove(secret);
     delete this.#state.instances[instance.identifier];
     await this.#save();
-  }
-
-  async #stopServer({ identifier }: Instance): Promise<void> {
-    const server = this.#servers.get(identifier);
-    // First: an exit that is not asked for is a crash.
-    this.#servers.delete(identifier);
-    await server?.stop();
-  }
-
-  /** RDS starts an engine that died again. */
-  #watch(instance: Instance, server: PostgresServer): void {
-    void server.exited.then(() => {
-      if (this.#closing || this.#servers.get(instance.identifier) !== server) return;
-      this.#servers.delete(instance.identifier);
-      instance.status = 'starting';
-      this.#run(instance, () => this.#bringAgain(instance));
-    });
   }
 
   /** It may die once more while it starts; and processes of the dead server hold its data until their statements have ended. */
@@ -356,6 +281,3 @@ export class RdsInstances {
 }
 
 const masterSecret = (username: string, password: string) => JSON.stringify({ username, password });
-
-/** A dot is not possible in an instance's name, so a snapshot's folder is nobody's cluster. */
-const snapshotFolder = (snapshot: string): string => `snapshot.${snapshot}`;

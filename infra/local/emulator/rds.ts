@@ -26,7 +26,8 @@ import {
   type StopDBInstanceCommandOutput,
   type Tag,
 } from '@aws-sdk/client-rds';
-import type { Instance, RdsInstances } from './rds-instances.ts';
+import type { RdsInstances } from './rds-instances.ts';
+import type { Instance } from './rds-state.ts';
 import { AwsFault, fault, notEmulated, operation, type Service } from './service.ts';
 
 type Answer<Output> = Omit<Output, '$metadata'>;
@@ -154,19 +155,16 @@ export const rds = (instances: RdsInstances): Service => ({
       async (input) => {
         const instance = instances.get(input.DBInstanceIdentifier ?? '');
         const { SkipFinalSnapshot: skip, FinalDBSnapshotIdentifier: snapshot } = input;
-        if (instance.deletionProtection) {
+        if (instance.deletionProtection)
           throw combination(
             'Cannot delete protected DB Instance, please disable deletion protection and try again.',
           );
-        }
-        if (!skip && snapshot === undefined) {
+        if (!skip && snapshot === undefined)
           throw combination('FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified.');
-        }
-        if (skip && snapshot !== undefined) {
+        if (skip && snapshot !== undefined)
           throw combination(
             'FinalDBSnapshotIdentifier can not be specified when SkipFinalSnapshot is specified.',
           );
-        }
         const name = snapshot === undefined ? undefined : newIdentifier(snapshot);
         return { DBInstance: describe(await instances.delete(instance.identifier, name)) };
       },

@@ -7,7 +7,7 @@ import { withConnection } from '../../../functions/lib/database/connect.ts';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import { type ControlPlane, catalogEndpoint } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { contextKeySecret, createPlane, secretsOf, signingKeySecret } from '../control-plane.ts';
-import type { Instance } from '../emulator/rds-instances.ts';
+import type { Instance } from '../emulator/rds-state.ts';
 import { type Secret, SecretStore } from '../emulator/secret-store.ts';
 import { commandLine } from '../processes.ts';
 import { openCloudState } from '../state.ts';
