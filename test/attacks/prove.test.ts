@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { withConnection } from '../../functions/lib/database/connect.ts';
 import { tenantsDatabase } from '../../functions/lib/migrations/install.ts';
 import { parseMigration } from '../../functions/lib/migrations/migration-file.ts';
+import type { Attack } from '../../infra/local/prove/attack.ts';
 import { reading } from '../../infra/local/prove/corpus/reading.ts';
 import { rights } from '../../infra/local/prove/corpus/rights.ts';
 import { writing } from '../../infra/local/prove/corpus/writing.ts';
@@ -126,6 +127,44 @@ describe('npm run prove', () => {
         ],
       });
       expect(findings.map(({ outcome, what }) => what ?? outcome)).toEqual(['held', 'held', 'held']);
+    } finally {
+      await closeTargets(targets);
+    }
+  });
+
+  it('takes locks that one attacker holds for a moment for no doing of another', async () => {
+    const { keys } = world.plane;
+    const { rls, schema } = world.tenants;
+    const targets = await prepareTargets(keys, [await partyOf(world, rls.b)]);
+    const [near, beside] = [await partyOf(world, rls.a), await partyOf(world, schema.a)];
+    let tried = 0;
+    const triedBefore: number[] = [];
+    const dropsOwned = {
+      name: 'takes the guard of each table for a second',
+      from: 'session',
+      alone: true,
+      sql: ({ own }) => {
+        triedBefore.push(tried);
+        return own.schema === near.schema
+          ? ['begin', 'drop owned by current_user cascade', 'select pg_sleep(1)', 'rollback']
+          : ['select 1'];
+      },
+    } as const satisfies Attack;
+    const looks = { name: 'is there', sql: () => ['select pg_sleep(0.1)'] } as const satisfies Attack;
+    try {
+      const findings = await prove({
+        keys,
+        attackers: [near, beside],
+        targets,
+        themes: [{ title: 'Standing in the way', attacks: [dropsOwned, looks] }],
+        onTried: () => {
+          tried += 1;
+        },
+      });
+      expect(findings.map(({ outcome, what }) => what ?? outcome)).toEqual(findings.map(() => 'held'));
+      // The neighbour's three ways and the one from beside, of either attack.
+      expect(findings).toHaveLength(8);
+      expect(triedBefore.slice(-4)).toEqual([4, 5, 6, 7]);
     } finally {
       await closeTargets(targets);
     }

@@ -54,6 +54,8 @@ export interface Attack {
   /** Beside the victim's values: what in an answer or error gives something away. */
   readonly betrays?: (aim: Aim) => RegExp;
   readonly residual?: Residual;
+  /** While it is tried nothing else is: its locks would keep victims of others from their rows, and be taken for the others' doing. */
+  readonly alone?: true;
 }
 
 export interface Theme {

@@ -202,18 +202,20 @@ export interface Trial {
   readonly onTried?: (tried: number, all: number) => void;
 }
 
-/** Every attacker against every table of every other tenant. They do not get into each other's way. */
+/** Every attacker against every table of every other tenant. They work at the same time, but for what has to be tried alone. */
 export async function prove(trial: Trial): Promise<Finding[]> {
   const plans = trial.attackers.map((attacker) => planOf(attacker, trial));
   const all = plans.flat().reduce((sum, { tables }) => sum + tables.length, 0);
   let tried = 0;
-  const work = plans.map(async (plan) => {
+  const carryOut = async (plan: readonly Planned[]): Promise<Finding[]> => {
     const findings: Finding[] = [];
     for (const planned of plan)
       findings.push(...(await tryAttackOn(trial.keys, planned, () => trial.onTried?.(++tried, all))));
     return findings;
-  });
-  return (await Promise.all(work)).flat();
+  };
+  const beside = await Promise.all(plans.map((plan) => carryOut(plan.filter(({ attack }) => !attack.alone))));
+  const alone = await carryOut(plans.flat().filter(({ attack }) => attack.alone));
+  return [...beside.flat(), ...alone];
 }
 
 const planOf = (attacker: Party, trial: Trial): Planned[] =>

@@ -73,6 +73,8 @@ export const rights: Theme = {
     {
       name: 'DROP OWNED, REASSIGN OWNED',
       from: 'session',
+      // Locks each table of which it takes the guard.
+      alone: true,
       sql: (aim) => [
         // Takes the guard, which names the shared login: undone, because the system is in use.
         'begin',
