@@ -14,7 +14,7 @@ import {
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import type { Placement, Strategy } from '../../../functions/lib/tenant/tenant.ts';
 import { limits, startWorld, type World } from '../../support/world.ts';
-import { type Lifecycle, lifecycleOf, stepsOf as order } from './support.ts';
+import { evenWhenSlow, type Lifecycle, lifecycleOf, stepsOf as order } from './support.ts';
 
 /** Every step of the state machine against every fault: run twice, twice at once, never reported, failed, and taken back. */
 let world: World;
@@ -37,16 +37,6 @@ const run: Lifecycle['run'] = (...which) => lifecycle.run(...which);
 const inventory = () => lifecycle.inventory();
 const settled = () => lifecycle.settled();
 const answers: Lifecycle['answers'] = (tenant) => lifecycle.answers(tenant);
-
-/** As the state machine tries again: twenty calls at once may find a busy machine too slow. Whatever else fails does fail. */
-async function evenWhenSlow(step: () => Promise<void>): Promise<void> {
-  for (;;)
-    try {
-      return await step();
-    } catch (error) {
-      if ((error as Error).name !== 'Unavailable') throw error;
-    }
-}
 
 const fail = (operation: string, step: string) =>
   run(operation, 'compensate', {

@@ -55,6 +55,16 @@ export async function patiently(step: () => Promise<unknown>): Promise<void> {
   }
 }
 
+/** As the state machine tries again: twenty calls at once may find a busy machine too slow. Whatever else fails does fail. */
+export async function evenWhenSlow(step: () => Promise<void>): Promise<void> {
+  for (;;)
+    try {
+      return await step();
+    } catch (error) {
+      if ((error as Error).name !== 'Unavailable') throw error;
+    }
+}
+
 /** @param warm the environment that every tenant is tried in; without it each gets a new one */
 export function lifecycleOf(world: World, warm?: Access): Lifecycle {
   const instances = createInstances({
