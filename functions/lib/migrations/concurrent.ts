@@ -97,9 +97,9 @@ export async function applyConcurrently(
 }
 
 /**
- * One session at a time works without a transaction in a home. A session can hold no lock on a table, and an advisory one
- * anybody could take or hold: so it goes by a name, which is looked for and taken under the lock of the home's history, counts
- * among sessions of this login only, and is gone with its session.
+ * One session at a time works without a transaction in a home. A lock on a table ends with its transaction, and an advisory
+ * lock anybody could hold. So the session takes a name (`application_name`), which goes with it. Whether another session of
+ * this login has the name is looked up under the lock of the home's history.
  * @throws TenantryError `migration_refused` when another one does not end
  */
 async function takeTurn(connection: ControlConnection, home: Home, file: MigrationFile): Promise<History> {

@@ -2,8 +2,8 @@
 export const extensionName = /^[a-z][a-z0-9_-]{0,62}$/;
 
 /**
- * Never installed for tenants: what reads or runs something outside the database, or passes on to others what no wall is asked
- * about, by a session that another tenant gets next, by notifications, or by what it keeps of everybody's statements.
+ * Never installed for tenants: what reads or runs something outside the database; and what passes something on to other tenants
+ * past the walls: in a session that one of them gets next, by notifications, or by what it keeps of everybody's statements.
  */
 export const neverInstalled: readonly string[] = [
   // Other servers, the server's files, other sessions.

@@ -48,10 +48,10 @@ export interface CatchUpOptions<T> {
 }
 
 /**
- * Carries over all that has changed since the last time: reads the log and the rows in one snapshot, so that the target
- * is afterwards what the source was at one moment, with nothing that points into the void; deletes exactly the entries
- * that it has read, because a transaction that began earlier may commit an older one later. In few round trips: the last
- * time, writers wait for all of them.
+ * Carries over all that has changed since the last time. Log and rows are read in one snapshot: afterwards the target is
+ * what the source was at one moment, and every foreign key holds. Exactly the entries that were read are deleted from the
+ * log, because a transaction that began earlier may commit an older one later. In few round trips: the last time, writers
+ * wait for all of them.
  * @returns how many keys had changed
  * @throws TenantryError `move_differs` when a row is not the same on both sides afterwards, `move_refused` when too much
  *   has changed since the last time

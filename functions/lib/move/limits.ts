@@ -6,9 +6,9 @@ import { reading, type Side } from './side.ts';
 import type { MovedTable } from './tables.ts';
 
 /**
- * What is one piece of work has to end within a function's 15 minutes: both homes are compared in one snapshot of the
- * source, at some 80,000 rows/s, and rows land in shared tables in one transaction, at some 30,000 rows/s, each with its
- * foreign keys; on a busy server a move takes four times as long.
+ * What is one piece of work has to end within a function's 15 minutes. Both homes are compared in one snapshot of the
+ * source, at some 80,000 rows/s. Rows land in shared tables in one transaction, each with its foreign keys, at some
+ * 30,000 rows/s. On a busy server a move takes four times as long.
  */
 const MOST_ROWS = 20_000_000;
 const MOST_ROWS_TO_SHARED = 5_000_000;

@@ -74,8 +74,8 @@ interface Planned {
 }
 
 /**
- * The victim tries each table as it is attacked, all of them with the last one, and looks then whether their rows are as they were: to
- * look at all for each would take the square of their number.
+ * After each attack the victim tries to write to the attacked table. After the last one it tries all tables, and looks whether
+ * their rows are as they were: to look at all after each would take the square of their number.
  */
 async function tryAttackOn(
   keys: MasterKeys,
