@@ -1,6 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import { type ControlConnection, literal } from '../database/connect.ts';
-import { asRole } from '../isolation/homes.ts';
+import { type ControlConnection, inTransaction, literal } from '../database/connect.ts';
 import { type Home, isolations } from '../isolation/isolation.ts';
 import { UnprotectedHomeError } from './apply.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
@@ -124,10 +123,6 @@ async function takeTurn(connection: ControlConnection, home: Home, file: Migrati
     'run it again when that has ended',
   );
 }
-
-/** The role is the session's already: here only the borders of a transaction are wanted. */
-const inTransaction = <T>(connection: ControlConnection, work: () => Promise<T>) =>
-  asRole(connection, 'tenancy_owner', work);
 
 /** Of a run that died: whether its statement had come to its end. */
 async function wasFinished(
