@@ -10,6 +10,7 @@ import { fitting } from './fitting.ts';
 import { raiseIdentities } from './identities.ts';
 import { type GivenTable, hashing, importRefused, type Manifest, whileWanted } from './manifest.ts';
 import type { Store } from './store.ts';
+import { toItsEnd } from './to-its-end.ts';
 import { resting, triggersOf } from './triggers.ts';
 
 interface Bounds {
@@ -149,7 +150,9 @@ async function stage(
   ]);
   const definition = columns.map((column) => `${identifier(column)} ${types.get(column)}`).join(', ');
   await connection.query(`create temporary table import_${index} (${definition}) on commit drop`);
-  const hashed = hashing(onTime(whileWanted(bytes, wanted, clock), () => clock() >= until));
+  const inTime = onTime(whileWanted(bytes, wanted, clock), () => clock() >= until);
+  // Where the manifest counts the rows, that tells of any that are missing.
+  const hashed = hashing(rows === undefined ? toItsEnd(inTime, file) : inTime);
   const list = columns.map(identifier).join(', ');
   const count = await connection.copyFrom(
     `copy pg_temp.import_${index} (${list}) from stdin (format csv, header match)`,

@@ -317,6 +317,16 @@ describe.each(strategies)('%s', (strategy) => {
         }),
       ],
       [
+        'a line that PostgreSQL takes for the end, with rows behind it',
+        'rows behind it',
+        (path: string) => {
+          replaceNotes('body', 'a\n\\.\nb')(path);
+          edit(({ tables }) => {
+            delete tables[0].rows;
+          })(path);
+        },
+      ],
+      [
         'a pipe in place of a file, without waiting for it',
         'it is no file',
         (path: string) => {
@@ -349,7 +359,8 @@ describe.each(strategies)('%s', (strategy) => {
     const tenant = await leaving.world.addTenant(strategy);
     const path = await exported(tenant);
     const { schemaVersion } = manifestOf(path);
-    const csv = `body,amount\n"from ""elsewhere""",7\nsecond,8\n`;
+    // Within quotes, and at the very end, a line `\.` takes nothing away.
+    const csv = `body,amount\n"from ""elsewhere""",7\n"two\n\\.\nlines",8\n\\.\n`;
     writeFileSync(join(path, 'notes.csv'), csv);
     const tables = [{ table: 'notes', columns: ['body', 'amount'], file: 'notes.csv' }];
     writeFileSync(
@@ -364,7 +375,7 @@ describe.each(strategies)('%s', (strategy) => {
     );
     expect(rows).toEqual([
       { body: 'from "elsewhere"', amount: '7' },
-      { body: 'second', amount: '8' },
+      { body: 'two\n\\.\nlines', amount: '8' },
     ]);
   });
 
