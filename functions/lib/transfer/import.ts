@@ -215,9 +215,9 @@ const remedies: Readonly<Record<string, string>> = {
   23505: twice,
   23514: 'Change the row in the file, or the rule by a migration.',
   '23P01': twice,
-  // What a function of the home's own raises.
-  P0001: 'A function of the home refuses it: change the row in the file, or the function by a migration.',
 };
+/** What the server has of its own, of whatever rows: connections, transactions, resources, an operator's doing, contexts. */
+const isServers = /^(08|25|40|53|55|57|58|F0|TN|XX)/;
 
 /** What PostgreSQL says of the rows, without the values that it quotes. */
 function refusalOf(error: unknown, at: GivenTable | undefined, references: readonly string[]): unknown {
@@ -227,6 +227,7 @@ function refusalOf(error: unknown, at: GivenTable | undefined, references: reado
     table = at?.table,
     column,
     detail = '',
+    severity,
   } = error as Partial<Record<string, string>>;
   const named = [
     table && `table ${table}`,
@@ -245,7 +246,7 @@ function refusalOf(error: unknown, at: GivenTable | undefined, references: reado
       `A row breaks a rule of the home (${where}). It points at a row of ${parent} that is not there, and every tenant reads that table: add the row by a migration that begins with \`-- shared\`, or change this one in the file.`,
       error,
     );
-  if (code.startsWith('23') || code === 'P0001')
+  if (code.startsWith('23'))
     return importRefused(
       `A row breaks a rule of the home (${where}). ${remedies[code] ?? 'Change the row in the file.'}`,
       error,
@@ -258,5 +259,16 @@ function refusalOf(error: unknown, at: GivenTable | undefined, references: reado
     );
   if (code.startsWith('22')) return importRefused(`A value is not of its column's type (${where}).`, error);
   if (code.startsWith('42') && at) return importRefused(`The home can't take this file (${where}).`, error);
+  if (code.startsWith('54') && at)
+    return importRefused(
+      `A value or row is longer than the home can take (${where}). Shorten it in the file, or change the index or table by a migration.`,
+      error,
+    );
+  // What a function of the home's own raises, under whatever code, and may quote the row in.
+  if (severity !== undefined && at && !isServers.test(code))
+    return importRefused(
+      `A row breaks a rule of the home (${where}). A function of the home refuses it: change the row in the file, or the function by a migration.`,
+      error,
+    );
   return error;
 }

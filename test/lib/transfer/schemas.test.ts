@@ -88,10 +88,20 @@ const goods = parseMigration(
      primary key (tenant_id, id));`,
 );
 
+/** Rules of a home's own that say in their refusal what they refuse, each under a code of its own. */
+const words = parseMigration(
+  '9007-words.sql',
+  `create function is_fit(word text) returns boolean language plpgsql immutable as $$ begin
+     assert word <> 'asserted', 'not ' || word;
+     if word = 'raised' then raise exception 'not %', word using errcode = 'AB001'; end if;
+     return true; end $$;
+   create table words (tenant_id uuid not null, word text not null check (is_fit(word)), primary key (tenant_id, word));`,
+);
+
 let world: World;
 let base: string;
 beforeAll(async () => {
-  world = await startWorld({ migrations: [types, quoted, numbers, triggers, kinds, goods] });
+  world = await startWorld({ migrations: [types, quoted, numbers, triggers, kinds, goods, words] });
   base = mkdtempSync(join(tmpdir(), 'tenantry-schemas-'));
 }, 120_000);
 afterAll(async () => {
@@ -217,6 +227,22 @@ lines', '1')::address]), ('calm', null, null, null, null, null, null, '{}')`,
       { id: 1, twice: 2 },
     ]);
   }, 60_000);
+
+  it('repeats nothing of what functions of the home say of a row, under whatever code', async () => {
+    const path = await exported(world.tenants[strategy].a);
+    for (const [word, code] of [
+      ['raised', 'AB001'],
+      ['asserted', 'P0004'],
+    ] as const) {
+      replace(path, 'words', `word\n${word}\n`);
+      const error = await imported(world.tenants[strategy].b, path).catch((error) => error);
+      expect(error).toMatchObject({
+        code: 'import_refused',
+        message: expect.stringContaining(`SQLSTATE ${code}). A function of the home refuses it`),
+      });
+      expect(error.message).not.toContain(word);
+    }
+  });
 
   it('takes back tables and columns whose names need quotes', async () => {
     const tenant = await world.addTenant(strategy);

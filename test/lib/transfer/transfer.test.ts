@@ -56,6 +56,9 @@ const count = async (tenant: TestTenant, table: string) =>
 /** Values that a format could lose: quotes, lines, empty texts, nulls. */
 const awkward = ['', 'a "quoted" one', 'two\nlines', "it's; -- no comment", '\\N', 'ä€😀', ' spaces '];
 
+/** For an index, and nothing that could be compressed. */
+const tooLong = Array.from({ length: 400 }, () => randomUUID()).join('');
+
 describe.each(strategies)('%s', (strategy) => {
   it('exports what the tenant sees, and imports it again as it was', async () => {
     const tenant = await leaving.world.addTenant(strategy);
@@ -326,6 +329,7 @@ describe.each(strategies)('%s', (strategy) => {
           })(path);
         },
       ],
+      ['a value that is too long for its index', 'longer than the home', replaceNotes('body', tooLong)],
       [
         'a pipe in place of a file, without waiting for it',
         'it is no file',
