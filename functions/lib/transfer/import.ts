@@ -21,6 +21,9 @@ interface Bounds {
   wanted(): Promise<void>;
 }
 
+/** Each is a table until the end, and holds entries of the server's lock table, which all its databases share. */
+const mostFiles = 1_000;
+
 /**
  * Reads what an export has written, in one transaction with foreign keys checked at its end: all of it is there, or nothing.
  * Files are read into tables of the session's own first, because PostgreSQL knows no COPY FROM under row security; whose the
@@ -36,6 +39,8 @@ export async function importTables(
   operationId: string,
   { until, wanted, clock }: Bounds,
 ): Promise<Record<string, number> | undefined> {
+  if (tables.length > mostFiles)
+    throw importRefused(`One import takes ${mostFiles} files, and these are ${tables.length}. ${inPieces}`);
   const home = { schema: rows.schema, ownsTables: isolations[rows.strategy].ownsTables };
   const filled = tables.filter((given) => given.rows !== 0).map(({ table }) => table);
   const { pairs, references, triggers } = await asRole(connection, 'tenancy_owner', async () => {
@@ -165,10 +170,11 @@ async function stage(
   await connection.query(`grant select on pg_temp.import_${index} to tenancy_owner`);
 }
 
+const inPieces =
+  'Import it in pieces: a folder for each, with some of the files and a manifest of those; tables that others point at first.';
 const tooLarge = (cause?: unknown) =>
   importRefused(
-    'This is more than one import can take in the time that a function has, and nothing of it was taken. Import it in pieces: a folder ' +
-      'for each, with some of the files and a manifest of those; tables that others point at first.',
+    `This is more than one import can take in the time that a function has, and nothing of it was taken. ${inPieces}`,
     cause,
   );
 

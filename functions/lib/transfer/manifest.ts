@@ -45,12 +45,12 @@ export type ExportedTable = GivenTable & { readonly rows: number; readonly sha25
 export const manifest = z.strictObject({
   format: z.literal('tenantry-export/1'),
   /** The tenant that the rows were; absent in what was made by hand. */
-  tenant: z.strictObject({ id: z.uuid(), slug: z.string() }).optional(),
+  tenant: z.strictObject({ id: z.uuid(), slug: z.string().max(100) }).optional(),
   /** Of the export, so that its repetition knows it. */
   operation: z.uuid().optional(),
   exportedAt: z.iso.datetime().optional(),
   /** The newest migration of the home: only a home of the same version takes the rows. */
-  schemaVersion: z.string().min(1),
+  schemaVersion: z.string().min(1).max(255),
   tables: z.array(table).refine((tables) => new Set(tables.map(({ file }) => file)).size === tables.length, {
     message: 'names a file twice',
   }),
@@ -134,5 +134,12 @@ export function hashing(bytes: AsyncIterable<unknown>): { bytes: Readable; sha25
   return { bytes: Readable.from(pass(), { objectMode: false }), sha256: () => hash.digest('hex') };
 }
 
+/** A state machine passes on no error of megabytes, and a manifest has room for as many wrong names. */
+const longestMessage = 8_000;
+
 export const importRefused = (message: string, cause?: unknown) =>
-  new TenantryError('import_refused', message, { cause });
+  new TenantryError(
+    'import_refused',
+    message.length > longestMessage ? `${message.slice(0, longestMessage).toWellFormed()} …` : message,
+    { cause },
+  );
