@@ -65,14 +65,21 @@ function openFolder(folder: string): Store {
     },
     async read(name) {
       try {
-        // A pipe would be waited for until somebody writes to it.
-        const file = await open(join(folder, name), constants.O_RDONLY | constants.O_NONBLOCK);
+        // A pipe would be waited for until somebody writes to it; a link leads to files of others.
+        const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
+        const file = await open(join(folder, name), flags);
         if ((await file.stat()).isFile()) return createReadStream('', { fd: file });
         await file.close();
         throw new TenantryError('import_refused', `${name} is there, but it is no file.`);
       } catch (cause) {
         if (cause instanceof TenantryError) throw cause;
         if (['ENOENT', 'ENOTDIR'].includes(codeOf(cause))) return undefined;
+        if (codeOf(cause) === 'ELOOP')
+          throw new TenantryError(
+            'import_refused',
+            `${name} is a link (ELOOP): put the file itself into ${folder}.`,
+            { cause },
+          );
         throw new TenantryError('import_refused', `${name} can't be read in ${folder} (${codeOf(cause)}).`, {
           cause,
         });

@@ -1,6 +1,15 @@
 import { execFileSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import { cpSync, createReadStream, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  createReadStream,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -347,6 +356,15 @@ describe.each(strategies)('%s', (strategy) => {
         edit((m) => {
           m.tables[0].columns = Array.from({ length: 150_000 }, (_, number) => `no_such_column_${number}`);
         }),
+      ],
+      [
+        'a link, which may lead to the files of others',
+        'is a link',
+        (path: string) => {
+          const file = join(path, 'notes.csv');
+          renameSync(file, `${path}-others.csv`);
+          symlinkSync(`${path}-others.csv`, file);
+        },
       ],
       [
         'a pipe in place of a file, without waiting for it',
