@@ -1,7 +1,7 @@
 import { type Instances, instanceName } from '../aws/rds.ts';
 import { beginRemoval, buryTenant, closeTenant } from '../catalog/offboarding.ts';
 import { homesOf, type ReachableHome } from '../catalog/tenants.ts';
-import { type ControlConnection, withConnection } from '../database/connect.ts';
+import { type ControlConnection, inTransaction, withConnection } from '../database/connect.ts';
 import { ConnectFailure } from '../database/failure.ts';
 import { RetryableError, TenantryError } from '../errors.ts';
 import { awaitWriters, changeHomeState } from '../isolation/homes.ts';
@@ -60,8 +60,12 @@ export async function beginOffboarding(
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'offboard', request));
   if (known) return known;
   const { slug, graceSeconds, exportTo } = request;
-  const input: OffboardInput = { slug, graceSeconds, exportTo, homes: await everyHome(catalog, tenant) };
-  return beginOperation(catalog, { kind: 'offboard', tenant, request, input, idempotencyKey });
+  return inTransaction(catalog, async () => {
+    // Whatever else begins on the tenant waits for its row: what that makes would be in no list of homes.
+    await catalog.query('select from catalog.tenants where tenant_id = $1 for update', [tenant]);
+    const input: OffboardInput = { slug, graceSeconds, exportTo, homes: await everyHome(catalog, tenant) };
+    return beginOperation(catalog, { kind: 'offboard', tenant, request, input, idempotencyKey });
+  });
 }
 
 /** @throws RetryableError `unavailable`, `busy` */

@@ -1,13 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sql } from '../../../functions/lib/database/sql.ts';
 import { readSteps } from '../../../functions/lib/lifecycle/attempts.ts';
-import { offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
+import { beginOffboarding, offboardSteps } from '../../../functions/lib/lifecycle/offboard.ts';
 import { operationOf } from '../../../functions/lib/lifecycle/operations.ts';
 import { beginProvisioning } from '../../../functions/lib/lifecycle/provision.ts';
 import { runStep } from '../../../functions/lib/lifecycle/step.ts';
 import { resume, suspend } from '../../../functions/lib/lifecycle/suspend.ts';
+import { strategies } from '../../support/world.ts';
 import { type Leaving, startLeaving, steps } from './leaving.ts';
-import { patiently } from './support.ts';
+import { patiently, stepsOf } from './support.ts';
 
 /** Which tenants can leave, what holds them up, and that they stay gone. */
 let leaving: Leaving;
@@ -37,6 +38,43 @@ it('removes or resumes, never both, when both come at once', async () => {
     if (removal.status === 'fulfilled') break;
   }
 });
+
+it.each(strategies)(
+  '%s: removes what a provisioning makes that begins at the same time',
+  async (strategy) => {
+    const before = await leaving.everything();
+    const { begin, run } = leaving.lifecycle;
+    const { operation, tenant, slug } = await begin(strategy, 'shared-cluster');
+    await run(operation, 'compensate', { failedStep: 'reserve', failure: { Error: 'Planned' } });
+    /** Creates the tenant again, as far as it may. */
+    async function provisionAgain() {
+      const again = await begin(strategy, 'shared-cluster', slug);
+      for (const step of stepsOf(strategy, 'shared-cluster')) await run(again.operation, step);
+    }
+    async function isHeldUp() {
+      const waiting = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+      while ((await leaving.catalog((catalog) => catalog.query(waiting))).rows.length === 0)
+        await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    let again: Promise<unknown> | undefined;
+    const { operationId } = await leaving.catalog((catalog) => {
+      const query: typeof catalog.query = async (text, values) => {
+        const answer = await catalog.query(text, values);
+        if (/from catalog\.homes/.test(text)) {
+          again ??= provisionAgain().catch((error) => error.code);
+          await Promise.race([again, isHeldUp()]);
+        }
+        return answer as never;
+      };
+      const request = { slug, graceSeconds: 0, exportTo: undefined };
+      return beginOffboarding({ ...catalog, query }, tenant, request);
+    });
+    const refused = await again;
+    for (const step of steps) await leaving.run(operationId, step);
+    expect(await leaving.everything()).toEqual(before);
+    expect(refused).toBe('operation_running');
+  },
+);
 
 describe('a tombstone', () => {
   it.each([
