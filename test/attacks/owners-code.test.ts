@@ -236,6 +236,19 @@ describe.each(strategies)('in a home of %s', (strategy) => {
     expect((await world.database(tenant()).query('select * from seen')).rows).toEqual([]);
   });
 
+  it('the function is named, and a text in SQL that may read no table is told how to be written', async () => {
+    const written = (body: string) =>
+      `create function initials(text[]) returns text language sql immutable ${body};
+       create table phrases (tenant_id uuid not null, phrase_id uuid not null, words text[], primary key (tenant_id, phrase_id));
+       create index phrases_initials on phrases (initials(words), tenant_id)`;
+    const select = "select string_agg(left(word, 1), '') from unnest($1) word";
+    const said = await refusal(written(`as $$ ${select} $$`), true);
+    expect(said).toMatch(/phrases_initials: runs statements, in the function initials, with the rights of/);
+    expect(said).toMatch(/where it reads no table .* `return \(select …\)` or `begin atomic … end`/);
+    const file = parseMigration(`${++number}-x.sql`, written(`return (${select})`));
+    expect(await migrate(world, tenant(), [file], { isSound: true })).toEqual([file.name]);
+  });
+
   it('what calls functions without statements is taken', async () => {
     expect(targetOf(world, tenant()).home.strategy).toBe(strategy);
     const file = parseMigration(`${++number}-x.sql`, sound);

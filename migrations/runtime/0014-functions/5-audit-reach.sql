@@ -134,13 +134,20 @@ begin
   select f.home_schema, f.oid::regprocedure::text, 'passes values on where there is no wall: in notifications or large objects', 'write them into a table of the home'
     from function f where coalesce(pg_get_function_sqlbody(f.oid), f.prosrc) ~* '\m(pg_notify|lo_(from_bytea|put|import|creat|create)|lowrite)\M'
   union all
-  select distinct c.home_schema, c.name, case when c.always
-           then 'runs statements with the rights of the owner of all homes when the server analyses a table, or a foreign key changes its rows'
-           else 'runs statements with the rights of the owner of all homes when a foreign key of its table deletes or changes rows' end,
+  select c.home_schema, c.name, format('runs statements, in the function %s, with the rights of the owner of all homes when %s',
+           string_agg(distinct p.proname, ', '),
+           case when c.always then 'the server analyses a table, or a foreign key changes its rows' else 'a foreign key of its table deletes or changes rows' end),
          case when c.always then 'let it call functions without statements only, and look rows up in a trigger AFTER'
            else 'make it a trigger AFTER, or the key `on delete no action on update no action` and let tools delete or change those rows' end
+         -- Of a text nobody tells whether what it reads from is a table.
+         || case when bool_or(l.lanname = 'sql' and p.prosqlbody is null)
+              then '; where it reads no table (`from unnest($1)`), write the function''s body as `return (select …)` or `begin atomic … end`, not as a text' else '' end
     from risky c
-   where exists (select from reached r where r.used = c.function and tenancy.has_statements(r.function))
+    join reached r on r.used = c.function and r.home_schema = c.home_schema
+    join pg_proc p on p.oid = r.function
+    join pg_language l on l.oid = p.prolang
+   where tenancy.has_statements(r.function)
+   group by c.home_schema, c.name, c.always
   union all
   select distinct e.home_schema, e.name, 'has an expression that runs a text as SQL: it has the rights of the owner of all homes when a foreign key changes rows',
          'look rows up in a trigger AFTER'
