@@ -2,11 +2,12 @@ import { setTimeout } from 'node:timers/promises';
 import type { ControlConnection } from '../database/connect.ts';
 import { RetryableError } from '../errors.ts';
 import { asRole } from '../isolation/homes.ts';
-import { type Application, applyTogether } from './apply.ts';
+import type { Finding } from '../isolation/isolation.ts';
+import { type Application, applyTogether, UnprotectedHomeError } from './apply.ts';
 import type { ConcurrentStatement } from './concurrent-statement.ts';
 import { pendingOf, readHistory } from './history.ts';
 import type { MigrationFile } from './migration-file.ts';
-import { isTooLong, mayPass, requireAnswer } from './refused.ts';
+import { allOf, isTooLong, mayPass, requireAnswer } from './refused.ts';
 import type { MigrationTarget } from './script.ts';
 
 /** ms. Alone, a home may wait longer for a lock than among 24 others whose locks are held meanwhile. */
@@ -115,6 +116,7 @@ interface Together {
 
 async function together(work: Together, homes: readonly HomeOutcome[]): Promise<void> {
   const { run, files } = work;
+  let ofAll: readonly Finding[] = [];
   if ((homes.length > 1 || run.until === undefined) && !isOver(run)) {
     try {
       const targets = homes.map(({ target }) => target);
@@ -125,9 +127,21 @@ async function together(work: Together, homes: readonly HomeOutcome[]): Promise<
     } catch (error) {
       requireAnswer(error);
       run.isLost = isTooLong(error);
+      if (homes.length === 1 && error instanceof UnprotectedHomeError) ofAll = error.findings;
     }
   }
-  for (const home of homes) await alone(work, home);
+  for (const home of homes) {
+    await alone(work, home);
+    if (home.error instanceof UnprotectedHomeError) home.error = withLater(home.error, ofAll);
+  }
+}
+
+/** Whoever brings a hundred files to a new home mends them in one go: what all of them would leave comes along. */
+function withLater(error: UnprotectedHomeError, ofAll: readonly Finding[]): Error {
+  const keyOf = ({ object, finding }: Finding) => `${object} ${finding}`;
+  const known = new Set(error.findings.map(keyOf));
+  const later = ofAll.filter((finding) => !known.has(keyOf(finding)));
+  return later.length === 0 ? error : allOf([error, new UnprotectedHomeError('All files together', later)]);
 }
 
 /** File by file, each in a transaction of its own: the error names the file, and every file has the whole time. */

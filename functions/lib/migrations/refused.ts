@@ -5,9 +5,13 @@ export function refused(file: string, what: string, remedy: string, cause?: unkn
 }
 
 /** One refusal that says all of these. */
+export const allOf = (faults: readonly TenantryError[]): TenantryError =>
+  faults.length === 1
+    ? faults[0]!
+    : new TenantryError('migration_refused', faults.map(({ message }) => message).join('\n'));
+
 export function requireNone(faults: readonly TenantryError[]): void {
-  if (faults.length > 0)
-    throw new TenantryError('migration_refused', faults.map(({ message }) => message).join('\n'));
+  if (faults.length > 0) throw allOf(faults);
 }
 
 export const temporary =

@@ -3,6 +3,7 @@ import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { isolations } from '../../../functions/lib/isolation/isolation.ts';
 import type { UnprotectedHomeError } from '../../../functions/lib/migrations/apply.ts';
 import { parseMigration } from '../../../functions/lib/migrations/migration-file.ts';
+import { rehearse } from '../../../functions/lib/migrations/reference.ts';
 import { startWorld, strategies, type World } from '../../support/world.ts';
 import { gaps, good, mended, ownGaps, ownMended, sharedGaps, sharedMended, strays } from './gaps.ts';
 import { migrate as migrateTenant, targetOf } from './target.ts';
@@ -42,6 +43,32 @@ describe.each(strategies)('%s', (strategy) => {
       expect(await findings()).toEqual([]);
     },
   );
+
+  it('tells of all files at once what they would leave, and of none what a later one mends', async () => {
+    const table = (name: string, key: string) =>
+      `create table ${name} (tenant_id uuid not null, a int, primary key (${key}))`;
+    const files = [
+      table('gap_one', 'a'),
+      table('gap_none', 'tenant_id, a'),
+      table('gap_two', 'a'),
+      table('gap_mended', 'a'),
+      'drop table gap_mended',
+    ].map((sql) => parseMigration(`${++number}-gap.sql`, sql));
+    const [one, , two] = files.map(({ name }) => name.replace('.', '\\.'));
+    const had = world.release.home;
+    const target = { ...targetOf(world, tenant()), isSound: true };
+    await expect(
+      world.asProvisioner(tenant(), (connection) => rehearse(connection, target, { had, fresh: files })),
+    ).rejects.toThrow(
+      new RegExp(`^${one} would [^]*gap_one[^]*^${two} would (?![^]*gap_mended)[^]*gap_two`, 'm'),
+    );
+    // What comes first of a home by itself is applied as far as it can be.
+    const error = await migrateTenant(world, tenant(), files, { isSound: true }).catch((reason) => reason);
+    expect(error.message).toMatch(
+      new RegExp(`^${one} would [^]*gap_one[^]*^All files together would (?![^]*gap_mended)[^]*gap_two`, 'm'),
+    );
+    expect(await findings()).toEqual([]);
+  });
 
   it('takes no schema for its own that somebody else makes meanwhile', async () => {
     const schema = `meanwhile_${strategy}`;
