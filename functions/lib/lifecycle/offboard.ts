@@ -11,7 +11,14 @@ import { type ControlPlane, endpointOf } from './control-plane.ts';
 import { droppingLogin } from './drop-login.ts';
 import { everyHome, finalSnapshotName, ownOf, secretNames } from './leaving-homes.ts';
 import { remains } from './offboard-check.ts';
-import { beginOperation, endOperation, type Operation, operationOfKey, report } from './operations.ts';
+import {
+  beginOperation,
+  endOperation,
+  type Operation,
+  operationOf,
+  operationOfKey,
+  report,
+} from './operations.ts';
 import { failureOf, type Step } from './step.ts';
 
 export interface OffboardRequest {
@@ -60,11 +67,16 @@ export async function beginOffboarding(
   const known = idempotencyKey && (await operationOfKey(catalog, idempotencyKey, 'offboard', request));
   if (known) return known;
   const { slug, graceSeconds, exportTo } = request;
+  const input: OffboardInput = { slug, graceSeconds, exportTo, homes: [] };
+  const wanted = { kind: 'offboard', tenant, request, input, idempotencyKey } as const;
   return inTransaction(catalog, async () => {
-    // Whatever else begins on the tenant waits for its row: what that makes would be in no list of homes.
-    await catalog.query('select from catalog.tenants where tenant_id = $1 for update', [tenant]);
-    const input: OffboardInput = { slug, graceSeconds, exportTo, homes: await everyHome(catalog, tenant) };
-    return beginOperation(catalog, { kind: 'offboard', tenant, request, input, idempotencyKey });
+    const { operationId } = await beginOperation(catalog, wanted);
+    // From here on nothing else begins on the tenant: what that made would be in no list of homes.
+    await catalog.query(
+      "update catalog.operations set input = jsonb_set(input, '{homes}', $2) where operation_id = $1 and state = 'running'",
+      [operationId, JSON.stringify(await everyHome(catalog, tenant))],
+    );
+    return operationOf(catalog, operationId, 'offboard');
   });
 }
 
