@@ -66,10 +66,10 @@ export async function leaveHome(
   return { more: false, instance: false };
 }
 
-/** A tenant that was suspended while its home was fenced stays suspended. */
+/** A tenant that was suspended while its home was fenced, or whose offboarding has begun, stays suspended. */
 export async function openState(catalog: ControlConnection, { tenant }: Move): Promise<'open' | 'suspended'> {
   const { rows } = await catalog.query('select status from catalog.tenants where tenant_id = $1', [tenant]);
-  return rows[0]!.status === 'suspended' ? 'suspended' : 'open';
+  return rows[0]!.status === 'active' ? 'open' : 'suspended';
 }
 
 type Removing = Pick<Move, 'operationId' | 'withoutComparison'>;

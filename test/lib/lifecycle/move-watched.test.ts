@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { switchHome } from '../../../functions/lib/catalog/moves.ts';
-import { buryTenant } from '../../../functions/lib/catalog/offboarding.ts';
+import { buryTenant, closeTenant } from '../../../functions/lib/catalog/offboarding.ts';
 import { findHome } from '../../../functions/lib/catalog/tenants.ts';
 import { openConnection, withConnection } from '../../../functions/lib/database/connect.ts';
 import { sql } from '../../../functions/lib/database/sql.ts';
@@ -10,6 +10,7 @@ import { asRole } from '../../../functions/lib/isolation/homes.ts';
 import { endpointOf } from '../../../functions/lib/lifecycle/control-plane.ts';
 import { releaseFences } from '../../../functions/lib/lifecycle/move-fence.ts';
 import { withSides } from '../../../functions/lib/lifecycle/move-sides.ts';
+import { beginOffboarding } from '../../../functions/lib/lifecycle/offboard.ts';
 import { operationLock } from '../../../functions/lib/lifecycle/step.ts';
 import { fence } from '../../../functions/lib/move/hold.ts';
 import { switchOver } from '../../../functions/lib/move/switch.ts';
@@ -217,7 +218,8 @@ describe.each(ways)('from %s to %s', (from, to) => {
     expect((await homeOf(world, tenant)).strategy).toBe(to);
   });
 
-  it('a fence that a move has left when it was given up is taken down by the next look', async () => {
+  /** A tenant whose writers are kept out, by a move that was given up. */
+  async function leftFenced() {
     const tenant = await tenantWithNotes(world, from, 50, 7);
     const operation = await begin(world, tenant.slug, to);
     for (const name of ['prepare', 'capture', 'copy', 'land'] as const) await step(world, operation, name);
@@ -228,10 +230,28 @@ describe.each(ways)('from %s to %s', (from, to) => {
       fence(sides.source),
     );
     await step(world, operation, 'abandon', { failedStep: 'switchOver' });
+    return { tenant, homeId: source.homeId };
+  }
+
+  it('a fence that a move has left when it was given up is taken down by the next look', async () => {
+    const { tenant, homeId } = await leftFenced();
     await world.asProvisioner('catalog', (catalog) => releaseFences(world.plane, catalog));
     await write(tenant, 'served again');
     expect(await admitted(world, tenant)).toContainEqual(
-      expect.objectContaining({ home_id: source.homeId, state: 'open', capturing: false, busy: false }),
+      expect.objectContaining({ home_id: homeId, state: 'open', capturing: false, busy: false }),
+    );
+  });
+
+  it('the look opens no home of a tenant that is being offboarded', async () => {
+    const { tenant, homeId } = await leftFenced();
+    await world.asProvisioner('catalog', async (catalog) => {
+      const request = { slug: tenant.slug, graceSeconds: 60, exportTo: undefined };
+      const { operationId } = await beginOffboarding(catalog, tenant.id, request);
+      await closeTenant(catalog, tenant.id, operationId);
+      await releaseFences(world.plane, catalog);
+    });
+    expect(await admitted(world, tenant)).toContainEqual(
+      expect.objectContaining({ home_id: homeId, state: 'suspended', capturing: false }),
     );
   });
 
