@@ -71,6 +71,8 @@ it.each([
   ['a grace period that is none', 'offboard', { graceSeconds: -1 }],
   ['an export to this function’s own disk', 'export', { to: 'file:///tmp/x' }],
   ['an export to nowhere', 'export', { to: 's3://' }],
+  ['an export to what no step could read', 'export', { to: 's3://exports/100%' }],
+  ['an import from a name with a NUL', 'import', { from: 's3://exports/a%00b' }],
   ['an export to a web page', 'export', { to: 'https://example.com/' }],
   ['an import from a path', 'import', { from: '/etc/passwd' }],
 ])('refuses %s', async (_, verb, body) => {

@@ -31,7 +31,19 @@ export function transferUrl(text: string, allowed: readonly Scheme[]): URL {
     throw invalid('An address in S3 names its bucket: s3://bucket/folder.');
   if (url.search !== '' || url.hash !== '' || url.username !== '')
     throw invalid('An address is a folder, without a query.');
+  if (!isReadable(url))
+    throw invalid('In an address `%` begins a byte of a UTF-8 text (`%25` is itself), and no NUL or `/`.');
   return url;
+}
+
+/** As a step will read it, which has nobody to tell. */
+function isReadable(url: URL): boolean {
+  try {
+    openStore(url.href);
+    return !decodeURIComponent(url.pathname).includes('\0');
+  } catch {
+    return false;
+  }
 }
 
 export function openStore(address: string): Store {
