@@ -39,18 +39,17 @@ export function transferUrl(text: string, allowed: readonly Scheme[]): URL {
 /** As a step will read it, which has nobody to tell. */
 function isReadable(url: URL): boolean {
   try {
-    openStore(url.href);
-    return !decodeURIComponent(url.pathname).includes('\0');
+    return !pathOf(url).includes('\0');
   } catch {
     return false;
   }
 }
 
+const pathOf = (url: URL) => (url.protocol === 's3:' ? decodeURIComponent(url.pathname) : fileURLToPath(url));
+
 export function openStore(address: string): Store {
   const url = new URL(address);
-  return url.protocol === 's3:'
-    ? openBucket(url.host, decodeURIComponent(url.pathname))
-    : openFolder(fileURLToPath(url));
+  return url.protocol === 's3:' ? openBucket(url.host, pathOf(url)) : openFolder(pathOf(url));
 }
 
 function openFolder(folder: string): Store {
