@@ -115,13 +115,24 @@ function namedForStates(cause: unknown): unknown {
           5,
           { cause },
         )
-      : cause;
+      : shortened(cause);
   if (error instanceof TenantryError)
     error.name = error.code.replace(/(^|_)([a-z])/g, (_, _underscore, letter: string) =>
       letter.toUpperCase(),
     );
   return error;
 }
+
+/** A state machine passes on no error of megabytes: a manifest or a hundred migrations have room for as much that is wrong. */
+const longestMessage = 8_000;
+
+/** Made anew: Lambda hands on the stack too, which begins with the message. */
+const shortened = (error: unknown): unknown =>
+  error instanceof TenantryError && error.message.length > longestMessage
+    ? new TenantryError(error.code, `${error.message.slice(0, longestMessage).toWellFormed()} …`, {
+        cause: error,
+      })
+    : error;
 
 /** It lies with what others do at the moment: a lock, a deadlock, a change that came between, a resource that is used up. */
 function mayPass(error: unknown): error is { code: string } {

@@ -134,12 +134,5 @@ export function hashing(bytes: AsyncIterable<unknown>): { bytes: Readable; sha25
   return { bytes: Readable.from(pass(), { objectMode: false }), sha256: () => hash.digest('hex') };
 }
 
-/** A state machine passes on no error of megabytes, and a manifest has room for as many wrong names. */
-const longestMessage = 8_000;
-
 export const importRefused = (message: string, cause?: unknown) =>
-  new TenantryError(
-    'import_refused',
-    message.length > longestMessage ? `${message.slice(0, longestMessage).toWellFormed()} …` : message,
-    { cause },
-  );
+  new TenantryError('import_refused', message, { cause });
