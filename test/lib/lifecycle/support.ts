@@ -42,14 +42,14 @@ export const stepsOf = (strategy: Strategy, placement: Placement): string[] =>
     (step) => !step.endsWith('Instance') || (strategy === 'database' && placement === 'dedicated'),
   );
 
-/** As the state machine does it: what is pending is asked again. */
+/** As the state machine does it: what is pending is asked again, and a server that is at work in a database to be dropped. */
 export async function patiently(step: () => Promise<unknown>): Promise<void> {
   for (;;) {
     try {
       await step();
       return;
     } catch (error) {
-      if (!['InstancePending', 'Unfinished'].includes((error as Error).name)) throw error;
+      if (!['InstancePending', 'Unfinished', 'Busy'].includes((error as Error).name)) throw error;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
