@@ -1,6 +1,6 @@
 import { probeScope, productAuth } from '../auth/principal.ts';
 import { type Caller, failed, type Log, runTool, type ToolResult } from './call.ts';
-import { type Refusal, tenantRefusals } from './refusal.ts';
+import { type Refusal, rpc, tenantRefusals } from './refusal.ts';
 import {
   fitsSchema,
   mayUse,
@@ -48,6 +48,14 @@ function offered(found: RegisteredTool | undefined, caller: Caller): RegisteredT
   return found.isInternal && !isProduct(caller) ? undefined : found;
 }
 
+/** In band, as the newer family's package answers wrong parameters. */
+const unknownTool: Refusal = {
+  status: 200,
+  rpc: rpc.invalidParams,
+  code: 'unknown_tool',
+  message: 'There is no such tool for this caller. Use a name that tools/list gives.',
+};
+
 export function createExchange(
   registry: Registry,
   family: Family,
@@ -72,14 +80,12 @@ export function createExchange(
     async call(params) {
       const found = offered(registry.find(params.name), caller);
       if (!found || !mayUse(found.tool, caller.granted)) {
-        if (found && family === 'modern') exchange.refusal = insufficientScope(found.tool.scopes);
-        // "Not there" and "not for you" read the same.
         const outcome = found ? 'insufficient_scope' : 'unknown_tool';
         exchange.called = { tool: found?.tool.name, outcome, rows: 0 };
-        return failed({
-          outcome: 'unknown_tool',
-          text: 'There is no such tool for this caller. Use a name that tools/list gives.',
-        });
+        // In the older family "not there" and "not for you" read the same, and are a tool's error as its package has it.
+        if (family === 'modern')
+          exchange.refusal = found ? insufficientScope(found.tool.scopes) : unknownTool;
+        return failed({ outcome: unknownTool.code, text: unknownTool.message });
       }
       const { result, outcome, rows } = await runTool(found, params.arguments, caller, log);
       exchange.called = { tool: found.tool.name, outcome, rows };

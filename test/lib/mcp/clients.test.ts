@@ -101,9 +101,12 @@ describe.each(Object.entries(families))('%s', (name, connect) => {
     expect(result).toMatchObject({ isError: true, content: [{ text: 'Choose a colour first.' }] });
   });
 
-  test('an unknown tool is a tool error', async () => {
-    const result = await (await start()).callTool({ name: 'drop_tables', arguments: {} });
-    expect(result).toMatchObject({ isError: true, _meta: { 'tenantry/code': 'unknown_tool' } });
+  test('an unknown tool is a wrong parameter, and for older clients a tool’s error', async () => {
+    const called = (await start()).callTool({ name: 'drop_tables', arguments: {} });
+    if (name.endsWith('2026-07-28'))
+      await expect(called).rejects.toMatchObject({ code: -32602, data: { code: 'unknown_tool' } });
+    else expect(await called).toMatchObject({ isError: true, _meta: { 'tenantry/code': 'unknown_tool' } });
+    expect(lines.at(-1)!.fields).toMatchObject({ tool: null, outcome: 'unknown_tool' });
   });
 
   test('a tool beyond the scopes', async () => {
