@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { openConnection } from '../../functions/lib/database/connect.ts';
 import type { World } from '../support/world.ts';
 import { type AdminWorld, code, startAdmin } from './support.ts';
 
@@ -64,6 +65,20 @@ it('an offboarding closes at once, and hands the rest to the state machine under
     tenant: { status: 'active' },
     operation: { state: 'cancelled' },
   });
+});
+
+it('a tenant is shown while its home is being dropped', async () => {
+  const { slug, home } = await world.addTenant('schema');
+  const { connection: removal, close } = await openConnection(world.superuser(home.database));
+  await removal.query(`begin; drop schema ${home.schema} cascade`);
+  const shown = ask('GET', `/tenants/${slug}`);
+  await vi.waitUntil(async () => {
+    const { rows } = await removal.query('select from pg_locks where not granted');
+    return rows.length > 0;
+  });
+  await removal.query('commit');
+  expect(await shown).toMatchObject({ status: 200, body: { slug, schemaVersion: null } });
+  await close();
 });
 
 it.each([

@@ -240,13 +240,13 @@ async function schemaVersion({ plane }: Admin, home: FoundTenant): Promise<strin
     return await withConnection(adminEndpoint(plane, { clusterId, host, port, database }), (connection) =>
       asRole(connection, 'tenancy_owner', async () => {
         await connection.query("select set_config('search_path', $1, true)", [home.schema_name]);
-        const known = await connection.query("select to_regclass('_migrations') as known");
-        return known.rows[0]?.known === null ? null : readVersion(connection);
+        return await readVersion(connection);
       }),
     );
   } catch (error) {
-    // A home that is being made, or whose server is away: the rest of the answer is worth having.
-    if (error instanceof ConnectFailure || home.home_state === 'provisioning') return null;
+    // A home that is being made or removed, or whose server is away: the rest of the answer is worth having.
+    const hasNoHistory = (error as { code?: string }).code === '42P01';
+    if (hasNoHistory || error instanceof ConnectFailure || home.home_state === 'provisioning') return null;
     throw error;
   }
 }
