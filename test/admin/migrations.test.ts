@@ -96,13 +96,13 @@ describe('migrations over the admin API', () => {
     // What a plan has no time for, and a database that is not at this runtime: it says so, and the run tries it.
     last('select pg_sleep(20)');
     expect(await plan()).toEqual(
-      sorted(taken.map((one) => ({ ...one, outcome: 'untried', reason: 'it takes longer than 6 s' }))),
+      sorted(taken.map((one) => ({ ...one, outcome: 'untried', reason: 'it takes longer than 15 s' }))),
     );
     // Also where that time goes into what homes have.
     const slow = parseMigration('8999-slow.sql', 'select pg_sleep(20)');
     release = { ...own, home: [...own.home, slow].sort((a, b) => a.name.localeCompare(b.name)) };
     expect(await plan()).toEqual(
-      sorted(taken.map((one) => ({ ...one, outcome: 'untried', reason: 'it takes longer than 6 s' }))),
+      sorted(taken.map((one) => ({ ...one, outcome: 'untried', reason: 'it takes longer than 15 s' }))),
     );
     release = { ...own, runtime: [...own.runtime, parseMigration('9999-newer.sql', 'select 1')] };
     expect(await plan()).toEqual(

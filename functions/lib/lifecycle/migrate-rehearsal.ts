@@ -54,8 +54,8 @@ export interface Rehearsal {
   readonly reason: string | null;
 }
 
-/** s. An answer of the admin API has 29, for three strategies. */
-const planTimeout = 6;
+/** s, of all strategies at once. An answer of the admin API has 29. */
+const planTimeout = 15;
 
 /** The same for a plan, which waits for nobody and installs nothing: what can't be tried now, the run tries at its start. */
 export async function rehearsePlan(
@@ -63,33 +63,40 @@ export async function rehearsePlan(
   catalog: ControlConnection,
   plan: Awaited<ReturnType<typeof plannedFor>>,
 ): Promise<Rehearsal[]> {
-  const rehearsals: Rehearsal[] = [];
-  for (const sample of await samplePlanned(catalog, plan)) {
-    const files = filesOf(release, sample);
-    if (files.fresh.length === 0) continue;
-    const target = targetOf(sample, plane.keys, new Set());
-    const { cluster_id: clusterId, admin_host: host, admin_port: port, database_name: database } = sample.row;
-    const outcome = await withConnection(
-      adminEndpoint(plane, { clusterId, host, port, database }),
-      async (connection) => {
-        if (!(await hasRuntime(connection, plane.keys, release.runtime, release.extensions)))
-          return untried('its database gets this release’s runtime with the run');
-        return (await rehearse(connection, target, files, planTimeout))
-          ? ({ outcome: 'taken', reason: null } as const)
-          : untried('the files that homes have make none any more, see `migrate drift`');
-      },
-    ).catch((error: unknown) => {
-      if (isRefused(error))
-        return isLate(error.cause)
-          ? untried(`it takes longer than ${planTimeout} s`)
-          : ({ outcome: 'refused', reason: error.message } as const);
-      if (error instanceof ConnectFailure || error instanceof RetryableError)
-        return untried('its database does not answer');
-      throw error;
-    });
-    rehearsals.push({ strategy: target.home.strategy, ...outcome });
-  }
-  return rehearsals;
+  const samples = await samplePlanned(catalog, plan);
+  return answersOf(
+    samples
+      .filter((sample) => filesOf(release, sample).fresh.length > 0)
+      .map((sample) => rehearsePlanned(plane, release, sample)),
+  );
+}
+
+async function rehearsePlanned(
+  plane: ControlPlane,
+  release: Release,
+  sample: LeasedTarget,
+): Promise<Rehearsal> {
+  const target = targetOf(sample, plane.keys, new Set());
+  const { cluster_id: clusterId, admin_host: host, admin_port: port, database_name: database } = sample.row;
+  const outcome = await withConnection(
+    adminEndpoint(plane, { clusterId, host, port, database }),
+    async (connection) => {
+      if (!(await hasRuntime(connection, plane.keys, release.runtime, release.extensions)))
+        return untried('its database gets this release’s runtime with the run');
+      return (await rehearse(connection, target, filesOf(release, sample), planTimeout))
+        ? ({ outcome: 'taken', reason: null } as const)
+        : untried('the files that homes have make none any more, see `migrate drift`');
+    },
+  ).catch((error: unknown) => {
+    if (isRefused(error))
+      return isLate(error.cause)
+        ? untried(`it takes longer than ${planTimeout} s`)
+        : ({ outcome: 'refused', reason: error.message } as const);
+    if (error instanceof ConnectFailure || error instanceof RetryableError)
+      return untried('its database does not answer');
+    throw error;
+  });
+  return { strategy: target.home.strategy, ...outcome };
 }
 
 const untried = (reason: string) => ({ outcome: 'untried', reason }) as const;
