@@ -1,7 +1,7 @@
 import { expect, it, vi } from 'vitest';
 import { probeTool } from '../../functions/lib/mcp/probe.ts';
-import { startCloud } from '../../infra/local/cloud.ts';
 import { Refused } from '../../infra/local/refused.ts';
+import { refusedCloud } from '../support/refused-cloud.ts';
 
 /** As an adopting team's could be: the types find nothing wrong with it. */
 const tools = [probeTool];
@@ -15,20 +15,5 @@ it('a tool that the function would refuse is not deployed', async () => {
 });
 
 it('nor started on one machine', async () => {
-  const settings = {
-    port: 1,
-    folder: '/nowhere',
-    fresh: false,
-    clockFactor: 1,
-    extensions: [],
-    allowedOrigins: [],
-  };
-  const start = startCloud(
-    settings,
-    '/nowhere',
-    tools,
-    () => {},
-    () => {},
-  );
-  await expect(start).rejects.toThrow(new Refused(message));
+  await expect(refusedCloud(tools)).rejects.toThrow(new Refused(message));
 });

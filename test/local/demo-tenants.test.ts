@@ -3,12 +3,12 @@ import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { tenantSecretName } from '../../functions/lib/isolation/credentials.ts';
 import { parseMigration } from '../../functions/lib/migrations/migration-file.ts';
 import type { TenantId } from '../../functions/lib/tenant/tenant.ts';
-import { startCloud } from '../../infra/local/cloud.ts';
 import { migrateShared } from '../../infra/local/control-plane.ts';
 import { demoInventory } from '../../infra/local/demo/inventory.ts';
 import { demoTenants, fillInventory, prepareTenant } from '../../infra/local/demo/tenants.ts';
 import { move } from '../lib/lifecycle/move.support.ts';
 import { migrate } from '../lib/migrations/target.ts';
+import { refusedCloud } from '../support/refused-cloud.ts';
 import { startWorld, type World } from '../support/world.ts';
 
 let world: World;
@@ -93,21 +93,5 @@ it.each([
 });
 
 it('says what is missing when no tool is named', async () => {
-  const settings = {
-    port: 1,
-    folder: '/nowhere',
-    fresh: false,
-    clockFactor: 1,
-    extensions: [],
-    allowedOrigins: [],
-  };
-  await expect(
-    startCloud(
-      settings,
-      '/nowhere',
-      [],
-      () => {},
-      () => {},
-    ),
-  ).rejects.toThrow('functions/mcp/tools/index.ts names no tool with a scope');
+  await expect(refusedCloud([])).rejects.toThrow('functions/mcp/tools/index.ts names no tool with a scope');
 });
