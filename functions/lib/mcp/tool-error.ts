@@ -88,6 +88,9 @@ function retryable(outcome: string, seconds: number): Failure {
   return { outcome, text, fault: false, retryAfterSeconds: seconds };
 }
 
+const writesReadOnly =
+  'The tool says readOnlyHint: true and writes. Say false in its annotations, or leave the change out.';
+
 /** For operators: where it broke. Of PostgreSQL's answer only the SQLSTATE and the constraint, because the rest quotes values. */
 export function faultFields(error: unknown): Record<string, unknown> {
   if (error instanceof QueryError) {
@@ -95,6 +98,7 @@ export function faultFields(error: unknown): Record<string, unknown> {
       error: error.name,
       sqlstate: error.sqlstate,
       constraint: error.constraint,
+      ...(error.sqlstate === '25006' && { remedy: writesReadOnly }),
       stack: frames(error),
     };
   }

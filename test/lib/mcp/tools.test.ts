@@ -114,6 +114,18 @@ describe('how a tool fails', () => {
     expect(JSON.stringify(lines)).not.toMatch(/SECRET|acme\.example/);
   });
 
+  test('of a tool that writes although it says that it only reads, also what to do about it', async () => {
+    const { lines } = await callOne(
+      failing('fails', () => {
+        throw new QueryError('25006', undefined, postgres);
+      }),
+    );
+    expect(lines.find(({ level }) => level === 'error')?.fields).toMatchObject({
+      sqlstate: '25006',
+      remedy: expect.stringContaining('readOnlyHint'),
+    });
+  });
+
   test('“not yours” and “not there” read the same', async () => {
     const denied = failing('fails', () => {
       throw new QueryError('42501', undefined, postgres);
