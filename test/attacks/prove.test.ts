@@ -233,6 +233,14 @@ describe('over a schema of many tables, which build on an extension', () => {
       expect(findings.map(({ outcome }) => outcome)).toEqual(tables.map(() => 'held'));
       // At all of them with the last, at one with each of the others.
       expect(looks).toBe(tables.length + tables.length - 1);
+      const alone = await prove({
+        keys: world.plane.keys,
+        attackers: [await partyOf(world, world.tenants.rls.a)],
+        targets: [target!],
+        themes: [reading],
+        only: ['many_1'],
+      });
+      expect(new Set(alone.map(({ table }) => table))).toEqual(new Set(['many_1']));
 
       await world.database(tenant).query('insert into many_1 (id) values (1)');
       expect(await victim.harm(['many_0'])).toBeUndefined();

@@ -4,18 +4,18 @@ import { readLocalSettings } from '../settings.ts';
 import { corpus } from './corpus.ts';
 import { attackEndpoint } from './endpoint.ts';
 import { letIn } from './intruders.ts';
-import { closeTargets, prepareTargets, prove } from './prove.ts';
+import { closeTargets, isAmong, prepareTargets, prove } from './prove.ts';
 import { inVain, json, type Report, table } from './report.ts';
 import { findRunning, NotRunning, victimsOf } from './running.ts';
 
 /**
- * `npm run prove [-- --json]`: attacks the system that `npm start` runs here, every tenant table included, and says what
- * held. Exit codes: 0 all held, 1 something leaked or failed, 2 usage, 4 not running.
+ * `npm run prove [-- --json] [--table <name> …]`: attacks the system that `npm start` runs here, every tenant table included or
+ * those that are named, and says what held. Exit codes: 0 all held, 1 something leaked or failed, 2 usage, 4 not running.
  */
 let isStopped = false;
 try {
-  const { json: asJson } = options();
-  const report = await run(asJson ? () => {} : (text) => process.stderr.write(text));
+  const { json: asJson, table: only } = options();
+  const report = await run(only, asJson ? () => {} : (text) => process.stderr.write(text));
   console.log(asJson ? json(report) : table(report));
   process.exitCode = report.findings.some(({ outcome }) => outcome === 'leaked') ? 1 : 0;
 } catch (error) {
@@ -29,14 +29,20 @@ try {
 
 function options() {
   try {
-    return parseArgs({ options: { json: { type: 'boolean', default: false } } }).values;
+    return parseArgs({
+      options: { json: { type: 'boolean', default: false }, table: { type: 'string', multiple: true } },
+    }).values;
   } catch (error) {
-    console.error(`${(error as Error).message}\nUsage: npm run prove [-- --json]`);
-    process.exit(2);
+    return misused((error as Error).message);
   }
 }
 
-async function run(progress: (text: string) => void): Promise<Report> {
+function misused(message: string): never {
+  console.error(`${message}\nUsage: npm run prove [-- --json] [--table <name> …]`);
+  process.exit(2);
+}
+
+async function run(only: readonly string[] | undefined, progress: (text: string) => void): Promise<Report> {
   const { folder } = readLocalSettings(process.env, [], join(import.meta.dirname, '../../..'));
   const system = await findRunning(folder);
   const { keys } = system.plane;
@@ -44,11 +50,13 @@ async function run(progress: (text: string) => void): Promise<Report> {
   const tables: Record<string, string[]> = {};
   const withoutRows: Record<string, string[]> = {};
   for (const { party, tables: own, views, sample } of targets) {
-    const attacked = [...own, ...views];
+    const attacked = [...own, ...views].filter(isAmong(only));
     tables[party.name] = attacked;
     // The product's own gets no rows: a home is tried by it.
     withoutRows[party.name] = attacked.filter((name) => !sample.rows.has(name) && name !== 'tenancy_probe');
   }
+  const nowhere = only?.filter((name) => !Object.values(tables).flat().includes(name)) ?? [];
+  if (nowhere.length > 0) misused(`No tenant here has a table or view ${nowhere.join(', ')}.`);
   progress(`Attacking ${Object.keys(tables).join(', ')} at ${system.url}\n`);
   for (const line of inVain(withoutRows)) progress(`${line}\n`);
   progress('The watch sees these intruders, too, and calls isolation broken until a minute after the end.\n');
@@ -65,7 +73,7 @@ async function run(progress: (text: string) => void): Promise<Report> {
       const minutesLeft = Math.ceil(((Date.now() - started) * (all - tried)) / tried / 60_000);
       if (tried % 100 === 0) progress(`  ${tried} of ${all} attempts, about ${minutesLeft} min left    \r`);
     };
-    const below = await prove({ keys, attackers: intruders.parties, targets, themes: corpus, onTried });
+    const below = await prove({ keys, attackers: intruders.parties, targets, themes: corpus, only, onTried });
     return {
       url: system.url,
       tables,

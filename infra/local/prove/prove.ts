@@ -173,6 +173,9 @@ function aimAt(keys: MasterKeys, attacker: Party, { party, sample }: Target, tab
   };
 }
 
+export const isAmong = (only: readonly string[] | undefined) => (name: string) =>
+  only?.includes(name) ?? true;
+
 /** Between strategies the wall is another login's: how the statement travels makes no difference to it. */
 export const waysBetween = (attacker: Party, victim: Party): readonly Way[] =>
   attacker.strategy === victim.strategy ? ways : ['simple'];
@@ -181,9 +184,15 @@ export const waysBetween = (attacker: Party, victim: Party): readonly Way[] =>
  * The same statements are not tried twice, nor a wall that stands before all tables alike. No statement leaves its database: what
  * lives in another one is attacked table for table by a neighbour of its own kind alone, as the one who knows its names best.
  */
-function tablesFor({ keys }: Trial, attacker: Party, target: Target, theme: Theme, attack: Attack): string[] {
+function tablesFor(
+  { keys, only }: Trial,
+  attacker: Party,
+  target: Target,
+  theme: Theme,
+  attack: Attack,
+): string[] {
   const { tables, views } = target;
-  const [first, ...others] = theme.onlyReads ? [...tables, ...views] : tables;
+  const [first, ...others] = (theme.onlyReads ? [...tables, ...views] : tables).filter(isAmong(only));
   if (first === undefined) return [];
   const aim = aimAt(keys, attacker, target, first);
   const namesIt = attack.sql(aim).some((statement) => statement.includes(identifier(first)));
@@ -198,6 +207,8 @@ export interface Trial {
   readonly attackers: readonly Party[];
   readonly targets: readonly Target[];
   readonly themes: readonly Theme[];
+  /** The tables and views to attack; all without it. */
+  readonly only?: readonly string[] | undefined;
   /** After each of them. */
   readonly onTried?: (tried: number, all: number) => void;
 }
