@@ -149,6 +149,17 @@ export const buryTenant = (
       await catalog.query(`delete from catalog.${table} where tenant_id = $1`, [tenant]);
     // Keys of rows in which two homes differed.
     await catalog.query('update catalog.moves set differs = null where tenant_id = $1', [tenant]);
+    // What PostgreSQL said of a failure may quote a value.
+    await catalog.query(
+      `with own as (select operation_id from catalog.operations where tenant_id = $1),
+            steps as (update catalog.operation_steps s set reason = $2 from own where s.operation_id = own.operation_id and s.reason is not null),
+            homes as (select home_id from catalog.homes where tenant_id = $1
+                      union select unnest(array[source_home, target_home]) from catalog.moves where tenant_id = $1),
+            batches as (update catalog.move_batch_tenants set reason = $2 where tenant_id = $1 and reason is not null),
+            targets as (update catalog.migration_targets t set reason = $2 from homes where t.target_id = homes.home_id and t.reason is not null)
+       update catalog.operations set reason = $2 where tenant_id = $1 and reason is not null`,
+      [tenant, 'Removed with the tenant, because it may have quoted a value of a row.'],
+    );
     if (status !== 'offboarded')
       // Without its identity provider's ids: that organisation may come back, as another tenant. A canary's slug is for the one
       // that the watch makes in its place.

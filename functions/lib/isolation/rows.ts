@@ -155,9 +155,10 @@ async function deleteOnce(
         }
         return most;
       }).catch((error) => {
-        const { code = '' } = error as { code?: string };
-        // What a trigger raises, a constraint, or a statement of a trigger's: the next attempt would end as this one.
-        if (!/^(P0|22|23|27|42)/.test(code)) throw error;
+        const { code = '', severity } = error as { code?: string; severity?: string };
+        // The server's state, or the connection's. All else is what a trigger raises, whatever SQLSTATE it takes, a constraint,
+        // or a statement of a trigger's: the next attempt would end as this one, and its message may quote the row.
+        if (severity === undefined || /^(08|25|40|53|54|55|57|58|XX)/.test(code)) throw error;
         throw kept(group.map(({ table }) => table).join(', '), `SQLSTATE ${code}`, error);
       });
       if (isCircle || deleted < batch) break;

@@ -18,6 +18,7 @@ const logs = parseMigration(
    alter table payments_2026 add foreign key (tenant_id, rental_id) references rentals (tenant_id, rental_id);
    create table z_log (like a_log including all);
    create table legal (like a_log including all);
+   create table strict (like a_log including all);
    create table silent (like a_log including all);
    create table own_log (like a_log including all);
    create function log_it() returns trigger language plpgsql as $$ begin
@@ -29,6 +30,9 @@ const logs = parseMigration(
    create function forbid() returns trigger language plpgsql as $$ begin
      raise exception 'the row % must stay', old.what; end $$;
    create trigger forbid before delete on legal for each row execute function forbid();
+   create function forbid_by_code() returns trigger language plpgsql as $$ begin
+     raise exception 'the row % must stay', old.what using errcode = 'AC001'; end $$;
+   create trigger forbid_by_code before delete on strict for each row execute function forbid_by_code();
    create function skip() returns trigger language plpgsql as $$ begin return null; end $$;
    create trigger skip before delete on silent for each row execute function skip();
    create trigger log_own after delete on own_log for each row execute function log_it('own_log');`,
@@ -89,6 +93,7 @@ it.each(strategies)(
 describe('stops before the tombstone, and says at which table, where the schema', () => {
   it.each([
     ['forbids it', 'legal', 'forbid', 'SQLSTATE P0001'],
+    ['forbids it by a SQLSTATE of its own', 'strict', 'forbid_by_code', 'SQLSTATE AC001'],
     ['ignores it in silence', 'silent', 'skip', 'they are still there'],
     ['writes a row for each that goes', 'own_log', 'log_own', 'there again'],
   ])(
@@ -125,4 +130,49 @@ describe('stops before the tombstone, and says at which table, where the schema'
     },
     60_000,
   );
+});
+
+it.each(strategies)('keeps nothing of what failures have said of a %s tenant’s rows', async (strategy) => {
+  const tenant = await world.addTenant(strategy);
+  const said = `invalid input syntax for type integer: "said of ${tenant.slug}"`;
+  const left = '00000000-0000-4000-8000-00000000000a';
+  // A move that failed, one of a batch; a run that the home could not take, and the home before this one.
+  await catalog((connection) =>
+    connection.query(
+      `begin;
+       insert into catalog.operations (operation_id, kind, tenant_id, state, input, request_digest, reason) values
+         (gen_random_uuid(), 'move', '${tenant.id}', 'failed', '{"homeId": "${left}", "strategy": "rls"}', '', '${said}'),
+         (gen_random_uuid(), 'batch', null, 'failed', '{}', '${tenant.slug}', null),
+         (gen_random_uuid(), 'migrate', null, 'failed', '{}', '${tenant.slug}', null);
+       insert into catalog.operation_steps (operation_id, step, attempt, reason)
+         select operation_id, 'copy', 1, '${said}' from catalog.operations where tenant_id = '${tenant.id}';
+       insert into catalog.moves (operation_id, tenant_id, source_home, target_home, window_seconds, phase)
+         select operation_id, tenant_id, '${left}', '${left}', 0, 'completed' from catalog.operations where tenant_id = '${tenant.id}';
+       insert into catalog.move_batches (operation_id, concurrency, stops_on_failure)
+         select operation_id, 1, false from catalog.operations where request_digest = '${tenant.slug}' and kind = 'batch';
+       insert into catalog.move_batch_tenants (operation_id, tenant_id, place, state, reason)
+         select operation_id, '${tenant.id}', 1, 'failed', '${said}' from catalog.operations where request_digest = '${tenant.slug}' and kind = 'batch';
+       insert into catalog.migration_runs (operation_id, version, digest, tolerated)
+         select operation_id, '0001-x', '', 0 from catalog.operations where request_digest = '${tenant.slug}' and kind = 'migrate';
+       insert into catalog.migration_targets (operation_id, target_id, kind, ring, place, version, digest, state, reason)
+         select operation_id, target, 'home', 1, '', '0001-x', '', 'quarantined', '${said}'
+           from catalog.operations, unnest(array['${left}', '${tenant.home.homeId}']::uuid[]) target
+          where request_digest = '${tenant.slug}' and kind = 'migrate';
+       commit`,
+    ),
+  );
+  const quoting = () =>
+    catalog(async (connection) => {
+      const { rows } = await connection.query<{ found: number }>(
+        `select count(*)::integer as found from (
+           select reason from catalog.operations union all select reason from catalog.operation_steps
+           union all select reason from catalog.move_batch_tenants union all select reason from catalog.migration_targets) r
+          where reason = $1`,
+        [said],
+      );
+      return rows[0]!.found;
+    });
+  expect(await quoting()).toBe(5);
+  expect(await offboarded(tenant)).toMatchObject({ state: 'done' });
+  expect(await quoting()).toBe(0);
 });
