@@ -18,8 +18,14 @@ export interface DriftPage {
   readonly next: string | null;
 }
 
-/** As many as fit well into one answer of the API: each is some ten milliseconds. */
+/** As many as fit well into one answer of the API: each is some ten milliseconds, beside the first of a database. */
 const pageSize = 100;
+
+/**
+ * ms after which a page begins no other home. The first of a database takes what its files take, and homes of the strategy
+ * `database` are each the first of theirs: a hundred would be far beyond the 29 s that an answer may take.
+ */
+const pageTime = 8_000;
 
 interface PlacedHome {
   readonly key: string;
@@ -40,33 +46,45 @@ export async function findDrift(
   slug: string | undefined,
   after = '',
   corrects = false,
+  time = pageTime,
 ): Promise<DriftPage> {
+  const started = performance.now();
+  const isOver = () => performance.now() - started >= time;
   const { home: files } = await admin.release();
   const homes = await withCatalog(admin, async (catalog) =>
     placedHomes(catalog, slug === undefined ? undefined : (await findTenant(catalog, slug)).tenant_id, after),
   );
   const drifts: DriftPage['drifts'][number][] = [];
+  // Homes come in the order of their keys, those of a database together: what is looked at is always the beginning.
+  let checked = 0;
   for (const [, here] of Map.groupBy(homes, ({ place }) => `${place.clusterId}/${place.database}`)) {
+    if (checked > 0 && isOver()) break;
+    const before = checked;
     const endpoint = adminEndpoint(admin.plane, here[0]!.place);
     try {
       await withConnection(endpoint, async (connection) => {
         const references = new Map();
         for (const home of here) {
+          if (checked > 0 && isOver()) break;
           const target = { ...home.target, keys: admin.plane.keys };
           const found = await driftOf(connection, target, files, references);
           const behind = await behindItsRecord(admin, home, found.version, corrects);
           drifts.push(...[...behind, ...found.drifts].map((drift) => ({ tenant: home.slug, ...drift })));
+          checked += 1;
         }
       });
     } catch (error) {
       if (!(error instanceof ConnectFailure)) throw error;
       drifts.push(
-        ...here.map(({ slug }) => ({ tenant: slug, object: 'its database', drift: 'does not answer' })),
+        ...here
+          .slice(checked - before)
+          .map(({ slug }) => ({ tenant: slug, object: 'its database', drift: 'does not answer' })),
       );
+      checked = before + here.length;
     }
   }
-  const isLast = slug !== undefined || homes.length < pageSize;
-  return { checked: homes.length, drifts, next: isLast ? null : homes.at(-1)!.key };
+  const isLast = checked === homes.length && (slug !== undefined || homes.length < pageSize);
+  return { checked, drifts, next: isLast ? null : homes[checked - 1]!.key };
 }
 
 /** One that was restored to an earlier time: no run would take it along, because the catalog decides whom it does. */
