@@ -152,9 +152,10 @@ function lockOf(text: string): Omit<StatementLock, 'statement'> {
 }
 
 const makes = /^create\s+(?:unlogged\s+)?table\s+(?!if\s)([^\s(]+)(?![\s\S]*\bpartition\s+of\b)/i;
-/** Of a statement that locks this table and no other. */
+/** Of a statement that locks this table, and no other but those that it points at. */
 const changes =
-  /^(?:create\s+(?:unique\s+)?index\b[\s\S]*?\bon|alter\s+table)\s+(?:only\s+)?([^\s(]+)(?![\s\S]*\b(?:references|attach|inherit)\b)/i;
+  /^(?:create\s+(?:unique\s+)?index\b[\s\S]*?\bon|alter\s+table)\s+(?:only\s+)?([^\s(]+)(?![\s\S]*\b(?:attach|inherit)\b)/i;
+const pointsAt = /\breferences\s+([^\s(,;)]+)/gi;
 
 /** `alter table t a, b` as `alter table t a` and `alter table t b`. */
 function actionsOf(text: string): string[] {
@@ -170,8 +171,10 @@ export function statementLocks({ sql }: MigrationFile): StatementLock[] {
   return splitStatements(sql).statements.map((text) => {
     const makesTable = makes.exec(text)?.[1];
     if (makesTable !== undefined) made.add(makesTable);
-    const changed = changes.exec(text)?.[1];
-    if (changed !== undefined && made.has(changed)) return { statement: beginningOf(text), ...other };
+    const changed = makesTable ?? changes.exec(text)?.[1];
+    const touched = [changed, ...[...text.matchAll(pointsAt)].map(([, table]) => table)];
+    if (touched.every((table) => table !== undefined && made.has(table)))
+      return { statement: beginningOf(text), ...other };
     // Of all that one ALTER TABLE does, what keeps most people out.
     const locks = actionsOf(text).map(lockOf);
     const lock = locks.toSorted((a, b) => severity.indexOf(b.blocks) - severity.indexOf(a.blocks))[0]!;
