@@ -70,7 +70,7 @@ const other = (file: string, at: string) =>
     file,
     `has another statement than \`-- no-transaction\` allows${at}`,
     'write `create [unique] index concurrently <name> on <table> …`, `drop index concurrently <name>` or `reindex index|table concurrently <name>`, ' +
-      'names without schema, quotes or `if exists`',
+      'names without schema, quotes or `if [not] exists`',
   );
 
 /** The plain columns among an index's key: what stands between the first parentheses. */

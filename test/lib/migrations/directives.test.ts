@@ -31,7 +31,7 @@ describe('`-- no-transaction`', () => {
     ['create unique index concurrently a on notes (body)', 'add tenant_id'],
     ['create unique index concurrently a on notes (body) include (tenant_id)', 'add tenant_id'],
     ['create unique index concurrently a on notes (coalesce(tenant_id, null))', 'add tenant_id'],
-    ['create index concurrently if not exists a on notes (body)', 'without'],
+    ['create index concurrently if not exists a on notes (body)', 'if [not] exists'],
     ['create index concurrently on notes (body)', 'without'],
     ['create index concurrently a on shared.notes (body)', 'without'],
     ['create index concurrently a on only notes (body)', 'without'],
