@@ -120,7 +120,7 @@ async function placedHomes(
          from catalog.clusters c where c.database_id is not null
           and ($2::uuid is null or exists (select from catalog.homes h join catalog.tenants t on t.home_id = h.home_id
                                             where t.tenant_id = $2 and h.cluster_id = c.cluster_id and not h.strategy = any ($1)))
-     ) h where key > $3 order by key limit $4`,
+     ) h where key collate "C" > $3 order by key collate "C" limit $4`,
     [owningStrategies, tenant ?? null, after, pageSize],
   );
   return rows.map((row) => ({
