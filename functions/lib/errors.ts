@@ -68,17 +68,20 @@ export class RetryableError extends TenantryError {
 }
 
 /**
- * PostgreSQL's answer to a tool's statement. `sqlstate` (and `constraint`, the name the adopting team gave
- * it) are for the tool's own code; the server's message, detail and hint are in `cause` only, because they
- * quote stored values.
+ * PostgreSQL's answer to a tool's statement. `sqlstate` (and `constraint` or, where a value is missing, `column`: names
+ * that the adopting team gave) are for the tool's own code; the server's message, detail and hint are in `cause` only,
+ * because they quote stored values.
  */
 export class QueryError extends TenantryError {
   readonly sqlstate: string;
   readonly constraint: string | undefined;
+  readonly column: string | undefined;
   constructor(sqlstate: string, constraint: string | undefined, cause: unknown) {
     super('query_failed', `The database refused the statement (SQLSTATE ${sqlstate}).`, { cause });
     this.sqlstate = sqlstate;
     this.constraint = constraint;
+    const { table, column } = (cause ?? {}) as { table?: string; column?: string };
+    this.column = column && (table ? `${table}.${column}` : column);
   }
 }
 

@@ -91,13 +91,14 @@ function retryable(outcome: string, seconds: number): Failure {
 const writesReadOnly =
   'The tool says readOnlyHint: true and writes. Say false in its annotations, or leave the change out.';
 
-/** For operators: where it broke. Of PostgreSQL's answer only the SQLSTATE and the constraint, because the rest quotes values. */
+/** For operators: where it broke. Of PostgreSQL's answer only the SQLSTATE and names, because the rest quotes values. */
 export function faultFields(error: unknown): Record<string, unknown> {
   if (error instanceof QueryError) {
     return {
       error: error.name,
       sqlstate: error.sqlstate,
       constraint: error.constraint,
+      column: error.column,
       ...(error.sqlstate === '25006' && { remedy: writesReadOnly }),
       stack: frames(error),
     };

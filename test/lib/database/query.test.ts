@@ -127,6 +127,15 @@ describe.each(['one', 'four'] as const)('db.query, round trips: %s', (roundTrips
     await idleAndClean();
   });
 
+  test('tells the column that a refused row left empty: such a rule has no name', async () => {
+    const error = await failure(
+      open({ roundTrips }).query("insert into items (id, name) values (null, 'secret')"),
+    );
+    expect(error).toMatchObject({ sqlstate: '23502', constraint: undefined, column: 'items.id' });
+    expect(error.message).not.toMatch(/secret|items/);
+    await idleAndClean();
+  });
+
   test.each([
     ['select 1/0', '22012'],
     ['select * from nowhere', '42P01'],

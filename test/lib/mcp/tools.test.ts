@@ -103,6 +103,17 @@ describe('how a tool fails', () => {
     }
   });
 
+  test('a value that is missing is told by its column, to whoever operates it', async () => {
+    const { result, lines } = await callOne(
+      failing('fails', () => {
+        throw new QueryError('23502', undefined, { ...postgres, table: 'items', column: 'sku' });
+      }),
+    );
+    expect(lines.find(({ level }) => level === 'warn')?.fields).toMatchObject({ column: 'items.sku' });
+    expect(JSON.stringify(result)).not.toMatch(/sku/);
+    expect(JSON.stringify(lines)).not.toMatch(/SECRET|acme\.example/);
+  });
+
   test('of a statement that PostgreSQL refused, whoever operates it reads what the model is not told', async () => {
     const { lines } = await callOne(
       failing('fails', () => {
