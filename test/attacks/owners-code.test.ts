@@ -207,6 +207,13 @@ describe.each(strategies)('in a home of %s', (strategy) => {
     expect(await refusal(trigger, true)).toMatch(/leaves\.look: runs statements/);
   });
 
+  it('a word of a statement in a message counts, and whoever reads the refusal is told so', async () => {
+    const says = `create function look() returns trigger language plpgsql as $$ begin
+        if new.body is null then raise 'pick one from the list'; end if; return new; end $$;
+      ${leaves('int')} create trigger look before update on leaves for each row execute function look()`;
+    expect(await refusal(says, true)).toMatch(/leaves\.look: runs statements.* count wherever they stand/);
+  });
+
   it('a function that notifies or writes large objects is refused', async () => {
     const writes = {
       tell: "perform pg_notify('changes', to_jsonb(new)::text);",

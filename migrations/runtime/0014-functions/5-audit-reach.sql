@@ -142,6 +142,8 @@ begin
          -- Of a text nobody tells whether what it reads from is a table.
          || case when bool_or(l.lanname = 'sql' and p.prosqlbody is null)
               then '; where it reads no table (`from unnest($1)`), write the function''s body as `return (select …)` or `begin atomic … end`, not as a text' else '' end
+         || case when bool_or(l.lanname = 'plpgsql')
+              then '; words of statements (`select`, `from`, `delete`) count wherever they stand in it, in a message too' else '' end
     from risky c
     join reached r on r.used = c.function and r.home_schema = c.home_schema
     join pg_proc p on p.oid = r.function
