@@ -88,5 +88,5 @@ it('has another number when its text is another one', async () => {
   expect(
     `${name} ${checksum}`,
     'Databases refuse another text under a number that they have. When this one was released, give the folder the next; then write both here.',
-  ).toBe('0014-functions.sql e7c71cb9d58df4f633f99ce467b63b84a95407fef23fb6ef73c31f7a34cde992');
+  ).toBe('0015-functions.sql e7c71cb9d58df4f633f99ce467b63b84a95407fef23fb6ef73c31f7a34cde992');
 });

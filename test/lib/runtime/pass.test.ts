@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { ControlConnection } from '../../../functions/lib/database/connect.ts';
 import { startWorld, type World } from '../../support/world.ts';
 
-// The pass that row security checks: see migrations/runtime/0014-functions/1-context.sql.
+// The pass that row security checks: see migrations/runtime/0015-functions/1-context.sql.
 
 let world: World;
 beforeAll(async () => {
